@@ -1,1 +1,19 @@
-//! x
+//! `outboxd` relays transactional outbox tables from MySQL's binlog to Kafka.
+//!
+//! Data flows one way; only acknowledgements come back:
+//!
+//! ```text
+//! MySQL --binlog--> source --> router --> one bounded queue per table --> one relay per table --> outlet --> Kafka
+//!                                                                              |
+//!                                                             acknowledged prefix --> position store
+//! ```
+//!
+//! The rooms:
+//!
+//! - [`table`]: names of tables and the patterns that select them
+//! - [`position`]: where a relay resumes, and the seam of the store that keeps it
+//! - [`source`]: the seam of the log, and batches of rows
+
+pub mod position;
+pub mod source;
+pub mod table;

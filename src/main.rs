@@ -1,1 +1,3 @@
-fn main(){}
+//! The `outboxd` command.
+
+fn main() {}

@@ -1,0 +1,20 @@
+# Every target sets up what it needs; `make help` lists them.
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: unit
+unit: ## Tests that need no server, in seconds
+	cargo test --lib --bins
+
+.PHONY: lint
+lint: ## Format, clippy, documentation: no warnings
+	cargo fmt --check
+	cargo clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+.PHONY: test
+test: ## Every test, on real servers where they are needed
+	cargo test --all-features

@@ -1,0 +1,267 @@
+//! Positions: where a table's relay resumes.
+//!
+//! Promise: a position covers whole transactions exactly (gaps kept), says of the one that follows how many of its rows
+//! are relayed already, and is comparable, so that nothing durable ever moves backwards (R3). The kind of a position is
+//! explicit; two kinds are never compared as if they were one.
+
+mod file;
+mod gtid;
+mod mariadb;
+mod store;
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+pub use file::{FileError, FilePoint};
+pub use gtid::{Gtid, GtidError, GtidSet, Interval, Origin};
+pub use mariadb::{DomainError, DomainGtid, DomainPoint};
+pub use store::{Claim, Claimed, PositionStore, Saved, StoreError};
+
+/// A place between transactions, in the terms of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Point {
+    /// MySQL: everything in the set is relayed.
+    Gtid(GtidSet),
+    /// MariaDB: in each domain, everything up to the sequence number is relayed.
+    Domains(DomainPoint),
+    /// A server without GTIDs: everything before this offset is relayed.
+    File(FilePoint),
+}
+
+/// One transaction's identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TxnId {
+    /// MySQL's GTID.
+    Gtid(Gtid),
+    /// MariaDB's GTID.
+    Domain(DomainGtid),
+    /// No GTID: where the transaction begins.
+    File(FilePoint),
+}
+
+/// Rows of a transaction that is relayed in part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// The transaction.
+    pub txn: TxnId,
+    /// How many of its rows in this table are relayed; at least 1.
+    pub rows: u64,
+}
+
+/// Where a relay resumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Whole transactions.
+    pub point: Point,
+    /// The one after them, if it is relayed in part.
+    pub partial: Option<Partial>,
+}
+
+impl Default for Position {
+    /// The position before everything that a MySQL server with GTIDs ever committed.
+    fn default() -> Self {
+        Point::Gtid(GtidSet::default()).into()
+    }
+}
+
+impl From<Point> for Position {
+    fn from(point: Point) -> Self {
+        Self { point, partial: None }
+    }
+}
+
+impl Point {
+    /// Whether the whole transaction is covered; `None` when the two are of different kinds.
+    pub fn covers(&self, txn: &TxnId) -> Option<bool> {
+        match (self, txn) {
+            (Self::Gtid(set), TxnId::Gtid(gtid)) => Some(set.contains(gtid)),
+            (Self::Domains(point), TxnId::Domain(gtid)) => Some(point.covers(gtid)),
+            (Self::File(point), TxnId::File(start)) => start.partial_cmp(point).map(Ordering::is_lt),
+            _ => None,
+        }
+    }
+
+    /// The name of the kind, as the text form begins with it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Gtid(_) => "gtid",
+            Self::Domains(_) => "domains",
+            Self::File(_) => "file",
+        }
+    }
+
+    /// The last point that is before or at both; `None` when they cannot be compared. Reading from there serves both.
+    pub fn meet(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Gtid(a), Self::Gtid(b)) => Some(Self::Gtid(a.intersection(b))),
+            (Self::Domains(a), Self::Domains(b)) => Some(Self::Domains(a.meet(b))),
+            (Self::File(a), Self::File(b)) => {
+                a.partial_cmp(b).map(|order| Self::File(if order.is_lt() { a } else { b }.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl PartialOrd for Point {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Gtid(a), Self::Gtid(b)) => match (a.is_subset(b), b.is_subset(a)) {
+                (true, true) => Some(Ordering::Equal),
+                (true, false) => Some(Ordering::Less),
+                (false, true) => Some(Ordering::Greater),
+                (false, false) => None,
+            },
+            (Self::Domains(a), Self::Domains(b)) => a.partial_cmp(b),
+            (Self::File(a), Self::File(b)) => a.partial_cmp(b),
+            _ => None,
+        }
+    }
+}
+
+impl PartialOrd for Position {
+    /// By point, then by the rows of the transaction that follows. Two different transactions in part do not compare.
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match self.point.partial_cmp(&other.point)? {
+            Ordering::Equal => match (&self.partial, &other.partial) {
+                (None, None) => Some(Ordering::Equal),
+                (None, Some(_)) => Some(Ordering::Less),
+                (Some(_), None) => Some(Ordering::Greater),
+                (Some(a), Some(b)) if a.txn == b.txn => Some(a.rows.cmp(&b.rows)),
+                (Some(_), Some(_)) => None,
+            },
+            order => Some(order),
+        }
+    }
+}
+
+impl fmt::Display for TxnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gtid(gtid) => gtid.fmt(f),
+            Self::Domain(gtid) => gtid.fmt(f),
+            Self::File(point) => point.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gtid(set) => write!(f, "gtid={set}"),
+            Self::Domains(point) => write!(f, "domains={point}"),
+            Self::File(point) => write!(f, "file={point}"),
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    /// The text form, which [`FromStr`] reads back: `gtid=SET`, and ` +ROWS of TXN` for a transaction in part.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.point.fmt(f)?;
+        match &self.partial {
+            Some(Partial { txn, rows }) => write!(f, " +{rows} of {txn}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A text is not a position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PositionError {
+    /// It begins with none of the kinds.
+    #[error("`{0}` is not a position; expected gtid=SET, domains=LIST or file=NAME:OFFSET")]
+    Kind(String),
+    /// The rows of the transaction in part are not readable.
+    #[error("`{0}` does not say rows of a transaction in part as ` +ROWS of TXN`")]
+    Partial(String),
+    /// The GTID set is not readable.
+    #[error(transparent)]
+    Gtid(#[from] GtidError),
+    /// The list of domains is not readable.
+    #[error(transparent)]
+    Domains(#[from] DomainError),
+    /// File and offset are not readable.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (point, partial) = match text.rsplit_once(" +") {
+            Some((point, partial)) => (point, Some(partial)),
+            None => (text, None),
+        };
+        let point = match point.split_once('=') {
+            Some(("gtid", set)) => Point::Gtid(set.parse()?),
+            Some(("domains", list)) => Point::Domains(list.parse()?),
+            Some(("file", place)) => Point::File(place.parse()?),
+            _ => return Err(PositionError::Kind(text.to_owned())),
+        };
+        let Some(partial) = partial else { return Ok(point.into()) };
+        let bad = || PositionError::Partial(text.to_owned());
+        let (rows, txn) = partial.split_once(" of ").ok_or_else(bad)?;
+        let rows = rows.parse().ok().filter(|&rows| rows > 0).ok_or_else(bad)?;
+        let txn = match &point {
+            Point::Gtid(_) => TxnId::Gtid(txn.parse()?),
+            Point::Domains(_) => TxnId::Domain(txn.parse()?),
+            Point::File(_) => TxnId::File(txn.parse()?),
+        };
+        Ok(Self { point, partial: Some(Partial { txn, rows }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn position(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_kind_reads_back_as_written() {
+        for text in [
+            format!("gtid={A}:1-5"),
+            format!("gtid={A}:1-5 +7 of {A}:6"),
+            "gtid=".to_owned(),
+            "domains=0-1-100,1-2-5 +1 of 1-2-6".to_owned(),
+            "file=my.bin-log.000003:5000000000 +2 of my.bin-log.000003:5000000000".to_owned(),
+        ] {
+            assert_eq!(position(&text).to_string(), text);
+        }
+        for text in ["", "gtid", "x=1", "gtid=x", "file=a", "gtid= +0 of x:1", "file=a.000001:4 +1"] {
+            assert!(text.parse::<Position>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn positions_order_by_what_they_cover() {
+        let ordered = [
+            format!("gtid={A}:1-4"),
+            format!("gtid={A}:1-4 +1 of {A}:5"),
+            format!("gtid={A}:1-4 +9 of {A}:5"),
+            format!("gtid={A}:1-5"),
+        ];
+        for pair in ordered.windows(2) {
+            assert!(position(&pair[0]) < position(&pair[1]), "{pair:?}");
+        }
+        assert_eq!(position(&format!("gtid={A}:1-3:5")).partial_cmp(&position(&format!("gtid={A}:1-4"))), None);
+        assert_eq!(position("file=b.000001:4").partial_cmp(&position("gtid=")), None);
+        assert!(position("file=b.999999:900") < position("file=b.1000000:4"));
+    }
+
+    #[test]
+    fn the_meeting_point_covers_no_more_than_either() {
+        let (a, b) = (position(&format!("gtid={A}:1-9")), position(&format!("gtid={A}:1-4:8-12")));
+        assert_eq!(a.point.meet(&b.point).unwrap().to_string(), format!("gtid={A}:1-4:8-9"));
+        let (a, b) = (position("domains=0-1-9,1-1-2"), position("domains=0-2-5"));
+        assert_eq!(a.point.meet(&b.point).unwrap().to_string(), "domains=0-2-5");
+        assert_eq!(a.point.meet(&Point::Gtid(GtidSet::default())), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! The store seam: a place where positions are durable.
+//!
+//! Promise: a table has one owner at a time. A claim raises the table's epoch; every save names the epoch it was
+//! claimed under and is refused once another claim has raised it, so a process that was paused and wakes up late cannot
+//! move a position that is no longer its own. A save that would move a position backwards is refused too (R3).
+
+use std::future::Future;
+
+use super::Position;
+use crate::table::TableName;
+
+/// The right to save a table's position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose position.
+    pub table: TableName,
+    /// Raised by each claim; 1 is the first.
+    pub epoch: u64,
+}
+
+/// What a claim finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The right to save.
+    pub claim: Claim,
+    /// The durable position; `None` for a table that has never saved one.
+    pub position: Option<Position>,
+}
+
+/// A durable position as an operator wants to see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// Whose position.
+    pub table: TableName,
+    /// Where the table resumes; `None` when it was claimed but has not saved yet.
+    pub position: Option<Position>,
+    /// The epoch of the last claim.
+    pub epoch: u64,
+    /// Who claimed it last: host and process id.
+    pub owner: String,
+    /// When it was saved last, in microseconds since the Unix epoch, by the store's clock.
+    pub saved_micros: u64,
+}
+
+/// Why a position could not be claimed, read or saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot be reached; trying again later is the cure.
+    #[error("the position store is unavailable: {0}")]
+    Unavailable(String),
+    /// A live process holds the table.
+    #[error("{table} is relayed by {owner}; stop that process first")]
+    Owned {
+        /// The table.
+        table: TableName,
+        /// Host and process id of the owner.
+        owner: String,
+    },
+    /// Another process has claimed the table since.
+    #[error("{table} was taken over: epoch {ours} is ours, {theirs} is in the store")]
+    Fenced {
+        /// The table.
+        table: TableName,
+        /// The epoch of our claim.
+        ours: u64,
+        /// The epoch in the store.
+        theirs: u64,
+    },
+    /// The position to save is not at or after the durable one.
+    #[error("{table}: refused to move the position from {from} to {to}")]
+    Backwards {
+        /// The table.
+        table: TableName,
+        /// The durable position.
+        from: String,
+        /// The position to save.
+        to: String,
+    },
+    /// What is in the store is not readable; an operator has to look.
+    #[error("{table}: the stored position is not readable: {reason}")]
+    Unreadable {
+        /// The table.
+        table: TableName,
+        /// Why.
+        reason: String,
+    },
+    /// The store refuses for good: a missing table or grant.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A place where positions are durable.
+pub trait PositionStore: Send + Sync + 'static {
+    /// Claims a table for this process, raising its epoch.
+    fn claim(&self, table: &TableName) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
+    /// Makes a position durable; when it returns, a crash does not undo it. Saving the same one again is no error.
+    fn save(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Gives a claim back, so that the next process need not wait.
+    fn release(&self, claim: &Claim) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Every stored position, by table name.
+    fn list(&self) -> impl Future<Output = Result<Vec<Saved>, StoreError>> + Send;
+}
