@@ -12,8 +12,12 @@
 //!
 //! - [`table`]: names of tables and the patterns that select them
 //! - [`position`]: where a relay resumes, and the seam of the store that keeps it
+//! - [`outbox`]: from a row to an event to a record, pure
+//! - [`outlet`]: the seam of delivery
 //! - [`source`]: the seam of the log, and batches of rows
 
+pub mod outbox;
+pub mod outlet;
 pub mod position;
 pub mod source;
 pub mod table;

@@ -1,0 +1,35 @@
+//! The Kafka message made from an event.
+
+use std::fmt;
+
+/// One header, borrowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Value; `None` is a null value.
+    pub value: Option<&'a [u8]>,
+}
+
+/// A record, borrowed from the batch that its row is in.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// Key: the aggregate id. Kafka partitions by it.
+    pub key: &'a [u8],
+    /// Value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Commit time in milliseconds since the Unix epoch.
+    pub timestamp_millis: i64,
+    /// Headers, in order.
+    pub headers: &'a [Header<'a>],
+}
+
+impl fmt::Debug for Record<'_> {
+    /// Topic and sizes only: payloads and keys never reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.value.map_or(0, <[u8]>::len);
+        write!(f, "Record(topic {}, key {} bytes, value {value} bytes)", self.topic, self.key.len())
+    }
+}
