@@ -14,10 +14,12 @@
 //! - [`position`]: where a relay resumes, and the seam of the store that keeps it
 //! - [`outbox`]: from a row to an event to a record, pure
 //! - [`outlet`]: the seam of delivery
+//! - [`relay`]: assembling batches, queues, windows
 //! - [`source`]: the seam of the log, and batches of rows
 
 pub mod outbox;
 pub mod outlet;
 pub mod position;
+pub mod relay;
 pub mod source;
 pub mod table;

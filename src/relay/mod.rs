@@ -1,0 +1,36 @@
+//! The relay: from the log to the outlets, one ordered task per table.
+//!
+//! Promise: records of a table are published in commit order (R1), a position covers only what is acknowledged (R2),
+//! memory is bounded in bytes (R5), and a table that cannot go on halts by name while the others do (R6, R8).
+//!
+//! [`queue`] carries batches from the tail to a relay, [`window`] knows what is acknowledged.
+pub mod queue;
+pub mod window;
+
+use std::sync::Arc;
+
+use crate::position::Position;
+use crate::source::{Batch, Fault, ForeignDml};
+
+/// What a relay gets from the tail, in log order.
+#[derive(Debug)]
+pub enum Item {
+    /// Rows to publish.
+    Batch(Batch),
+    /// Nothing for this table up to here.
+    Progress(Arc<Position>),
+    /// A statement on the table that an outbox should not see.
+    Foreign(ForeignDml),
+    /// The table's events cannot be relayed from here on.
+    Fault(Fault),
+}
+
+impl Item {
+    /// What queue limits count, in bytes.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Batch(batch) => batch.memory(),
+            Self::Progress(_) | Self::Foreign(_) | Self::Fault(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What is published, acknowledged and saved: the arithmetic behind R2, without I/O.
+//!
+//! Promise: the position that [`Window::acknowledged`] gives is that of the longest run of batches, from the oldest on,
+//! whose records are all acknowledged. Acknowledgements may come in any order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::outlet::Chunk;
+use crate::position::Position;
+
+#[derive(Debug)]
+struct Entry {
+    unsettled: u64,
+    records: u64,
+    closed: bool,
+    position: Arc<Position>,
+    oldest_commit_micros: u64,
+}
+
+/// The batches of one table between publishing and saving.
+#[derive(Debug, Default)]
+pub struct Window {
+    entries: VecDeque<Entry>,
+    first: Chunk,
+    acknowledged: Option<Arc<Position>>,
+    published: u64,
+    settled_in_order: u64,
+    saved: u64,
+}
+
+impl Window {
+    /// Opens a batch: its records follow. `oldest_commit_micros` is the commit time of its first row.
+    pub fn open(&mut self, position: Arc<Position>, oldest_commit_micros: u64) -> Chunk {
+        debug_assert!(self.entries.back().is_none_or(|entry| entry.closed), "one batch is published at a time");
+        self.entries.push_back(Entry { unsettled: 0, records: 0, closed: false, position, oldest_commit_micros });
+        self.first + self.entries.len() as Chunk - 1
+    }
+
+    /// Counts a record of the open batch as published.
+    pub fn publish(&mut self) {
+        if let Some(entry) = self.entries.back_mut() {
+            debug_assert!(!entry.closed, "records are published into an open batch");
+            entry.unsettled += 1;
+            entry.records += 1;
+            self.published += 1;
+        }
+    }
+
+    /// Closes the open batch: all its records are published.
+    pub fn close(&mut self) {
+        if let Some(entry) = self.entries.back_mut() {
+            entry.closed = true;
+        }
+        self.advance();
+    }
+
+    /// Counts records of a batch as acknowledged.
+    pub fn acknowledge(&mut self, chunk: Chunk, records: u64) {
+        let index = chunk.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let entry = index.and_then(|index| self.entries.get_mut(index));
+        debug_assert!(
+            entry.as_ref().is_some_and(|entry| entry.unsettled >= records),
+            "R2: acknowledged more than published"
+        );
+        if let Some(entry) = entry {
+            entry.unsettled = entry.unsettled.saturating_sub(records);
+        }
+        self.advance();
+    }
+
+    /// The table has nothing in the log up to `position`: moves on if nothing is in flight.
+    pub fn progress(&mut self, position: Arc<Position>) {
+        match self.entries.back_mut() {
+            // What is in flight is acknowledged first; then the later position holds for it as well.
+            Some(entry) => entry.position = position,
+            None => self.acknowledged = Some(position),
+        }
+    }
+
+    fn advance(&mut self) {
+        while let Some(entry) = self.entries.front().filter(|entry| entry.closed && entry.unsettled == 0) {
+            self.settled_in_order += entry.records;
+            self.acknowledged = Some(Arc::clone(&entry.position));
+            self.entries.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// The position of everything acknowledged in order; `None` before the first.
+    pub fn acknowledged(&self) -> Option<&Arc<Position>> {
+        self.acknowledged.as_ref()
+    }
+
+    /// Records acknowledged in order, since the start; what a save of [`Window::acknowledged`] covers.
+    pub fn acknowledged_records(&self) -> u64 {
+        self.settled_in_order
+    }
+
+    /// A save that covers this many records is durable.
+    pub fn saved(&mut self, records: u64) {
+        debug_assert!(
+            records >= self.saved && records <= self.settled_in_order,
+            "R2, R3: saved what is acknowledged, forwards"
+        );
+        self.saved = records;
+    }
+
+    /// Records published and not covered by a durable position: the most that a crash now can duplicate.
+    pub fn unsaved(&self) -> u64 {
+        self.published - self.saved
+    }
+
+    /// Records published and not yet acknowledged.
+    pub fn in_flight(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.unsettled).sum()
+    }
+
+    /// Whether everything published is acknowledged.
+    pub fn is_settled(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Commit time of the oldest batch not yet acknowledged, in microseconds since the Unix epoch.
+    pub fn oldest_commit_micros(&self) -> Option<u64> {
+        self.entries.front().map(|entry| entry.oldest_commit_micros)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::position::{FilePoint, Point};
+
+    fn at(offset: u64) -> Arc<Position> {
+        Arc::new(Point::File(FilePoint { file: "b.000001".into(), offset }).into())
+    }
+
+    proptest! {
+        /// Given batches of any size acknowledged in any order, when some are acknowledged,
+        /// then the position is that of the longest acknowledged run, and no other.
+        #[test]
+        fn the_position_is_that_of_the_acknowledged_prefix(
+            sizes in prop::collection::vec(0_u64..4, 1..12),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..48),
+        ) {
+            let mut window = Window::default();
+            let mut open: Vec<(Chunk, u64)> = Vec::new();
+            for (index, &size) in sizes.iter().enumerate() {
+                let chunk = window.open(at(index as u64 + 1), 1);
+                (0..size).for_each(|_| window.publish());
+                window.close();
+                open.extend((0..size).map(|_| (chunk, 1)));
+            }
+            let mut left: Vec<u64> = sizes.clone();
+            for pick in order {
+                if open.is_empty() { break; }
+                let (chunk, records) = open.swap_remove(pick.index(open.len()));
+                window.acknowledge(chunk, records);
+                left[usize::try_from(chunk).unwrap()] -= records;
+                let prefix = left.iter().take_while(|&&unsettled| unsettled == 0).count();
+                let expected = (prefix > 0).then(|| at(prefix as u64));
+                prop_assert_eq!(window.acknowledged(), expected.as_ref());
+                prop_assert_eq!(window.in_flight(), left.iter().sum::<u64>());
+                prop_assert_eq!(window.acknowledged_records(), sizes[..prefix].iter().sum::<u64>());
+            }
+        }
+    }
+
+    #[test]
+    fn an_open_batch_is_not_acknowledged_although_its_records_are() {
+        let mut window = Window::default();
+        let chunk = window.open(at(1), 7);
+        window.publish();
+        window.acknowledge(chunk, 1);
+        assert_eq!(window.acknowledged(), None);
+        assert_eq!(window.oldest_commit_micros(), Some(7));
+        window.publish();
+        window.close();
+        assert_eq!(window.acknowledged(), None);
+        window.acknowledge(chunk, 1);
+        assert_eq!(window.acknowledged(), Some(&at(1)));
+        assert_eq!(window.unsaved(), 2);
+        window.saved(2);
+        assert_eq!(window.unsaved(), 0);
+    }
+
+    #[test]
+    fn idle_progress_waits_for_what_is_in_flight() {
+        let mut window = Window::default();
+        window.progress(at(3));
+        assert_eq!(window.acknowledged(), Some(&at(3)));
+        let chunk = window.open(at(4), 1);
+        window.publish();
+        window.close();
+        window.progress(at(9));
+        assert_eq!(window.acknowledged(), Some(&at(3)));
+        window.acknowledge(chunk, 1);
+        assert_eq!(window.acknowledged(), Some(&at(9)));
+    }
+}
