@@ -230,6 +230,16 @@ pub struct Mark {
     bytes: usize,
 }
 
+impl Mark {
+    /// Before the first row.
+    pub const START: Self = Self { rows: 0, bytes: 0 };
+
+    /// Rows before the mark.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+}
+
 /// A batch under construction.
 pub struct BatchBuilder {
     bytes: Vec<u8>,
@@ -272,7 +282,11 @@ impl BatchBuilder {
     /// Drops the first `count` rows after `mark` (they were relayed before); returns how many there were to drop.
     pub fn skip_after(&mut self, mark: Mark, count: u64) -> u64 {
         let there = (self.commit_micros.len() - mark.rows) as u64;
-        let skipped = usize::try_from(there.min(count)).unwrap_or(usize::MAX);
+        if there <= count {
+            self.cut(mark);
+            return there;
+        }
+        let skipped = usize::try_from(count).unwrap_or(usize::MAX);
         self.commit_micros.drain(mark.rows..mark.rows + skipped);
         self.spans.drain(mark.rows * self.columns..(mark.rows + skipped) * self.columns);
         skipped as u64

@@ -3,7 +3,9 @@
 //! Promise: records of a table are published in commit order (R1), a position covers only what is acknowledged (R2),
 //! memory is bounded in bytes (R5), and a table that cannot go on halts by name while the others do (R6, R8).
 //!
-//! [`queue`] carries batches from the tail to a relay, [`window`] knows what is acknowledged.
+//! [`assembler`] turns log events into batches per table, [`queue`] carries them to the relays, [`window`] knows what
+//! is acknowledged.
+pub mod assembler;
 pub mod queue;
 pub mod window;
 
