@@ -60,8 +60,8 @@ pub enum PublishError {
 pub trait Outlet: Send + 'static {
     /// Hands a record on, copying what it needs. Never waits.
     fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError>;
-    /// Waits until it makes sense to publish again after [`PublishError::Full`].
-    fn room(&mut self) -> impl Future<Output = ()> + Send;
+    /// Waits until it makes sense to publish again after [`PublishError::Full`]. Does not borrow the outlet.
+    fn room(&self) -> impl Future<Output = ()> + Send + 'static;
     /// Waits until at least one record is settled and appends what is. Cancel-safe.
     fn settled(&mut self, into: &mut Vec<Settled>) -> impl Future<Output = ()> + Send;
     /// Makes a position durable. The future does not borrow the outlet, so that publishing goes on beside it; at most

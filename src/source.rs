@@ -111,8 +111,10 @@ pub trait RowSet: Send {
 
 /// A source of log events for a set of tables.
 pub trait LogSource: Send + 'static {
+    /// The rows of one event.
+    type Rows: RowSet;
     /// The open stream.
-    type Stream: LogStream;
+    type Stream: LogStream<Rows = Self::Rows>;
     /// Opens the log right after `from`. The stream numbers tables as `subscriptions` does.
     fn open(
         &mut self,

@@ -6,8 +6,12 @@
 //! [`assembler`] turns log events into batches per table, [`queue`] carries them to the relays, [`window`] knows what
 //! is acknowledged.
 pub mod assembler;
+pub mod backoff;
 pub mod queue;
+pub mod stats;
+pub mod tail;
 pub mod window;
+pub mod worker;
 
 use std::sync::Arc;
 

@@ -14,7 +14,8 @@ struct Entry {
     unsettled: u64,
     records: u64,
     closed: bool,
-    position: Arc<Position>,
+    /// `None` for a batch that was given up half-way: nothing from it on is covered.
+    position: Option<Arc<Position>>,
     oldest_commit_micros: u64,
 }
 
@@ -33,7 +34,13 @@ impl Window {
     /// Opens a batch: its records follow. `oldest_commit_micros` is the commit time of its first row.
     pub fn open(&mut self, position: Arc<Position>, oldest_commit_micros: u64) -> Chunk {
         debug_assert!(self.entries.back().is_none_or(|entry| entry.closed), "one batch is published at a time");
-        self.entries.push_back(Entry { unsettled: 0, records: 0, closed: false, position, oldest_commit_micros });
+        self.entries.push_back(Entry {
+            unsettled: 0,
+            records: 0,
+            closed: false,
+            position: Some(position),
+            oldest_commit_micros,
+        });
         self.first + self.entries.len() as Chunk - 1
     }
 
@@ -51,6 +58,16 @@ impl Window {
     pub fn close(&mut self) {
         if let Some(entry) = self.entries.back_mut() {
             entry.closed = true;
+        }
+        self.advance();
+    }
+
+    /// Gives the open batch up half-way, if there is one: what was published of it is waited for, but no position will
+    /// ever cover it. Nothing is published after it.
+    pub fn abandon(&mut self) {
+        if let Some(entry) = self.entries.back_mut().filter(|entry| !entry.closed) {
+            entry.closed = true;
+            entry.position = None;
         }
         self.advance();
     }
@@ -73,15 +90,17 @@ impl Window {
     pub fn progress(&mut self, position: Arc<Position>) {
         match self.entries.back_mut() {
             // What is in flight is acknowledged first; then the later position holds for it as well.
-            Some(entry) => entry.position = position,
+            Some(entry) => entry.position = Some(position),
             None => self.acknowledged = Some(position),
         }
     }
 
     fn advance(&mut self) {
         while let Some(entry) = self.entries.front().filter(|entry| entry.closed && entry.unsettled == 0) {
-            self.settled_in_order += entry.records;
-            self.acknowledged = Some(Arc::clone(&entry.position));
+            if let Some(position) = &entry.position {
+                self.settled_in_order += entry.records;
+                self.acknowledged = Some(Arc::clone(position));
+            }
             self.entries.pop_front();
             self.first += 1;
         }
@@ -185,6 +204,18 @@ mod tests {
         assert_eq!(window.unsaved(), 2);
         window.saved(2);
         assert_eq!(window.unsaved(), 0);
+    }
+
+    #[test]
+    fn a_batch_given_up_half_way_is_waited_for_and_never_covered() {
+        let mut window = Window::default();
+        let chunk = window.open(at(1), 1);
+        window.publish();
+        window.abandon();
+        assert!(!window.is_settled());
+        window.acknowledge(chunk, 1);
+        assert!(window.is_settled());
+        assert_eq!((window.acknowledged(), window.unsaved()), (None, 1));
     }
 
     #[test]

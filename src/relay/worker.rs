@@ -1,0 +1,381 @@
+//! The worker: the single task of one table, where order lives.
+//!
+//! Promise: it publishes the rows of its queue in order (R1), saves only positions whose records are all acknowledged
+//! (R2), never has more than `max_unsaved` events between the durable position and the last one published (R4), and ends
+//! in one of three named ways: drained, halted, or to be started again from its durable position.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::Item;
+use super::queue::Receiver;
+use super::stats::{State, TableStats, now_micros};
+use super::window::Window;
+use crate::outbox::Mapping;
+use crate::outlet::{DeliveryError, Outlet, PublishError, Settled};
+use crate::position::{Position, StoreError};
+use crate::source::{Batch, Fault, ForeignDml};
+
+/// How far a worker may go, and how often it saves.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Events that may be published and not covered by the durable position: the most that a crash can duplicate.
+    pub max_unsaved: u64,
+    /// A position that covers new events is saved this often.
+    pub checkpoint_interval: Duration,
+    /// A position that only passed other tables' transactions is saved this often.
+    pub idle_checkpoint_interval: Duration,
+    /// How long a drain waits for acknowledgements.
+    pub shutdown_grace: Duration,
+    /// Whether an UPDATE on the table halts the relay.
+    pub halt_on_update: bool,
+}
+
+/// A named reason why a relay stopped for good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {detail}")]
+pub struct Halt {
+    /// Stable name for alerts and documents, in `snake_case`.
+    pub name: &'static str,
+    /// What was found, where, and what cures it.
+    pub detail: String,
+}
+
+impl From<Fault> for Halt {
+    fn from(fault: Fault) -> Self {
+        Self { name: fault.name, detail: format!("at {}: {}", fault.at, fault.detail) }
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything published is acknowledged and saved.
+    Drained,
+    /// The grace period was too short, or the store could not be reached: a restart publishes this many events again.
+    Abandoned {
+        /// Events published and not covered by the durable position.
+        unsaved: u64,
+    },
+    /// It stopped on an error that retrying cannot cure.
+    Halted(Halt),
+    /// Delivery failed in a way that starting again from the durable position may cure.
+    Restart(String),
+}
+
+type Saving = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
+
+struct Save {
+    future: Saving,
+    position: Arc<Position>,
+    records: u64,
+}
+
+/// The relay of one table.
+pub struct Worker<O> {
+    mapping: Mapping,
+    outlet: O,
+    queue: Receiver,
+    pace: Pace,
+    stats: Arc<TableStats>,
+    window: Window,
+    saving: Option<Save>,
+    saved: Option<Arc<Position>>,
+    saved_records: u64,
+    last_save: Instant,
+    retry_at: Instant,
+    settled: Vec<Settled>,
+}
+
+/// How long to wait before a save that failed is tried again.
+const SAVE_RETRY: Duration = Duration::from_millis(250);
+
+/// Why the loop ends.
+enum End {
+    Stop,
+    Halt(Halt),
+    Restart(String),
+}
+
+impl<O: Outlet> Worker<O> {
+    /// A worker for one table.
+    pub fn new(mapping: Mapping, outlet: O, queue: Receiver, pace: Pace, stats: Arc<TableStats>) -> Self {
+        Self {
+            mapping,
+            outlet,
+            queue,
+            pace,
+            stats,
+            window: Window::default(),
+            saving: None,
+            saved: None,
+            saved_records: 0,
+            last_save: Instant::now(),
+            retry_at: Instant::now(),
+            settled: Vec::new(),
+        }
+    }
+
+    /// Relays until `stop`, then drains; or until it halts.
+    pub async fn run(mut self, stop: CancellationToken) -> Outcome {
+        self.stats.set_state(State::Running, None);
+        let end = self.relay(&stop).await;
+        self.window.abandon();
+        let drained = self.drain().await;
+        let outcome = match (end, drained) {
+            (End::Halt(halt), _) | (_, Err(End::Halt(halt))) => Outcome::Halted(halt),
+            (End::Restart(reason), _) | (_, Err(End::Restart(reason))) => Outcome::Restart(reason),
+            (End::Stop, _) if self.window.unsaved() == 0 => Outcome::Drained,
+            (End::Stop, _) => Outcome::Abandoned { unsaved: self.window.unsaved() },
+        };
+        match &outcome {
+            Outcome::Halted(halt) => self.stats.set_state(State::Halted, Some(halt.to_string())),
+            Outcome::Restart(reason) => self.stats.set_state(State::Starting, Some(reason.clone())),
+            Outcome::Drained | Outcome::Abandoned { .. } => self.stats.set_state(State::Stopped, None),
+        }
+        if let Err(error) = self.outlet.release().await {
+            debug!(table = %self.stats.table, %error, "release_failed");
+        }
+        outcome
+    }
+
+    /// The loop. A stop is heard between items, so that a batch is published whole.
+    async fn relay(&mut self, stop: &CancellationToken) -> End {
+        loop {
+            self.observe();
+            self.begin_save(false);
+            let room = self.window.unsaved() < self.pace.max_unsaved;
+            let due = self.save_due().filter(|_| self.saving.is_none());
+            let done = tokio::select! {
+                biased;
+                () = stop.cancelled() => return End::Stop,
+                result = finish(&mut self.saving) => self.end_save(result),
+                () = self.outlet.settled(&mut self.settled), if !self.window.is_settled() => self.settle(),
+                held = self.queue.recv(), if room => match held {
+                    Some(held) => self.item(&held.item, stop).await,
+                    // The tail has ended; it says itself why. What is in flight goes on.
+                    None => self.wait_after_the_tail(stop).await,
+                },
+                () = sleep_until(due.unwrap_or(self.last_save)), if due.is_some() => Ok(()),
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    /// Without a tail there is nothing to publish; acknowledgements are the drain's work.
+    async fn wait_after_the_tail(&mut self, stop: &CancellationToken) -> Result<(), End> {
+        self.drain().await?;
+        stop.cancelled().await;
+        Err(End::Stop)
+    }
+
+    async fn item(&mut self, item: &Item, stop: &CancellationToken) -> Result<(), End> {
+        match item {
+            Item::Batch(batch) => self.publish(batch, stop).await,
+            Item::Progress(position) => {
+                self.window.progress(Arc::clone(position));
+                Ok(())
+            }
+            Item::Foreign(ForeignDml::Update) => {
+                let seen = self.stats.updates.fetch_add(1, Relaxed) + 1;
+                if self.pace.halt_on_update {
+                    let detail =
+                        "an UPDATE on an outbox table; insert a new row instead, or set relay.on_update = \"warn\"";
+                    return Err(End::Halt(Halt { name: "update_on_outbox", detail: detail.to_owned() }));
+                }
+                // Powers of two: the first is said at once, a flood does not fill the log.
+                if seen.is_power_of_two() {
+                    warn!(table = %self.stats.table, seen, "update_ignored");
+                }
+                Ok(())
+            }
+            Item::Foreign(ForeignDml::Delete | ForeignDml::Truncate) => Ok(()),
+            Item::Fault(fault) => Err(End::Halt(fault.clone().into())),
+        }
+    }
+
+    async fn publish(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), End> {
+        let oldest = batch.rows().next().map_or(0, |row| row.commit_micros());
+        let chunk = self.window.open(Arc::clone(batch.position()), oldest);
+        let mut bytes = 0;
+        for row in batch.rows() {
+            loop {
+                let outlet = &mut self.outlet;
+                let published = self.mapping.with_record(row, |record| {
+                    bytes += (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
+                    outlet.publish(record, chunk)
+                });
+                match published {
+                    Ok(Ok(())) => {
+                        self.window.publish();
+                        break;
+                    }
+                    Ok(Err(PublishError::Full)) => self.wait_for_room(stop).await?,
+                    Ok(Err(PublishError::Refused(error))) => return Err(delivery(&error)),
+                    Err(error) => {
+                        let detail = format!("after {}: {error}", batch.position());
+                        return Err(End::Halt(Halt { name: "unmappable_event", detail }));
+                    }
+                }
+            }
+        }
+        self.window.close();
+        self.stats.bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    async fn wait_for_room(&mut self, stop: &CancellationToken) -> Result<(), End> {
+        self.observe();
+        let room = self.outlet.room();
+        let patience = async {
+            stop.cancelled().await;
+            tokio::time::sleep(self.pace.shutdown_grace).await;
+        };
+        tokio::select! {
+            () = room => Ok(()),
+            () = patience => Err(End::Stop),
+            result = finish(&mut self.saving) => self.end_save(result),
+            () = self.outlet.settled(&mut self.settled), if !self.window.is_settled() => self.settle(),
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), End> {
+        let mut failed = None;
+        for Settled { chunk, records, outcome } in self.settled.drain(..) {
+            match outcome {
+                Ok(()) => {
+                    self.window.acknowledge(chunk, records);
+                    self.stats.events.fetch_add(records, Relaxed);
+                }
+                // The first failure says why; what fails after it fails because of it.
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(()), |error| Err(delivery(&error)))
+    }
+
+    /// Whether there is a position to save that the durable one does not cover.
+    fn wants_save(&self) -> bool {
+        match (self.window.acknowledged(), &self.saved) {
+            (Some(acknowledged), Some(saved)) => !Arc::ptr_eq(acknowledged, saved),
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    /// When the position should be saved next; `None` when the durable one is as good.
+    fn save_due(&self) -> Option<Instant> {
+        if !self.wants_save() {
+            return None;
+        }
+        let due = if self.window.acknowledged_records() == self.saved_records {
+            self.last_save + self.pace.idle_checkpoint_interval
+        } else if self.window.unsaved() >= self.pace.max_unsaved / 2 {
+            self.last_save
+        } else {
+            self.last_save + self.pace.checkpoint_interval
+        };
+        Some(due.max(self.retry_at))
+    }
+
+    fn begin_save(&mut self, now: bool) {
+        let due = self.save_due().is_some_and(|due| now || Instant::now() >= due);
+        let Some(position) = self.window.acknowledged().filter(|_| due && self.saving.is_none()) else { return };
+        let position = Arc::clone(position);
+        let records = self.window.acknowledged_records();
+        self.saving = Some(Save { future: Box::pin(self.outlet.save(&position)), position, records });
+    }
+
+    fn end_save(&mut self, result: Result<(), StoreError>) -> Result<(), End> {
+        let Some(save) = self.saving.take() else { return Ok(()) };
+        match result {
+            Ok(()) => {
+                self.last_save = Instant::now();
+                self.window.saved(save.records);
+                self.saved_records = save.records;
+                self.stats.saved_micros.store(now_micros(), Relaxed);
+                self.stats.set_position(Arc::clone(&save.position));
+                self.saved = Some(save.position);
+                Ok(())
+            }
+            Err(StoreError::Unavailable(reason)) => {
+                if self.stats.save_retries.fetch_add(1, Relaxed).is_power_of_two() {
+                    warn!(table = %self.stats.table, %reason, "save_failed_will_retry");
+                }
+                self.retry_at = Instant::now() + SAVE_RETRY;
+                Ok(())
+            }
+            Err(error) => Err(End::Halt(Halt { name: store_halt(&error), detail: error.to_string() })),
+        }
+    }
+
+    /// Waits for acknowledgements and saves, within the grace period.
+    async fn drain(&mut self) -> Result<(), End> {
+        self.stats.set_state(State::Draining, None);
+        let deadline = Instant::now() + self.pace.shutdown_grace;
+        loop {
+            self.observe();
+            self.begin_save(true);
+            if self.window.is_settled() && self.saving.is_none() && !self.wants_save() {
+                return Ok(());
+            }
+            let done = tokio::select! {
+                biased;
+                result = finish(&mut self.saving) => {
+                    let unavailable = matches!(result, Err(StoreError::Unavailable(_)));
+                    let done = self.end_save(result);
+                    if unavailable {
+                        sleep_until(self.retry_at.min(deadline)).await;
+                    }
+                    done
+                }
+                () = self.outlet.settled(&mut self.settled), if !self.window.is_settled() => self.settle(),
+                () = sleep_until(deadline) => return Ok(()),
+            };
+            done?;
+            if Instant::now() >= deadline {
+                return Ok(());
+            }
+        }
+    }
+
+    fn observe(&self) {
+        self.stats.in_flight.store(self.window.in_flight(), Relaxed);
+        self.stats.queue_bytes.store(self.queue.bytes() as u64, Relaxed);
+        self.stats.oldest_micros.store(self.window.oldest_commit_micros().unwrap_or(0), Relaxed);
+    }
+}
+
+async fn finish(saving: &mut Option<Save>) -> Result<(), StoreError> {
+    match saving {
+        Some(save) => save.future.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn delivery(error: &DeliveryError) -> End {
+    match error {
+        DeliveryError::Retriable { .. } => End::Restart(error.to_string()),
+        DeliveryError::Definite { name, .. } => End::Halt(Halt { name, detail: error.to_string() }),
+    }
+}
+
+fn store_halt(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Unavailable(_) => "store_unavailable",
+        StoreError::Owned { .. } => "owned_elsewhere",
+        StoreError::Fenced { .. } => "fenced",
+        StoreError::Backwards { .. } => "position_backwards",
+        StoreError::Unreadable { .. } => "position_unreadable",
+        StoreError::Refused(_) => "store_refused",
+    }
+}
