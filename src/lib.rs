@@ -17,9 +17,13 @@
 //! - [`relay`]: assembling batches, queues, windows
 //! - [`source`]: the seam of the log, and batches of rows
 
+pub mod history;
+pub mod kafka;
+pub mod mysql;
 pub mod outbox;
 pub mod outlet;
 pub mod position;
 pub mod relay;
 pub mod source;
 pub mod table;
+pub mod telemetry;

@@ -8,6 +8,7 @@
 pub mod assembler;
 pub mod backoff;
 pub mod queue;
+pub mod settings;
 pub mod stats;
 pub mod tail;
 pub mod window;

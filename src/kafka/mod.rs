@@ -1,0 +1,9 @@
+//! Kafka: the producer behind the outlets.
+
+mod error;
+mod outlet;
+mod producer;
+pub mod settings;
+
+pub use outlet::AtLeastOnce;
+pub use producer::{Producer, ProducerError, Publisher};

@@ -1,0 +1,84 @@
+//! Connections: how they are opened and what their errors mean.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Opts, OptsBuilder};
+
+/// Where and as whom to connect. `Debug` shows no password.
+#[derive(Clone)]
+pub struct Endpoint {
+    opts: Opts,
+    connect_timeout: Duration,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.to_string())
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.opts.ip_or_hostname(), self.opts.tcp_port())
+    }
+}
+
+/// The address is not usable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a MySQL address such as mysql://user@host:3306: {0}")]
+pub struct EndpointError(String);
+
+impl Endpoint {
+    /// From a URL; the password is given apart, so that the URL can be shown.
+    pub fn new(url: &str, password: Option<&str>, connect_timeout: Duration) -> Result<Self, EndpointError> {
+        let opts = Opts::from_url(url).map_err(|error| EndpointError(error.to_string()))?;
+        let mut builder = OptsBuilder::from_opts(opts).prefer_socket(false);
+        if password.is_some() {
+            builder = builder.pass(password);
+        }
+        Ok(Self { opts: builder.into(), connect_timeout })
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self) -> Result<Conn, Error> {
+        if let Ok(conn) = tokio::time::timeout(self.connect_timeout, Conn::new(self.opts.clone())).await {
+            return conn;
+        }
+        let reason = format!("{self} did not answer within {}", humantime::format_duration(self.connect_timeout));
+        Err(Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason).into()))
+    }
+}
+
+/// Whether the same request may succeed later without anybody's doing.
+pub(super) fn is_transient(error: &Error) -> bool {
+    match error {
+        // Server codes: 1040 too many connections, 1053 shutdown in progress, 1205 and 1213 lock waits, 1317 interrupted,
+        // 1836 and 1290 read-only for now, 3169 session killed, 1927 connection killed (MariaDB), 1158-1161 network.
+        Error::Server(server) => {
+            matches!(server.code, 1040 | 1053 | 1158..=1161 | 1205 | 1213 | 1290 | 1317 | 1836 | 1927 | 3169 | 4031)
+        }
+        Error::Io(_) | Error::Driver(_) => true,
+        _ => false,
+    }
+}
+
+/// What the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flavor {
+    /// `MariaDB`, not MySQL.
+    pub mariadb: bool,
+    /// Major, minor, patch.
+    pub version: (u16, u16, u16),
+}
+
+impl Flavor {
+    /// Asks the server.
+    pub async fn of(conn: &mut Conn) -> Result<Self, Error> {
+        let version: Option<String> = conn.query_first("SELECT VERSION()").await?;
+        let version = version.unwrap_or_default();
+        let mut numbers = version.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+        let mut number = || numbers.next().unwrap_or(0);
+        Ok(Self { mariadb: version.contains("MariaDB"), version: (number(), number(), number()) })
+    }
+}

@@ -1,0 +1,14 @@
+//! MySQL and MariaDB: the log as a source, and the position store in a table.
+
+pub mod connect;
+pub mod decode;
+pub mod migrate;
+pub mod settings;
+mod source;
+mod statement;
+mod store;
+mod stream;
+mod tables;
+
+pub use source::MysqlSource;
+pub use store::MysqlStore;

@@ -1,0 +1,260 @@
+//! Which MySQL server the binlog is read from, and where positions are kept.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mysql_async::Opts;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// What stands for a secret wherever settings are shown.
+const HIDDEN: &str = "***";
+
+/// The address of a server: `mysql://user@host:port`. May hold a password, which is never shown.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct ServerUrl(String);
+
+impl ServerUrl {
+    /// A URL from its text, which is not looked at yet.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What the driver makes of the URL.
+    pub fn options(&self) -> Result<Opts, UrlError> {
+        let options = Opts::from_url(&self.0).map_err(|error| match error {
+            // These two name a parameter; the others might repeat what stands before the host.
+            mysql_async::UrlError::UnknownParameter { param }
+            | mysql_async::UrlError::InvalidParamValue { param, .. } => UrlError::Parameter(param),
+            _ => UrlError::Form,
+        })?;
+        if options.user().is_none_or(str::is_empty) {
+            return Err(UrlError::NoUser);
+        }
+        Ok(options)
+    }
+
+    /// The password within the URL, if the URL can be read and has one.
+    pub fn password(&self) -> Option<SecretString> {
+        Opts::from_url(&self.0).ok()?.pass().filter(|password| !password.is_empty()).map(SecretString::from)
+    }
+}
+
+impl From<&str> for ServerUrl {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+/// The URL without its password.
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.find("://").map_or(("", self.0.as_str()), |at| self.0.split_at(at + 3));
+        // Up to the last `@`, because people forget to escape those in their passwords.
+        let (user, host) = rest.rfind('@').map_or(("", rest), |at| rest.split_at(at));
+        let port_or_password = host.split_once(':').map(|(_, port)| port);
+        match (user.split_once(':'), port_or_password) {
+            (Some((user, _)), _) => write!(f, "{scheme}{user}:{HIDDEN}{host}"),
+            (None, Some(port)) if user.is_empty() && !port.starts_with(|c: char| c.is_ascii_digit()) => {
+                write!(f, "{scheme}{HIDDEN}")
+            }
+            _ => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The URL without its password.
+impl Serialize for ServerUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Why a URL cannot be used; repeats nothing of what might be a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Not `mysql://user@host:port`.
+    #[error("not of the form mysql://user@host:port")]
+    Form,
+    /// Nobody to log in as.
+    #[error("no user before the host")]
+    NoUser,
+    /// A parameter after `?` that the driver does not take.
+    #[error("the parameter `{0}` is not known or its value not valid")]
+    Parameter(String),
+}
+
+/// A password file cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the password file {} cannot be read: {cause}", path.display())]
+pub struct PasswordError {
+    path: PathBuf,
+    #[source]
+    cause: std::io::Error,
+}
+
+/// The server whose binlog is relayed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MysqlSettings {
+    /// `mysql://user@host:port`; required.
+    pub url: ServerUrl,
+    /// The user's password; goes before `password_file`, which goes before a password in the URL.
+    #[serde(serialize_with = "hidden")]
+    pub password: Option<SecretString>,
+    /// A file with the password; one line end after it is ignored.
+    pub password_file: Option<PathBuf>,
+    /// The replica id the daemon shows to the server, different from every other replica's; random when not set.
+    pub server_id: Option<u32>,
+    /// How long connecting may take.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How often the server says that it is there when the binlog has nothing new.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// After how long without event or heartbeat the connection counts as lost; longer than `heartbeat`.
+    #[serde(with = "humantime_serde")]
+    pub silence_deadline: Duration,
+}
+
+impl Default for MysqlSettings {
+    fn default() -> Self {
+        Self {
+            url: ServerUrl::default(),
+            password: None,
+            password_file: None,
+            server_id: None,
+            connect_timeout: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(5),
+            silence_deadline: Duration::from_secs(15),
+        }
+    }
+}
+
+impl MysqlSettings {
+    /// The password: `password`, else what `password_file` holds, else the URL's.
+    pub fn resolve_password(&self) -> Result<Option<SecretString>, PasswordError> {
+        if let Some(password) = &self.password {
+            return Ok(Some(password.clone()));
+        }
+        self.password_file.as_deref().map_or_else(|| Ok(self.url.password()), |path| read_password(path).map(Some))
+    }
+
+    /// The configured replica id, or a new random one from 1,073,741,824 up, where hand-given ids are rare.
+    ///
+    /// Call once: every connection of a daemon must show the same.
+    pub fn resolve_server_id(&self) -> u32 {
+        self.server_id.unwrap_or_else(|| fastrand::u32(0x4000_0000..=0x7fff_ffff))
+    }
+
+    /// What the driver needs to connect: the URL with the resolved password.
+    ///
+    /// A URL that [`ServerUrl::options`] refuses gives `None`; a validated configuration holds none.
+    pub fn options(&self) -> Result<Option<Opts>, PasswordError> {
+        let password = self.resolve_password()?;
+        Ok(self.url.options().ok().map(|options| {
+            mysql_async::OptsBuilder::from_opts(options)
+                .pass(password.map(|password| password.expose_secret().to_owned()))
+                .into()
+        }))
+    }
+}
+
+fn read_password(path: &Path) -> Result<SecretString, PasswordError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| PasswordError { path: path.to_owned(), cause })?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
+}
+
+#[allow(clippy::ref_option, reason = "serde asks for a reference")]
+fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| HIDDEN).serialize(serializer)
+}
+
+/// Where positions are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PositionsSettings {
+    /// Another server than the one whose binlog is read: `mysql://user:password@host:port`.
+    pub url: Option<ServerUrl>,
+    /// The schema of the position table.
+    pub schema: String,
+    /// The name of the position table.
+    pub table: String,
+}
+
+impl Default for PositionsSettings {
+    fn default() -> Self {
+        Self { url: None, schema: "outboxd".into(), table: "outboxd_positions".into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exposed(settings: &MysqlSettings) -> Option<String> {
+        settings.resolve_password().unwrap().map(|password| password.expose_secret().to_owned())
+    }
+
+    #[test]
+    fn given_all_three_when_resolved_then_password_goes_before_file_before_url() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from file\r\n").unwrap();
+        let mut settings = MysqlSettings { url: "mysql://u:from%20url@h".into(), ..MysqlSettings::default() };
+        assert_eq!(exposed(&settings).as_deref(), Some("from url"));
+        settings.password_file = Some(file.path().to_owned());
+        assert_eq!(exposed(&settings).as_deref(), Some("from file"));
+        settings.password = Some("direct".into());
+        assert_eq!(exposed(&settings).as_deref(), Some("direct"));
+        assert_eq!(settings.options().unwrap().unwrap().pass(), Some("direct"));
+    }
+
+    #[test]
+    fn given_a_missing_file_when_resolved_then_the_path_is_named() {
+        let settings = MysqlSettings { password_file: Some("/none/such".into()), ..MysqlSettings::default() };
+        assert!(settings.resolve_password().unwrap_err().to_string().contains("/none/such"));
+    }
+
+    #[test]
+    fn given_a_password_in_a_url_when_shown_then_it_is_hidden() {
+        for (url, shown) in [
+            ("mysql://u:secret@h:3306", "mysql://u:***@h:3306"),
+            ("mysql://u:se@cr/et?@h/db", "mysql://u:***@h/db"),
+            ("u:secret@h", "u:***@h"),
+            ("mysql://u:secret", "mysql://***"),
+            ("mysql://u@h:3306", "mysql://u@h:3306"),
+            ("mysql://h:3306", "mysql://h:3306"),
+        ] {
+            assert_eq!(ServerUrl::from(url).to_string(), shown);
+            assert_eq!(format!("{:?}", ServerUrl::from(url)), shown);
+        }
+    }
+
+    #[test]
+    fn given_urls_that_are_none_when_read_then_the_reason_is_told() {
+        assert_eq!(ServerUrl::from("postgres://u@h").options().unwrap_err(), UrlError::Form);
+        assert_eq!(ServerUrl::from("mysql://h:3306").options().unwrap_err(), UrlError::NoUser);
+        assert_eq!(ServerUrl::from("mysql://u@h?x=1").options().unwrap_err(), UrlError::Parameter("x".into()));
+        assert_eq!(ServerUrl::from("mysql://u@h-1").options().unwrap().tcp_port(), 3306);
+    }
+
+    #[test]
+    fn given_no_server_id_when_resolved_then_it_is_high() {
+        assert!(MysqlSettings::default().resolve_server_id() >= 0x4000_0000);
+        assert_eq!(MysqlSettings { server_id: Some(7), ..MysqlSettings::default() }.resolve_server_id(), 7);
+    }
+}

@@ -1,0 +1,191 @@
+//! The log source: opens the binlog of a server right after a position.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{BinlogStreamRequest, Conn, Error, GnoInterval, Sid};
+
+use super::connect::{Endpoint, Flavor, is_transient};
+use super::decode::Dialect;
+use super::stream::MysqlStream;
+use super::tables::{Defined, Rows, Tables};
+use crate::position::{GtidSet, Point, Position};
+use crate::source::{Fault, LogSource, SourceError, Subscription};
+
+/// The binlog of one server.
+pub struct MysqlSource {
+    endpoint: Endpoint,
+    server_id: u32,
+    heartbeat: Duration,
+    silence_deadline: Duration,
+}
+
+impl MysqlSource {
+    /// Reads as the replica `server_id`, which no other replica of the server may use. The server shows that it is alive
+    /// every `heartbeat`; silence beyond `silence_deadline` ends the connection.
+    pub fn new(endpoint: Endpoint, server_id: u32, heartbeat: Duration, silence_deadline: Duration) -> Self {
+        Self { endpoint, server_id, heartbeat, silence_deadline }
+    }
+
+    /// Where a table without a position starts: the oldest place in the log, or its end.
+    pub async fn start(endpoint: &Endpoint, earliest: bool) -> Result<Position, SourceError> {
+        let mut conn = endpoint.connect().await.map_err(|error| classify(&error, "connect"))?;
+        let position = start(&mut conn, earliest).await.map_err(|error| classify(&error, "start"))?;
+        position.ok_or_else(|| {
+            SourceError::Definite(Fault {
+                name: "binlog_off",
+                detail: "the server writes no binlog; set log_bin".to_owned(),
+                at: endpoint.to_string(),
+            })
+        })
+    }
+}
+
+async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Position>, Error> {
+    let flavor = Flavor::of(conn).await?;
+    if !flavor.mariadb {
+        let mode: Option<String> = conn.query_first("SELECT @@GLOBAL.gtid_mode").await?;
+        if mode.as_deref() == Some("ON") {
+            let variable = if earliest { "SELECT @@GLOBAL.gtid_purged" } else { "SELECT @@GLOBAL.gtid_executed" };
+            let set: Option<String> = conn.query_first(variable).await?;
+            let set: GtidSet = set.unwrap_or_default().parse().map_err(|error| other(&error))?;
+            return Ok(Some(Point::Gtid(set).into()));
+        }
+    } else if !earliest {
+        let list: Option<String> = conn.query_first("SELECT @@GLOBAL.gtid_binlog_pos").await?;
+        return Ok(Some(Point::Domains(list.unwrap_or_default().parse().map_err(|error| other(&error))?).into()));
+    }
+    let logs: Vec<mysql_async::Row> = conn.query("SHOW BINARY LOGS").await?;
+    let file = |row: &mysql_async::Row| row.get::<String, _>(0);
+    let Some(oldest) = logs.first().and_then(file) else { return Ok(None) };
+    if flavor.mariadb {
+        // What the oldest file begins after; an empty list is the very beginning.
+        let list: Option<String> = conn.exec_first("SELECT BINLOG_GTID_POS(?, 4)", (oldest,)).await?;
+        return Ok(Some(Point::Domains(list.unwrap_or_default().parse().map_err(|error| other(&error))?).into()));
+    }
+    let (file, offset) = if earliest {
+        (oldest, 4)
+    } else {
+        let newest = logs.last().and_then(|row| Some((file(row)?, row.get::<u64, _>(1)?)));
+        newest.unwrap_or((oldest, 4))
+    };
+    Ok(Some(Point::File(crate::position::FilePoint { file, offset }).into()))
+}
+
+fn other(error: &dyn std::fmt::Display) -> Error {
+    Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()).into())
+}
+
+/// What an error of the server or the connection means for the tail.
+pub(super) fn classify(error: &Error, at: &str) -> SourceError {
+    let fault =
+        |name, cure: &str| SourceError::Definite(Fault { name, detail: format!("{error}; {cure}"), at: at.to_owned() });
+    match error {
+        // ER_MASTER_FATAL_ERROR_READING_BINLOG: purged, damaged, or another replica with our server id.
+        Error::Server(server) if server.code == 1236 => {
+            let message = server.message.to_lowercase();
+            if message.contains("same server_uuid")
+                || message.contains("same server_id")
+                || message.contains("server-id")
+            {
+                SourceError::Transient(format!("{error}; another replica uses mysql.server_id"))
+            } else {
+                fault("log_not_available", "the position is purged or not in this server's log")
+            }
+        }
+        Error::Server(server) if matches!(server.code, 1044 | 1045 | 1142 | 1227 | 1698) => {
+            fault("access_denied", "grant REPLICATION SLAVE, REPLICATION CLIENT on *.* and SELECT on the outbox tables")
+        }
+        error if is_transient(error) => SourceError::Transient(error.to_string()),
+        _ => fault("log_refused", "see the server's message"),
+    }
+}
+
+impl LogSource for MysqlSource {
+    type Rows = Rows;
+    type Stream = MysqlStream;
+
+    async fn open(&mut self, from: &Position, subscriptions: &[Subscription]) -> Result<MysqlStream, SourceError> {
+        let at = from.to_string();
+        let mut conn = self.endpoint.connect().await.map_err(|error| classify(&error, &at))?;
+        let tables = self.prepare(&mut conn, from, subscriptions).await.map_err(|error| classify(&error, &at))?;
+        check_purged(&mut conn, from).await?;
+        let request = BinlogStreamRequest::new(self.server_id);
+        let request = match &from.point {
+            Point::Gtid(set) => request.with_gtid().with_gtid_set(sids(set)),
+            // The server takes the list from the session variable.
+            Point::Domains(_) => request,
+            Point::File(point) => request.with_filename(point.file.as_bytes()).with_pos(point.offset),
+        };
+        let stream = conn.get_binlog_stream(request).await.map_err(|error| classify(&error, &at))?;
+        Ok(MysqlStream::new(stream, tables, from.clone(), self.silence_deadline))
+    }
+}
+
+impl MysqlSource {
+    async fn prepare(&self, conn: &mut Conn, from: &Position, subscriptions: &[Subscription]) -> Result<Tables, Error> {
+        let Flavor { mariadb, .. } = Flavor::of(conn).await?;
+        let nanos = self.heartbeat.as_nanos();
+        // Servers since 8.0.26 read the one, all others the other.
+        conn.query_drop(format!("SET @master_heartbeat_period = {nanos}, @source_heartbeat_period = {nanos}")).await?;
+        conn.query_drop("SET SESSION net_write_timeout = 600").await?;
+        if mariadb {
+            conn.query_drop("SET @mariadb_slave_capability = 4").await?;
+        }
+        if let Point::Domains(point) = &from.point {
+            conn.exec_drop("SET @slave_connect_state = ?", (point.to_string(),)).await?;
+            conn.query_drop("SET @slave_gtid_strict_mode = 0").await?;
+        }
+        let mut defined = Vec::with_capacity(subscriptions.len());
+        for subscription in subscriptions {
+            let columns: Vec<(String, String, Option<u16>)> = conn
+                .exec(
+                    "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, (SELECT MIN(o.ID) FROM information_schema.COLLATIONS o WHERE \
+                     o.COLLATION_NAME = c.COLLATION_NAME) FROM information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = ? AND \
+                     c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
+                    (subscription.table.schema(), subscription.table.table()),
+                )
+                .await?;
+            let define = |(name, kind, collation): (String, String, Option<u16>)| Defined {
+                name,
+                unsigned: kind.contains("unsigned"),
+                // Columns without a collation are binary.
+                collation: collation.or(Some(63)),
+            };
+            defined.push(columns.into_iter().map(define).collect());
+        }
+        let dialect = if mariadb { Dialect::MariaDb } else { Dialect::MySql };
+        Ok(Tables::new(dialect, subscriptions, defined))
+    }
+}
+
+/// A position that the server has purged fails by name, with what is missing.
+async fn check_purged(conn: &mut Conn, from: &Position) -> Result<(), SourceError> {
+    let Point::Gtid(saved) = &from.point else { return Ok(()) };
+    let purged: Option<String> =
+        conn.query_first("SELECT @@GLOBAL.gtid_purged").await.map_err(|error| classify(&error, "gtid_purged"))?;
+    let purged: GtidSet = match purged.unwrap_or_default().parse() {
+        Ok(set) => set,
+        Err(error) => return Err(SourceError::Transient(format!("gtid_purged: {error}"))),
+    };
+    let missing = purged.difference(saved);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("the server has purged transactions that are not relayed: {missing}");
+    Err(SourceError::Definite(Fault { name: "position_purged", detail, at: from.to_string() }))
+}
+
+fn sids(set: &GtidSet) -> Vec<Sid<'static>> {
+    set.origins()
+        .filter_map(|(origin, intervals)| {
+            let intervals = intervals.iter().map(|interval| GnoInterval::new(interval.start, interval.end)).collect();
+            let sid = Sid::new(*origin.server.as_bytes()).with_intervals(intervals);
+            match &origin.tag {
+                None => Some(sid),
+                // The tag was checked when it was read.
+                Some(tag) => tag.to_string().try_into().ok().map(|tag| sid.with_tag(tag)),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,212 @@
+//! The position store in a MySQL table.
+//!
+//! Promise: as the seam says: one owner at a time, no save under an old epoch, none backwards. A live owner holds a
+//! named lock of the server for each table (`GET_LOCK`), which the server drops together with the connection; the epoch
+//! guards what the lock cannot: a process that was paused while another took over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
+use tokio::sync::Mutex;
+
+use super::connect::{Endpoint, is_transient};
+use crate::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use crate::table::{TableName, quote};
+
+/// Positions in a table of a MySQL server. Cheap to clone; the clones share one connection.
+#[derive(Clone)]
+pub struct MysqlStore {
+    endpoint: Endpoint,
+    table: String,
+    owner: String,
+    lock_wait: Duration,
+    session: Arc<Mutex<Session>>,
+}
+
+#[derive(Default)]
+struct Session {
+    conn: Option<Conn>,
+    /// What is claimed, and the durable position of each: only the owner moves it, so it need not be asked for.
+    claimed: HashMap<TableName, Option<Position>>,
+}
+
+enum Failure {
+    Server(Error),
+    Store(StoreError),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl MysqlStore {
+    /// The store in `schema`.`table` of the server. A claim waits up to `lock_wait` for an owner that is just leaving.
+    pub fn new(endpoint: Endpoint, schema: &str, table: &str, lock_wait: Duration) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self {
+            endpoint,
+            table: format!("{}.{}", quote(schema), quote(table)),
+            owner: format!("{}:{}", host.trim(), std::process::id()),
+            lock_wait,
+            session: Arc::default(),
+        }
+    }
+
+    /// Runs a request on the store's connection, opening it again if it is gone, with every lock that we hold.
+    async fn with<T>(
+        &self,
+        request: impl AsyncFnOnce(&mut Conn, &mut HashMap<TableName, Option<Position>>) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let mut session = self.session.lock().await;
+        let Session { conn, claimed } = &mut *session;
+        let result = async {
+            if conn.is_none() {
+                let mut fresh = self.endpoint.connect().await?;
+                // An idle owner must keep its locks.
+                fresh.query_drop("SET SESSION wait_timeout = 31536000, time_zone = '+00:00'").await?;
+                for table in claimed.keys() {
+                    self.lock(&mut fresh, table).await?;
+                }
+                *conn = Some(fresh);
+            }
+            match conn {
+                Some(conn) => request(conn, claimed).await,
+                None => Err(StoreError::Unavailable("not connected".to_owned()).into()),
+            }
+        }
+        .await;
+        result.map_err(|failure| match failure {
+            Failure::Store(error) => error,
+            Failure::Server(error) if is_transient(&error) => {
+                *conn = None;
+                StoreError::Unavailable(error.to_string())
+            }
+            Failure::Server(error) => StoreError::Refused(format!(
+                "{}: {error}; run `outboxd migrate`, or grant SELECT, INSERT, UPDATE on it",
+                self.table
+            )),
+        })
+    }
+
+    async fn lock(&self, conn: &mut Conn, table: &TableName) -> Result<(), Failure> {
+        let seconds = self.lock_wait.as_secs();
+        let got: Option<Option<i64>> = conn
+            .exec_first("SELECT GET_LOCK(CONCAT('outboxd:', SHA1(?)), ?)", (self.lock_name(table), seconds))
+            .await?;
+        if got.flatten() == Some(1) {
+            return Ok(());
+        }
+        let owner: Option<String> = conn
+            .exec_first(format!("SELECT owner FROM {} WHERE table_name = ?", self.table), (table.to_string(),))
+            .await?;
+        Err(StoreError::Owned { table: table.clone(), owner: owner.unwrap_or_else(|| "another process".to_owned()) }
+            .into())
+    }
+
+    fn lock_name(&self, table: &TableName) -> String {
+        format!("{} {table}", self.table)
+    }
+}
+
+fn read(table: &TableName, text: Option<&str>) -> Result<Option<Position>, StoreError> {
+    let unreadable = |error: crate::position::PositionError| StoreError::Unreadable {
+        table: table.clone(),
+        reason: error.to_string(),
+    };
+    text.map(|text| text.parse().map_err(unreadable)).transpose()
+}
+
+impl PositionStore for MysqlStore {
+    async fn claim(&self, table: &TableName) -> Result<Claimed, StoreError> {
+        self.with(async |conn, claimed| {
+            self.lock(conn, table).await?;
+            let name = table.to_string();
+            conn.exec_drop(
+                format!(
+                    "INSERT INTO {} (table_name, epoch, owner) VALUES (?, 1, ?) ON DUPLICATE KEY UPDATE epoch = epoch + 1, \
+                     owner = VALUES(owner)",
+                    self.table
+                ),
+                (&name, &self.owner),
+            )
+            .await?;
+            let row: Option<(u64, Option<String>)> = conn
+                .exec_first(format!("SELECT epoch, position FROM {} WHERE table_name = ?", self.table), (&name,))
+                .await?;
+            let (epoch, position) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
+            let position = read(table, position.as_deref())?;
+            claimed.insert(table.clone(), position.clone());
+            Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position })
+        })
+        .await
+    }
+
+    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        self.with(async |conn, claimed| {
+            let Claim { table, epoch } = claim;
+            let durable = claimed.get(table).cloned().flatten();
+            let forward = |durable: &Position| durable.partial_cmp(position).is_some_and(std::cmp::Ordering::is_le);
+            if let Some(durable) = durable.filter(|durable| !forward(durable)) {
+                let (from, to) = (durable.to_string(), position.to_string());
+                return Err(StoreError::Backwards { table: table.clone(), from, to }.into());
+            }
+            conn.exec_drop(
+                format!("UPDATE {} SET position = ?, saved_at = NOW(6) WHERE table_name = ? AND epoch = ?", self.table),
+                (position.to_string(), table.to_string(), epoch),
+            )
+            .await?;
+            if conn.affected_rows() == 0 {
+                let theirs: Option<u64> = conn
+                    .exec_first(format!("SELECT epoch FROM {} WHERE table_name = ?", self.table), (table.to_string(),))
+                    .await?;
+                let theirs = theirs.unwrap_or(0);
+                if theirs != *epoch {
+                    return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs }.into());
+                }
+            }
+            claimed.insert(table.clone(), Some(position.clone()));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.with(async |conn, claimed| {
+            claimed.remove(&claim.table);
+            conn.exec_drop("DO RELEASE_LOCK(CONCAT('outboxd:', SHA1(?)))", (self.lock_name(&claim.table),)).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<Saved>, StoreError> {
+        self.with(async |conn, _| {
+            let rows: Vec<(String, Option<String>, u64, String, u64)> = conn
+                .query(format!(
+                    "SELECT table_name, position, epoch, owner, CAST(UNIX_TIMESTAMP(saved_at) * 1000000 AS UNSIGNED) FROM {} \
+                     ORDER BY table_name",
+                    self.table
+                ))
+                .await?;
+            let mut all = Vec::with_capacity(rows.len());
+            for (name, position, epoch, owner, saved_micros) in rows {
+                let table: TableName = name.parse().map_err(|_| StoreError::Refused(format!("`{name}` is no table name")))?;
+                let position = read(&table, position.as_deref())?;
+                all.push(Saved { table, position, epoch, owner, saved_micros });
+            }
+            Ok(all)
+        })
+        .await
+    }
+}

@@ -1,0 +1,163 @@
+//! How much a relay holds, how often it saves, and how it waits.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// What every relay keeps to. Sizes are in memory, per table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RelaySettings {
+    /// Rows that wait between the log and one table's relay.
+    #[serde(with = "exact")]
+    pub queue_bytes: ByteSize,
+    /// Rows that go through the queue as one batch.
+    #[serde(with = "exact")]
+    pub batch_bytes: ByteSize,
+    /// A transaction's rows are held until its end is seen, up to this size; a larger one is relayed as it comes.
+    #[serde(with = "exact")]
+    pub transaction_hold_bytes: ByteSize,
+    /// Records sent and not acknowledged.
+    #[serde(with = "exact")]
+    pub in_flight_bytes: ByteSize,
+    /// Acknowledged events after which the position is saved before the interval is over; bounds what a crash repeats.
+    pub max_unsaved_events: u64,
+    /// How often a position is saved while events flow.
+    #[serde(with = "humantime_serde")]
+    pub checkpoint_interval: Duration,
+    /// How often a position is saved while the table is quiet.
+    #[serde(with = "humantime_serde")]
+    pub idle_checkpoint_interval: Duration,
+    /// How long a stopping daemon waits for records in flight.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_grace: Duration,
+    /// What an UPDATE of an outbox row leads to.
+    pub on_update: OnUpdate,
+    /// The first wait before something failed is tried again.
+    #[serde(with = "humantime_serde")]
+    pub retry_initial: Duration,
+    /// The longest such wait.
+    #[serde(with = "humantime_serde")]
+    pub retry_max: Duration,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self {
+            queue_bytes: ByteSize::mib(16),
+            batch_bytes: ByteSize::kib(256),
+            transaction_hold_bytes: ByteSize::mib(8),
+            in_flight_bytes: ByteSize::mib(16),
+            max_unsaved_events: 50_000,
+            checkpoint_interval: Duration::from_secs(1),
+            idle_checkpoint_interval: Duration::from_mins(1),
+            shutdown_grace: Duration::from_secs(25),
+            on_update: OnUpdate::Warn,
+            retry_initial: Duration::from_millis(100),
+            retry_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What an UPDATE of an outbox row leads to. It is never published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUpdate {
+    /// It is counted and warned of.
+    #[default]
+    Warn,
+    /// The table's relay halts.
+    Halt,
+}
+
+/// Where a table without a saved position starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// At the oldest binlog the server still has.
+    Earliest,
+    /// At the end of the binlog.
+    Now,
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Earliest => "earliest",
+            Self::Now => "now",
+        })
+    }
+}
+
+/// Sizes in text that lose nothing: the largest unit that divides them.
+mod exact {
+    use std::fmt;
+
+    use bytesize::ByteSize;
+    use serde::de::{Deserializer, Error, Unexpected, Visitor};
+    use serde::{Serialize, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    pub(super) fn serialize<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = size.as_u64();
+        let unit = [(30, "GiB"), (20, "MiB"), (10, "KiB")]
+            .into_iter()
+            .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+        match unit {
+            Some((shift, name)) => format!("{} {name}", bytes >> shift),
+            None => format!("{bytes} B"),
+        }
+        .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+        deserializer.deserialize_any(Size)
+    }
+
+    struct Size;
+
+    impl Visitor<'_> for Size {
+        type Value = ByteSize;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a size such as \"16 MiB\", or a number of bytes")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
+            text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+        }
+
+        fn visit_u64<E: Error>(self, bytes: u64) -> Result<ByteSize, E> {
+            Ok(ByteSize(bytes))
+        }
+
+        fn visit_i64<E: Error>(self, bytes: i64) -> Result<ByteSize, E> {
+            u64::try_from(bytes).map(ByteSize).map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_any_size_when_written_and_read_then_it_is_the_same() {
+        for bytes in [0, 1, 1023, 1024, 16 << 20, (16 << 20) + 1, 3 << 30] {
+            let settings = RelaySettings { queue_bytes: ByteSize(bytes), ..RelaySettings::default() };
+            let text = serde_json::to_string(&settings).unwrap();
+            assert_eq!(serde_json::from_str::<RelaySettings>(&text).unwrap(), settings, "{text}");
+        }
+        let text = serde_json::to_string(&RelaySettings::default()).unwrap();
+        assert!(text.contains(r#""queue_bytes":"16 MiB","batch_bytes":"256 KiB""#), "{text}");
+    }
+
+    #[test]
+    fn given_numbers_when_read_then_they_are_bytes() {
+        let settings: RelaySettings = serde_json::from_str(r#"{"queue_bytes": 4096, "retry_max": "1m"}"#).unwrap();
+        assert_eq!((settings.queue_bytes, settings.retry_max), (ByteSize::kib(4), Duration::from_mins(1)));
+        assert!(serde_json::from_str::<RelaySettings>(r#"{"queue_bytes": -1}"#).is_err());
+    }
+}
