@@ -17,6 +17,7 @@
 //! - [`relay`]: assembling batches, queues, windows
 //! - [`source`]: the seam of the log, and batches of rows
 
+pub mod config;
 pub mod history;
 pub mod kafka;
 pub mod mysql;

@@ -1,0 +1,220 @@
+//! What types cannot say: required keys, patterns, and values that do not go together.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use super::error::ErrorKind;
+use super::{Config, OutboxSettings};
+use crate::kafka::settings::{KafkaSettings, invalid, is_secret, refusal};
+use crate::mysql::settings::{MysqlSettings, PositionsSettings, ServerUrl};
+use crate::outbox::TopicTemplate;
+use crate::relay::settings::RelaySettings;
+use crate::table::{TableName, TablePattern};
+use crate::telemetry::logging;
+
+/// A problem at a path; its source is found by the path.
+pub(super) struct Problem {
+    pub(super) kind: ErrorKind,
+    pub(super) path: Vec<String>,
+    pub(super) expected: String,
+    pub(super) found: String,
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, kind: ErrorKind, path: &[&str], expected: impl Display, found: impl Display) {
+        let path = path.iter().map(ToString::to_string).collect();
+        self.0.push(Problem { kind, path, expected: expected.to_string(), found: found.to_string() });
+    }
+
+    fn missing(&mut self, path: &[&str], expected: &str) {
+        let variable = path.join("__").to_uppercase();
+        let expected = format!("{expected}, in the file or as {}{variable}", super::env::PREFIX);
+        self.add(ErrorKind::Missing, path, expected, "nothing");
+    }
+
+    fn invalid(&mut self, path: &[&str], expected: impl Display, found: impl Display) {
+        self.add(ErrorKind::Invalid, path, expected, found);
+    }
+
+    /// Adds a problem unless something holds.
+    fn hold(&mut self, holds: bool, path: &[&str], expected: impl Display, found: impl Display) {
+        if !holds {
+            self.invalid(path, expected, found);
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration whose types are right.
+pub(super) fn problems(config: &Config) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    mysql(&config.mysql, &mut problems);
+    positions(&config.positions, &mut problems);
+    kafka(&config.kafka, &mut problems);
+    relay(&config.relay, &mut problems);
+    outboxes(&config.outbox, &mut problems);
+    let level = &config.log.level;
+    if let Err(error) = logging::filter(level) {
+        problems.invalid(&["log", "level"], format!("a level or directives ({error})"), format!("{level:?}"));
+    }
+    problems.0
+}
+
+fn url(url: &ServerUrl, path: &[&str], problems: &mut Problems) {
+    if let Err(error) = url.options() {
+        problems.invalid(path, "a URL such as mysql://user@host:3306", format!("{url} ({error})"));
+    }
+}
+
+fn mysql(settings: &MysqlSettings, problems: &mut Problems) {
+    if settings.url.is_empty() {
+        problems.missing(&["mysql", "url"], "a URL such as mysql://user@host:3306");
+    } else {
+        url(&settings.url, &["mysql", "url"], problems);
+    }
+    if let Err(error) = settings.resolve_password() {
+        problems.invalid(&["mysql", "password_file"], "a file with the password", error);
+    }
+    problems.hold(settings.server_id != Some(0), &["mysql", "server_id"], "an id from 1 up", 0);
+    let MysqlSettings { connect_timeout, heartbeat, silence_deadline, .. } = *settings;
+    for (key, value) in [("connect_timeout", connect_timeout), ("heartbeat", heartbeat)] {
+        problems.hold(!value.is_zero(), &["mysql", key], "a duration longer than 0s", "0s");
+    }
+    problems.hold(
+        silence_deadline > heartbeat,
+        &["mysql", "silence_deadline"],
+        format!("a duration longer than mysql.heartbeat ({})", humantime::format_duration(heartbeat)),
+        humantime::format_duration(silence_deadline),
+    );
+}
+
+fn positions(settings: &PositionsSettings, problems: &mut Problems) {
+    if let Some(positions) = &settings.url {
+        url(positions, &["positions", "url"], problems);
+    }
+    for (key, name) in [("schema", &settings.schema), ("table", &settings.table)] {
+        let fits = (1..=64).contains(&name.chars().count());
+        problems.hold(fits, &["positions", key], "a name of 1 to 64 characters", format!("{name:?}"));
+    }
+}
+
+fn kafka(settings: &KafkaSettings, problems: &mut Problems) {
+    let servers = &settings.bootstrap_servers;
+    if servers.is_empty() {
+        problems.missing(&["kafka", "bootstrap_servers"], "brokers such as host:9092,other:9092");
+    } else if servers.split(',').any(|server| {
+        let server = server.trim();
+        let port = server.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+        server.is_empty() || server.starts_with(':') || port.is_some_and(|port| port.parse::<u16>().is_err())
+    }) {
+        let expected = "brokers such as host:9092,other:9092";
+        problems.invalid(&["kafka", "bootstrap_servers"], expected, format!("{servers:?}"));
+    }
+    for (name, value) in settings.properties.iter() {
+        let path = ["kafka", "properties", name];
+        let found = if is_secret(name) { "***".to_owned() } else { format!("{value:?}") };
+        if let Some(reason) = refusal(name, value) {
+            let expected = format!("`{name}` to be left alone, because {reason}");
+            problems.add(ErrorKind::Refused, &path, expected, found);
+        } else if let Some(reason) = invalid(name, value) {
+            problems.invalid(&path, format!("what librdkafka takes ({reason})"), found);
+        }
+    }
+    let KafkaSettings { partitions, replication_factor, .. } = *settings;
+    problems.hold(partitions >= 1, &["kafka", "partitions"], "at least 1", partitions);
+    problems.hold(replication_factor >= 1, &["kafka", "replication_factor"], "at least 1", replication_factor);
+}
+
+fn relay(settings: &RelaySettings, problems: &mut Problems) {
+    let RelaySettings { queue_bytes, batch_bytes, in_flight_bytes, retry_initial, retry_max, .. } = *settings;
+    problems.hold(batch_bytes.as_u64() > 0, &["relay", "batch_bytes"], "more than 0 bytes", batch_bytes);
+    for (key, size) in [("queue_bytes", queue_bytes), ("in_flight_bytes", in_flight_bytes)] {
+        let expected = format!("at least relay.batch_bytes ({batch_bytes})");
+        problems.hold(size >= batch_bytes && size.as_u64() > 0, &["relay", key], expected, size);
+    }
+    problems.hold(settings.max_unsaved_events > 0, &["relay", "max_unsaved_events"], "at least 1", 0);
+    for (key, value) in [
+        ("checkpoint_interval", settings.checkpoint_interval),
+        ("idle_checkpoint_interval", settings.idle_checkpoint_interval),
+        ("retry_initial", retry_initial),
+    ] {
+        problems.hold(!value.is_zero(), &["relay", key], "a duration longer than 0s", "0s");
+    }
+    let expected = format!("at least relay.retry_initial ({})", humantime::format_duration(retry_initial));
+    let found = humantime::format_duration(retry_max);
+    problems.hold(retry_max >= retry_initial, &["relay", "retry_max"], expected, found);
+}
+
+fn outboxes(blocks: &[OutboxSettings], problems: &mut Problems) {
+    if blocks.is_empty() {
+        let expected = "at least one [[outbox]] with tables and topic, in the file or as OUTBOXD__OUTBOX__0__TABLES";
+        problems.add(ErrorKind::Missing, &["outbox"], expected, "none");
+    }
+    let mut taken = Taken::default();
+    for (index, block) in blocks.iter().enumerate() {
+        let at = index.to_string();
+        let path = |key| ["outbox", &at, key];
+        if block.tables.is_empty() {
+            problems.missing(&path("tables"), "tables such as schema.table{1..4}");
+        }
+        for (entry, pattern) in block.tables.iter().enumerate() {
+            let entry = entry.to_string();
+            let path = ["outbox", &at, "tables", &entry];
+            match TablePattern::parse(pattern) {
+                Ok(parsed) => taken.take(index, pattern, parsed, &path, problems),
+                Err(error) => problems.invalid(&path, format!("a table pattern ({error})"), format!("{pattern:?}")),
+            }
+        }
+        if block.topic.is_empty() {
+            problems.missing(&path("topic"), "the name of a topic");
+        } else if let Err(error) = TopicTemplate::parse(&block.topic) {
+            problems.invalid(&path("topic"), format!("a topic or template ({error})"), format!("{:?}", block.topic));
+        }
+        let columns = &block.columns;
+        for (key, name) in [
+            ("id", &columns.id),
+            ("aggregatetype", &columns.aggregatetype),
+            ("aggregateid", &columns.aggregateid),
+            ("type", &columns.event_type),
+            ("payload", &columns.payload),
+        ] {
+            problems.hold(!name.is_empty(), &["outbox", &at, "columns", key], "the name of a column", "\"\"");
+        }
+    }
+}
+
+/// Which block has which tables already.
+#[derive(Default)]
+struct Taken {
+    names: BTreeMap<TableName, usize>,
+    wildcards: Vec<(usize, String, TablePattern)>,
+}
+
+impl Taken {
+    /// Takes a pattern's tables for a block; one problem for each other block that has one of them.
+    fn take(&mut self, block: usize, text: &str, pattern: TablePattern, path: &[&str], problems: &mut Problems) {
+        let mut clashes: BTreeMap<usize, String> = BTreeMap::new();
+        if let TablePattern::Names(names) = &pattern {
+            for name in names {
+                let named = *self.names.entry(name.clone()).or_insert(block);
+                let wild = self.wildcards.iter().filter(|(_, _, wildcard)| wildcard.matches(name)).map(|(by, ..)| *by);
+                for other in wild.chain([named]).filter(|other| *other != block) {
+                    clashes.entry(other).or_insert_with(|| name.to_string());
+                }
+            }
+        } else {
+            for (name, other) in self.names.iter().filter(|(name, other)| **other != block && pattern.matches(name)) {
+                clashes.entry(*other).or_insert_with(|| name.to_string());
+            }
+            for (other, same, _) in self.wildcards.iter().filter(|(other, same, _)| *other != block && same == text) {
+                clashes.entry(*other).or_insert_with(|| same.clone());
+            }
+            self.wildcards.push((block, text.to_owned(), pattern));
+        }
+        for (other, table) in clashes {
+            problems.invalid(path, "a table in one [[outbox]] only", format!("{table}, which outbox.{other} has too"));
+        }
+    }
+}
