@@ -17,7 +17,9 @@
 //! - [`relay`]: assembling batches, queues, windows
 //! - [`source`]: the seam of the log, and batches of rows
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod history;
 pub mod kafka;
 pub mod mysql;

@@ -1,3 +1,8 @@
 //! The `outboxd` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    outboxd::cli::main().await
+}

@@ -24,20 +24,10 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// The address is not usable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a MySQL address such as mysql://user@host:3306: {0}")]
-pub struct EndpointError(String);
-
 impl Endpoint {
-    /// From a URL; the password is given apart, so that the URL can be shown.
-    pub fn new(url: &str, password: Option<&str>, connect_timeout: Duration) -> Result<Self, EndpointError> {
-        let opts = Opts::from_url(url).map_err(|error| EndpointError(error.to_string()))?;
-        let mut builder = OptsBuilder::from_opts(opts).prefer_socket(false);
-        if password.is_some() {
-            builder = builder.pass(password);
-        }
-        Ok(Self { opts: builder.into(), connect_timeout })
+    /// From the driver's options.
+    pub fn new(opts: Opts, connect_timeout: Duration) -> Self {
+        Self { opts: OptsBuilder::from_opts(opts).prefer_socket(false).into(), connect_timeout }
     }
 
     /// Opens a connection.
@@ -51,7 +41,7 @@ impl Endpoint {
 }
 
 /// Whether the same request may succeed later without anybody's doing.
-pub(super) fn is_transient(error: &Error) -> bool {
+pub fn is_transient(error: &Error) -> bool {
     match error {
         // Server codes: 1040 too many connections, 1053 shutdown in progress, 1205 and 1213 lock waits, 1317 interrupted,
         // 1836 and 1290 read-only for now, 3169 session killed, 1927 connection killed (MariaDB), 1158-1161 network.

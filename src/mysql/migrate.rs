@@ -9,7 +9,7 @@ const POSITIONS: &str = include_str!("../../migrations/0001_positions.sql");
 const OUTBOX: &str = include_str!("../../migrations/0002_outbox_table.sql");
 
 /// The statements that create what is missing: idempotent, so two may apply them at once.
-pub fn statements(positions: (&str, &str), outboxes: &[TableName]) -> Vec<String> {
+pub fn statements(positions: Option<(&str, &str)>, outboxes: &[TableName]) -> Vec<String> {
     let fill = |template: &str, schema: &str, table: &str| {
         let filled = template.replace("{schema}", &quote(schema)).replace("{table}", &quote(table));
         let lines = filled.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
@@ -19,7 +19,7 @@ pub fn statements(positions: (&str, &str), outboxes: &[TableName]) -> Vec<String
             .filter(|sql| !sql.is_empty())
             .collect::<Vec<_>>()
     };
-    let mut all = fill(POSITIONS, positions.0, positions.1);
+    let mut all = positions.map_or_else(Vec::new, |(schema, table)| fill(POSITIONS, schema, table));
     for table in outboxes {
         all.extend(fill(OUTBOX, table.schema(), table.table()));
     }
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn every_table_is_created_once_with_its_name_quoted() {
         let tables = [TableName::new("d", "d-outbox1"), TableName::new("d", "d-outbox2")];
-        let all = statements(("outboxd", "positions"), &tables);
+        let all = statements(Some(("outboxd", "positions")), &tables);
         assert_eq!(all.len(), 5, "{all:#?}");
         assert_eq!(all[0], "CREATE DATABASE IF NOT EXISTS `outboxd`");
         assert!(all[3].starts_with("CREATE TABLE IF NOT EXISTS `d`.`d-outbox1` ("));

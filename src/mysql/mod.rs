@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod decode;
 pub mod migrate;
+pub mod preflight;
 pub mod settings;
 mod source;
 mod statement;

@@ -27,17 +27,9 @@ impl MysqlSource {
         Self { endpoint, server_id, heartbeat, silence_deadline }
     }
 
-    /// Where a table without a position starts: the oldest place in the log, or its end.
-    pub async fn start(endpoint: &Endpoint, earliest: bool) -> Result<Position, SourceError> {
-        let mut conn = endpoint.connect().await.map_err(|error| classify(&error, "connect"))?;
-        let position = start(&mut conn, earliest).await.map_err(|error| classify(&error, "start"))?;
-        position.ok_or_else(|| {
-            SourceError::Definite(Fault {
-                name: "binlog_off",
-                detail: "the server writes no binlog; set log_bin".to_owned(),
-                at: endpoint.to_string(),
-            })
-        })
+    /// A place in the server's log: the oldest there is, or its end. `None` when the server writes no log.
+    pub async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Position>, Error> {
+        start(conn, earliest).await
     }
 }
 

@@ -1,0 +1,125 @@
+//! Metrics: what relays and the tail tell of themselves, in Prometheus' text form.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::relay::stats::{State, TableStats, TailStats, now_micros};
+
+/// Every metric of the daemon. Values are read when somebody asks, so relays pay for plain counters only.
+pub struct Metrics {
+    registry: Registry,
+    tables: Vec<Arc<TableStats>>,
+    tail: Arc<TailStats>,
+    events: IntCounterVec,
+    bytes: IntCounterVec,
+    updates: IntCounterVec,
+    save_retries: IntCounterVec,
+    in_flight: IntGaugeVec,
+    queue_bytes: IntGaugeVec,
+    lag: GaugeVec,
+    position_age: GaugeVec,
+    state: IntGaugeVec,
+    connected: IntGauge,
+    reconnects: IntGauge,
+}
+
+impl Metrics {
+    /// Metrics of these tables and their tail.
+    pub fn new(tables: Vec<Arc<TableStats>>, tail: Arc<TailStats>) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let metric = IntCounterVec::new(Opts::new(name, help), &["table"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let seconds = |name: &str, help: &str| -> Result<GaugeVec, prometheus::Error> {
+            let metric = GaugeVec::new(Opts::new(name, help), &["table"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let single = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        Ok(Self {
+            events: counter("outboxd_events_total", "Events acknowledged by Kafka")?,
+            bytes: counter("outboxd_published_bytes_total", "Bytes of keys and values handed to Kafka")?,
+            updates: counter(
+                "outboxd_updates_ignored_total",
+                "UPDATE events on the outbox table, which are not relayed",
+            )?,
+            save_retries: counter(
+                "outboxd_position_save_retries_total",
+                "Saves of the position that failed and were tried again",
+            )?,
+            in_flight: gauge("outboxd_in_flight_events", "Events handed to Kafka and not acknowledged", &["table"])?,
+            queue_bytes: gauge("outboxd_queue_bytes", "Bytes between the tail and the relay", &["table"])?,
+            lag: seconds(
+                "outboxd_lag_seconds",
+                "Now minus commit time of the oldest event not acknowledged; 0 when none waits",
+            )?,
+            position_age: seconds(
+                "outboxd_position_age_seconds",
+                "Since the position was saved; 0 before the first save",
+            )?,
+            state: gauge("outboxd_relay_state", "1 for the state the relay is in", &["table", "state"])?,
+            connected: single("outboxd_tail_connected", "1 while the binlog is open")?,
+            reconnects: single("outboxd_tail_reconnects", "How often the binlog was opened again")?,
+            registry,
+            tables,
+            tail,
+        })
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> &[Arc<TableStats>] {
+        &self.tables
+    }
+
+    /// The tail.
+    pub fn tail(&self) -> &TailStats {
+        &self.tail
+    }
+
+    /// The text form, as of now.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let now = now_micros();
+        for stats in &self.tables {
+            let name = stats.table.to_string();
+            let labels = [name.as_str()];
+            for (metric, value) in [
+                (&self.events, &stats.events),
+                (&self.bytes, &stats.bytes),
+                (&self.updates, &stats.updates),
+                (&self.save_retries, &stats.save_retries),
+            ] {
+                let counter = metric.with_label_values(&labels);
+                counter.inc_by(value.load(Relaxed).saturating_sub(counter.get()));
+            }
+            let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            self.in_flight.with_label_values(&labels).set(signed(stats.in_flight.load(Relaxed)));
+            self.queue_bytes.with_label_values(&labels).set(signed(stats.queue_bytes.load(Relaxed)));
+            self.lag.with_label_values(&labels).set(stats.lag_seconds(now));
+            let saved = stats.saved_micros.load(Relaxed);
+            #[allow(clippy::cast_precision_loss, reason = "an age of 285 years is exact enough")]
+            let age = if saved == 0 { 0.0 } else { now.saturating_sub(saved) as f64 / 1e6 };
+            self.position_age.with_label_values(&labels).set(age);
+            for state in [State::Starting, State::Running, State::Draining, State::Stopped, State::Halted] {
+                self.state.with_label_values(&[name.as_str(), state.name()]).set(i64::from(stats.state() == state));
+            }
+        }
+        self.connected.set(i64::from(self.tail.connected.load(Relaxed)));
+        self.reconnects.set(i64::try_from(self.tail.reconnects.load(Relaxed)).unwrap_or(i64::MAX));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
