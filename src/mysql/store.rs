@@ -102,7 +102,10 @@ impl MysqlStore {
     async fn lock(&self, conn: &mut Conn, table: &TableName) -> Result<(), Failure> {
         let seconds = self.lock_wait.as_secs();
         let got: Option<Option<i64>> = conn
-            .exec_first("SELECT GET_LOCK(CONCAT('outboxd:', SHA1(?)), ?)", (self.lock_name(table), seconds))
+            .exec_first(
+                "SELECT GET_LOCK(CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)), ?)",
+                (self.lock_name(table), seconds),
+            )
             .await?;
         if got.flatten() == Some(1) {
             return Ok(());
@@ -184,7 +187,11 @@ impl PositionStore for MysqlStore {
     async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
             claimed.remove(&claim.table);
-            conn.exec_drop("DO RELEASE_LOCK(CONCAT('outboxd:', SHA1(?)))", (self.lock_name(&claim.table),)).await?;
+            conn.exec_drop(
+                "DO RELEASE_LOCK(CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)))",
+                (self.lock_name(&claim.table),),
+            )
+            .await?;
             Ok(())
         })
         .await

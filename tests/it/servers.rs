@@ -4,15 +4,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// One server held by `scripts/services hold`. Its standard input is the leash: when this process ends, it ends.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Server {
-    pub fn hold(name: &str) -> Self {
+    pub(crate) fn hold(name: &str) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
         let mut child = Command::new(script)
             .args(["hold", name])
@@ -30,7 +30,7 @@ impl Server {
     }
 
     /// Says `kill`, `stop`, `start`, `pause` or `resume`, and waits until it is done.
-    pub fn tell(&mut self, command: &str) {
+    pub(crate) fn tell(&mut self, command: &str) {
         writeln!(self.commands, "{command}").expect("the server is held");
         let answer = self.answer();
         assert!(!answer.starts_with("error"), "{command}: {answer}");
