@@ -1,10 +1,10 @@
 -- One outbox shard; insert-only. `{schema}` and `{table}` stand for a configured table.
 CREATE DATABASE IF NOT EXISTS {schema};
 CREATE TABLE IF NOT EXISTS {schema}.{table} (
-  id            CHAR(36) CHARACTER SET ascii NOT NULL COMMENT 'the event; header id',
-  aggregatetype VARCHAR(255) NOT NULL COMMENT 'kind of aggregate; may choose the topic',
-  aggregateid   VARCHAR(255) NOT NULL COMMENT 'the record''s key; order holds within it',
-  type          VARCHAR(255) NOT NULL COMMENT 'kind of event; header eventType',
+  id            CHAR(36) CHARACTER SET ascii NOT NULL COMMENT 'the event, header id',
+  aggregatetype VARCHAR(255) NOT NULL COMMENT 'kind of aggregate, may choose the topic',
+  aggregateid   VARCHAR(255) NOT NULL COMMENT 'the record''s key, order holds within it',
+  type          VARCHAR(255) NOT NULL COMMENT 'kind of event, header eventType',
   payload       JSON NULL COMMENT 'the record''s value',
   PRIMARY KEY (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4;

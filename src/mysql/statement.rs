@@ -46,9 +46,10 @@ impl<'a> Statement<'a> {
 
 /// Whether a statement run in `schema` may concern the table. Errs on the side of yes: a table's name in a literal counts.
 pub(super) fn mentions(text: &str, schema: &str, table: &TableName) -> bool {
-    let text = text.to_lowercase();
-    let has = |word: &str| text.contains(&word.to_lowercase());
-    has(table.table()) && (schema.eq_ignore_ascii_case(table.schema()) || has(table.schema()))
+    let (text, name) = (text.to_lowercase(), table.table().to_lowercase());
+    // A schema's name is often the beginning of its tables' names: it has to stand besides them.
+    let elsewhere = || text.replace(&name, "").contains(&table.schema().to_lowercase());
+    text.contains(&name) && (schema.eq_ignore_ascii_case(table.schema()) || elsewhere())
 }
 
 /// Cuts comments in front off.
