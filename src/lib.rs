@@ -10,12 +10,17 @@
 //!
 //! The rooms:
 //!
+//! - [`cli`]: the command line; [`config`]: every key, its layers and its errors
+//! - [`daemon`]: composes the rooms, supervises and drains them
 //! - [`table`]: names of tables and the patterns that select them
 //! - [`position`]: where a relay resumes, and the seam of the store that keeps it
 //! - [`outbox`]: from a row to an event to a record, pure
-//! - [`outlet`]: the seam of delivery
-//! - [`relay`]: assembling batches, queues, windows
-//! - [`source`]: the seam of the log, and batches of rows
+//! - [`source`] and [`outlet`]: the seams of the log and of delivery
+//! - [`relay`]: assembling batches, queues, windows, the tail and the workers
+//! - [`mysql`]: connections, preflight, the log's stream, decoding, the position store
+//! - [`kafka`]: the producer and its outlet
+//! - [`telemetry`]: logging, metrics and the admin listener
+//! - [`history`]: the checker that proves the promises; [`services`]: real servers for it
 
 pub mod cli;
 pub mod config;
@@ -27,6 +32,7 @@ pub mod outbox;
 pub mod outlet;
 pub mod position;
 pub mod relay;
+pub mod services;
 pub mod source;
 pub mod table;
 pub mod telemetry;

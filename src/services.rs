@@ -1,0 +1,70 @@
+//! Private real servers for the demo and the tests, held by `scripts/services`.
+//!
+//! Promise: a server ends with this process, whatever ends it, and leaves nothing behind. The held script's standard
+//! input is the leash: when it closes, the server is stopped and its folder removed.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// One held server, on a free port of 127.0.0.1.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    port: u16,
+}
+
+impl Service {
+    /// Starts the server `name` (`mysql-9.7`, `mariadb-10.11`, `mariadb-11.8`, `kafka-4.1`) by `script`, with server settings
+    /// as `KEY=VALUE`, and waits until it is ready.
+    pub fn hold(script: &Path, name: &str, settings: &[&str]) -> io::Result<Self> {
+        let mut command = Command::new(script);
+        command.args(["hold", name]);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("no pipe to the held server"));
+        };
+        let answers = BufReader::new(answers);
+        let mut service = Self { name: name.to_owned(), child, commands, answers, port: 0 };
+        let ready = service.answer()?;
+        let port = ready.split_whitespace().find_map(|word| word.strip_prefix("port="));
+        let port = port.and_then(|port| port.parse().ok());
+        service.port = port.ok_or_else(|| io::Error::other(format!("{name} is not ready: {ready}")))?;
+        Ok(service)
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Says `stop`, `kill`, `pause`, `resume` or `start`, and waits until it is done.
+    pub fn tell(&mut self, command: &str) -> io::Result<()> {
+        writeln!(self.commands, "{command}")?;
+        let answer = self.answer()?;
+        if answer.is_empty() || answer.starts_with("error") {
+            return Err(io::Error::other(format!("{}: {command}: {answer}", self.name)));
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // The answer to `quit` is the script's end; whether it went well, its own exit tells nobody here.
+        let _ = writeln!(self.commands, "quit");
+        let _ = self.child.wait();
+    }
+}
