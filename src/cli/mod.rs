@@ -1,18 +1,20 @@
 //! The command line.
 
+mod check;
+mod completions;
+mod config;
+mod migrate;
+mod position;
+mod run;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use tokio_util::sync::CancellationToken;
+use clap::{Parser, Subcommand};
 
-use crate::config::{self, Loaded, Options};
-use crate::daemon::{self, DaemonError};
-use crate::mysql::{MysqlStore, migrate, preflight};
-use crate::position::PositionStore;
-use crate::telemetry::logging;
+use self::position::PositionCommand;
+use crate::config::{Loaded, Options, load};
+use crate::daemon::DaemonError;
 
 /// Exit codes; scripts may rely on them.
 pub mod code {
@@ -76,12 +78,6 @@ enum Command {
     },
 }
 
-#[derive(Subcommand)]
-enum PositionCommand {
-    /// Show the saved position of every table
-    Show,
-}
-
 /// Parses the command line, runs the command, and gives the exit code.
 pub async fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -92,10 +88,9 @@ pub async fn main() -> ExitCode {
         }
     };
     if let Command::Completions { shell } = arguments.command {
-        clap_complete::generate(shell, &mut Arguments::command(), "outboxd", &mut std::io::stdout());
-        return code::CLEAN.into();
+        return completions::completions(shell).into();
     }
-    let loaded = match config::load(&Options::of_process(arguments.config, arguments.sets)) {
+    let loaded = match load(&Options::of_process(arguments.config, arguments.sets)) {
         Ok(loaded) => loaded,
         Err(errors) => {
             say(&format!("the configuration cannot be used:\n{errors}"));
@@ -129,101 +124,15 @@ fn show(text: &dyn std::fmt::Display) {
 
 async fn execute(command: Command, loaded: Loaded) -> Result<u8, DaemonError> {
     match command {
-        Command::Run => run(loaded).await,
-        Command::Check => check(&loaded).await,
-        Command::Migrate { print } => apply(&loaded, print).await,
-        Command::Position { command: PositionCommand::Show } => positions(&loaded).await,
-        Command::Config => {
-            let mut table = Table::new();
-            table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["key", "value", "source"]);
-            for key in loaded.effective() {
-                table.add_row([key.key, key.value, key.source.to_string()]);
-            }
-            show(&table);
-            Ok(code::CLEAN)
-        }
-        Command::Completions { .. } => Ok(code::CLEAN),
+        Command::Run => run::run(loaded).await,
+        Command::Check => check::check(&loaded).await,
+        Command::Migrate { print } => migrate::migrate(&loaded, print).await,
+        Command::Position { command } => position::position(&command, &loaded).await,
+        Command::Config => Ok(config::config(&loaded)),
+        Command::Completions { shell } => Ok(completions::completions(shell)),
     }
-}
-
-async fn run(loaded: Loaded) -> Result<u8, DaemonError> {
-    logging::init(&loaded.config.log).map_err(|error| DaemonError::Configuration(error.to_string()))?;
-    let stop = CancellationToken::new();
-    let mut signals = signals().map_err(|error| DaemonError::Internal(error.to_string()))?;
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        signals.recv().await;
-        tracing::info!("stopping");
-        stopping.cancel();
-        signals.recv().await;
-        // What is in flight is published again after the restart.
-        std::process::exit(code::INTERNAL.into());
-    });
-    let summary = daemon::run(loaded.config, stop).await?;
-    Ok(if summary.halted > 0 { code::HALTED } else { code::CLEAN })
-}
-
-/// SIGTERM and SIGINT.
-fn signals() -> std::io::Result<tokio::sync::mpsc::UnboundedReceiver<()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let (mut signal, sender) = (signal(kind)?, sender.clone());
-        tokio::spawn(async move { while signal.recv().await.is_some() && sender.send(()).is_ok() {} });
-    }
-    Ok(receiver)
 }
 
 fn server(error: &mysql_async::Error) -> DaemonError {
     DaemonError::Server(format!("mysql: {error}"))
-}
-
-async fn check(loaded: &Loaded) -> Result<u8, DaemonError> {
-    let (log, _) = daemon::endpoints(&loaded.config)?;
-    let mut conn = log.connect().await.map_err(|error| server(&error))?;
-    let existing = preflight::tables(&mut conn).await.map_err(|error| server(&error))?;
-    let subscriptions: Vec<_> =
-        daemon::select(&loaded.config, &existing)?.into_iter().map(|table| table.subscription).collect();
-    let server_id = loaded.config.mysql.resolve_server_id();
-    let findings = preflight::check(&mut conn, &subscriptions, server_id).await.map_err(|error| server(&error))?;
-    if !findings.is_empty() {
-        return Err(DaemonError::Preflight(findings));
-    }
-    show(&format!("{} tables, nothing to cure", subscriptions.len()));
-    Ok(code::CLEAN)
-}
-
-async fn apply(loaded: &Loaded, print: bool) -> Result<u8, DaemonError> {
-    let tables: Vec<_> =
-        daemon::select(&loaded.config, &[])?.into_iter().map(|table| table.subscription.table).collect();
-    let positions = &loaded.config.positions;
-    let of_positions = migrate::statements(Some((&positions.schema, &positions.table)), &[]);
-    let of_outboxes = migrate::statements(None, &tables);
-    if print {
-        of_positions.iter().chain(&of_outboxes).for_each(|sql| show(&format!("{sql};")));
-        return Ok(code::CLEAN);
-    }
-    let (log, store) = daemon::endpoints(&loaded.config)?;
-    for (endpoint, statements) in [(store, of_positions), (log, of_outboxes)] {
-        let mut conn = endpoint.connect().await.map_err(|error| server(&error))?;
-        migrate::apply(&mut conn, &statements).await.map_err(|error| server(&error))?;
-    }
-    show(&format!("{} outbox tables and the position table are there", tables.len()));
-    Ok(code::CLEAN)
-}
-
-async fn positions(loaded: &Loaded) -> Result<u8, DaemonError> {
-    let (_, endpoint) = daemon::endpoints(&loaded.config)?;
-    let positions = &loaded.config.positions;
-    let store = MysqlStore::new(endpoint, &positions.schema, &positions.table, std::time::Duration::ZERO);
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["table", "position", "saved", "owner", "epoch"]);
-    for saved in store.list().await? {
-        let micros = i64::try_from(saved.saved_micros).unwrap_or(i64::MAX);
-        let when = jiff::Timestamp::from_microsecond(micros).map_or_else(|_| "?".to_owned(), |when| when.to_string());
-        let position = saved.position.map_or_else(|| "none yet".to_owned(), |position| position.to_string());
-        table.add_row([saved.table.to_string(), position, when, saved.owner, saved.epoch.to_string()]);
-    }
-    show(&table);
-    Ok(code::CLEAN)
 }
