@@ -122,6 +122,8 @@ fn given_the_environment_alone_when_loaded_then_everything_can_be_set() {
             ("OUTBOXD__OUTBOX__0__TABLES", "d.o{1..2}"),
             ("OUTBOXD__OUTBOX__0__TOPIC", "t"),
             ("OUTBOXD__OUTBOX__0__COLUMNS__PAYLOAD", "body"),
+            ("OUTBOXD__OUTBOX__0__COLUMNS__PARTITION", "part"),
+            ("OUTBOXD__OUTBOX__0__COLUMNS__HEADERS__0", "trace:traceparent"),
             ("OUTBOXD__OUTBOX__1__TABLES", r#"["d.x", "d.y"]"#),
             ("OUTBOXD__OUTBOX__1__TABLES__2", "d.z"),
             ("OUTBOXD__OUTBOX__1__TOPIC", "u"),
@@ -137,7 +139,9 @@ fn given_the_environment_alone_when_loaded_then_everything_can_be_set() {
     assert_eq!(kafka.properties.get("compression.type"), Some("zstd"));
     assert_eq!(kafka.properties.get("linger.ms"), Some("5"));
     assert_eq!(kafka.properties.get("sasl.password"), Some("true"));
-    assert_eq!(outbox[0].columns.payload, "body");
+    let columns = &outbox[0].columns;
+    assert_eq!((columns.payload.as_str(), columns.partition.as_deref()), ("body", Some("part")));
+    assert_eq!(columns.headers, ["trace:traceparent".to_owned().into()]);
     assert_eq!(outbox[1].tables, ["d.x", "d.y", "d.z"]);
     assert_eq!(outbox[1].start, Some(crate::relay::settings::Start::Now));
     assert_eq!(relay.queue_bytes, bytesize::ByteSize::mib(1));
@@ -250,6 +254,20 @@ fn given_a_table_in_two_blocks_when_loaded_then_it_is_named() {
         told,
         [
             "outbox.1.tables.0: expected a table in one [[outbox]] only, found delivery.delivery-outbox3, which outbox.0 has too (outboxd.toml)"
+        ]
+    );
+}
+
+#[test]
+fn given_headers_when_their_names_are_taken_or_missing_then_each_is_told() {
+    let headers = r#"["id", "a:x", "b:x", "c:"]"#;
+    let expected = "a header's name that is not taken";
+    assert_eq!(
+        errors(FILE, &[("OUTBOXD__OUTBOX__0__COLUMNS__HEADERS", headers)], &[]),
+        [
+            format!("outbox.0.columns.headers.0: expected {expected}, found \"id\" (environment variable OUTBOXD__OUTBOX__0__COLUMNS__HEADERS)"),
+            format!("outbox.0.columns.headers.2: expected {expected}, found \"x\" (environment variable OUTBOXD__OUTBOX__0__COLUMNS__HEADERS)"),
+            "outbox.0.columns.headers.3: expected a column, or column:header, found \"c:\" (environment variable OUTBOXD__OUTBOX__0__COLUMNS__HEADERS)".to_owned(),
         ]
     );
 }

@@ -7,6 +7,7 @@ use super::error::{ConfigError, ErrorKind, Source};
 use super::{Config, OutboxSettings};
 use crate::kafka::settings::is_secret;
 use crate::mysql::settings::{MysqlSettings, PositionsSettings, ServerUrl};
+use crate::outbox::Columns;
 use crate::relay::settings::Start;
 
 /// A configuration with every key, whose values show their types.
@@ -22,6 +23,13 @@ pub(super) fn template() -> Value {
         outbox: vec![OutboxSettings {
             tables: vec![String::new()],
             start: Some(Start::Now),
+            columns: Columns {
+                key: Some(String::new()),
+                partition: Some(String::new()),
+                timestamp: Some(String::new()),
+                headers: vec![String::new().into()],
+                ..Columns::default()
+            },
             ..OutboxSettings::default()
         }],
         ..Config::default()

@@ -1,13 +1,13 @@
 //! What types cannot say: required keys, patterns, and values that do not go together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::error::ErrorKind;
 use super::{Config, OutboxSettings};
 use crate::kafka::settings::{KafkaSettings, invalid, is_secret, refusal};
 use crate::mysql::settings::{MysqlSettings, PositionsSettings, ServerUrl};
-use crate::outbox::TopicTemplate;
+use crate::outbox::{HeaderColumn, STANDARD_HEADERS, TopicTemplate};
 use crate::relay::settings::RelaySettings;
 use crate::table::{TableName, TablePattern};
 use crate::telemetry::logging;
@@ -181,6 +181,19 @@ fn outboxes(blocks: &[OutboxSettings], problems: &mut Problems) {
             ("payload", &columns.payload),
         ] {
             problems.hold(!name.is_empty(), &["outbox", &at, "columns", key], "the name of a column", "\"\"");
+        }
+        for (key, name) in [("key", &columns.key), ("partition", &columns.partition), ("timestamp", &columns.timestamp)]
+        {
+            let named = name.as_ref().is_none_or(|name| !name.is_empty());
+            problems.hold(named, &["outbox", &at, "columns", key], "the name of a column", "\"\"");
+        }
+        let mut taken: BTreeSet<&str> = STANDARD_HEADERS.into();
+        for (entry, HeaderColumn { column, header }) in columns.headers.iter().enumerate() {
+            let path = ["outbox", &at, "columns", "headers", &entry.to_string()];
+            let named = !column.is_empty() && !header.is_empty();
+            problems.hold(named, &path, "a column, or column:header", format!("\"{column}:{header}\""));
+            let free = taken.insert(header);
+            problems.hold(free, &path, "a header's name that is not taken", format!("{header:?}"));
         }
     }
 }

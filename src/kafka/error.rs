@@ -13,6 +13,9 @@ pub(super) fn classify(code: Code, topic: &str) -> DeliveryError {
             definite("record_too_large", "raise the topic's max.message.bytes and the property message.max.bytes")
         }
         Code::UnknownTopic | Code::UnknownTopicOrPartition => definite("topic_missing", "create the topic"),
+        Code::UnknownPartition => {
+            definite("partition_missing", "correct the partition column's value, or add partitions")
+        }
         Code::TopicAuthorizationFailed => definite("topic_forbidden", "grant WRITE and DESCRIBE on the topic"),
         Code::ClusterAuthorizationFailed => definite("cluster_forbidden", "grant IDEMPOTENT_WRITE on the cluster"),
         Code::InvalidTopic => definite("topic_invalid", "correct the topic's name"),

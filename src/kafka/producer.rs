@@ -241,6 +241,7 @@ impl Publisher {
                 .timestamp(record.timestamp_millis)
                 .headers(headers);
         message.payload = record.value;
+        message.partition = record.partition;
         // Counted first: the report may come before `send` returns.
         self.inbox.in_flight.fetch_add(bytes, Ordering::Relaxed);
         let idle = self.shared.waiting.fetch_add(1, Ordering::AcqRel) == 0;

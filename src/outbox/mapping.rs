@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Columns, Header, Record, TopicTemplate};
+use smallvec::{SmallVec, smallvec};
+
+use super::{Columns, Header, Record, STANDARD_HEADERS, TopicTemplate, timestamp};
 use crate::source::Row;
 
 /// A row that cannot become a record.
@@ -15,6 +17,14 @@ pub enum MappingError {
         /// The column's name in the table.
         column: String,
     },
+    /// A column that goes to a fixed place does not hold what belongs there.
+    #[error("column `{column}` does not hold {expected}")]
+    Value {
+        /// The column's name in the table.
+        column: String,
+        /// What belongs there.
+        expected: &'static str,
+    },
     /// The aggregate's type does not make a topic name.
     #[error("column `{column}` does not make a topic name in `{template}`")]
     Topic {
@@ -25,29 +35,58 @@ pub enum MappingError {
     },
 }
 
-const ID: usize = 0;
-const AGGREGATE_TYPE: usize = 1;
-const AGGREGATE_ID: usize = 2;
-const EVENT_TYPE: usize = 3;
-const PAYLOAD: usize = 4;
+/// Headers beyond this many cost an allocation for each event.
+const INLINE_HEADERS: usize = 8;
 
 /// How rows of a table become records.
 #[derive(Debug, Clone)]
 pub struct Mapping {
     columns: Arc<[String]>,
+    id: usize,
+    aggregatetype: usize,
+    event_type: usize,
+    payload: usize,
+    key: usize,
+    partition: Option<usize>,
+    timestamp: Option<usize>,
+    /// Names and columns of the headers beside the standard ones.
+    headers: Arc<[(String, usize)]>,
     topic: TopicTemplate,
     template: String,
+}
+
+/// Gives every wanted column a place, the same one to those that are wanted twice.
+#[derive(Default)]
+struct Places(Vec<String>);
+
+impl Places {
+    fn of(&mut self, column: String) -> usize {
+        let known = self.0.iter().position(|name| name.eq_ignore_ascii_case(&column));
+        known.unwrap_or_else(|| {
+            self.0.push(column);
+            self.0.len() - 1
+        })
+    }
 }
 
 impl Mapping {
     /// The mapping for these columns and this topic; `template` is the topic's text as configured.
     pub fn new(columns: Columns, topic: TopicTemplate, template: &str) -> Self {
-        let Columns { id, aggregatetype, aggregateid, event_type, payload } = columns;
-        Self {
-            columns: [id, aggregatetype, aggregateid, event_type, payload].into(),
-            topic,
-            template: template.to_owned(),
-        }
+        let Columns { id, aggregatetype, aggregateid, event_type, payload, key, partition, timestamp, headers } =
+            columns;
+        let mut places = Places::default();
+        let id = places.of(id);
+        let aggregatetype = places.of(aggregatetype);
+        let aggregateid = places.of(aggregateid);
+        let event_type = places.of(event_type);
+        let payload = places.of(payload);
+        let key = key.map_or(aggregateid, |key| places.of(key));
+        let partition = partition.map(|partition| places.of(partition));
+        let timestamp = timestamp.map(|timestamp| places.of(timestamp));
+        let headers = headers.into_iter().map(|header| (header.header, places.of(header.column))).collect();
+        let columns = places.0.into();
+        let template = template.to_owned();
+        Self { columns, id, aggregatetype, event_type, payload, key, partition, timestamp, headers, topic, template }
     }
 
     /// The columns that rows must deliver, in this order.
@@ -62,31 +101,56 @@ impl Mapping {
 
     /// Makes the record of a row and hands it to `with`.
     pub fn with_record<T>(&self, row: Row<'_>, with: impl FnOnce(&Record<'_>) -> T) -> Result<T, MappingError> {
-        let need =
-            |column: usize| row.get(column).ok_or_else(|| MappingError::Null { column: self.columns[column].clone() });
         let topic = match self.topic.fixed() {
             Some(topic) => Cow::Borrowed(topic),
-            None => std::str::from_utf8(need(AGGREGATE_TYPE)?)
+            None => std::str::from_utf8(self.need(row, self.aggregatetype)?)
                 .ok()
                 .and_then(|aggregatetype| self.topic.resolve(aggregatetype))
                 .ok_or_else(|| MappingError::Topic {
-                    column: self.columns[AGGREGATE_TYPE].clone(),
+                    column: self.columns[self.aggregatetype].clone(),
                     template: self.template.clone(),
                 })?,
         };
-        let headers = [
-            Header { name: "id", value: Some(need(ID)?) },
-            Header { name: "eventType", value: Some(need(EVENT_TYPE)?) },
+        let [id, event_type] = STANDARD_HEADERS;
+        let mut headers: SmallVec<[Header<'_>; INLINE_HEADERS]> = smallvec![
+            Header { name: id, value: Some(self.need(row, self.id)?) },
+            Header { name: event_type, value: Some(self.need(row, self.event_type)?) },
         ];
+        headers.extend(self.headers.iter().map(|(name, column)| Header { name, value: row.get(*column) }));
+        let committed = i64::try_from(row.commit_micros() / 1000).unwrap_or(i64::MAX);
         let record = Record {
             topic: &topic,
-            key: need(AGGREGATE_ID)?,
-            value: row.get(PAYLOAD),
-            timestamp_millis: i64::try_from(row.commit_micros() / 1000).unwrap_or(i64::MAX),
+            key: self.need(row, self.key)?,
+            partition: self.placed(row, self.partition, "the number of a partition", partition)?,
+            value: row.get(self.payload),
+            timestamp_millis: self.placed(row, self.timestamp, TIMESTAMP, timestamp::millis)?.unwrap_or(committed),
             headers: &headers,
         };
         Ok(with(&record))
     }
+
+    fn need<'a>(&self, row: Row<'a>, column: usize) -> Result<&'a [u8], MappingError> {
+        row.get(column).ok_or_else(|| MappingError::Null { column: self.columns[column].clone() })
+    }
+
+    /// What a column says, if there is such a column and it is not NULL.
+    fn placed<T>(
+        &self,
+        row: Row<'_>,
+        column: Option<usize>,
+        expected: &'static str,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, MappingError> {
+        let Some((column, value)) = column.and_then(|column| Some((column, row.get(column)?))) else { return Ok(None) };
+        let wrong = || MappingError::Value { column: self.columns[column].clone(), expected };
+        read(value).map(Some).ok_or_else(wrong)
+    }
+}
+
+const TIMESTAMP: &str = "milliseconds since 1970, or a date and time";
+
+fn partition(text: &[u8]) -> Option<i32> {
+    std::str::from_utf8(text).ok()?.parse().ok().filter(|&partition| partition >= 0)
 }
 
 #[cfg(test)]
@@ -96,7 +160,11 @@ mod tests {
     use crate::source::{BatchBuilder, BatchFull};
 
     fn map(values: [Option<&str>; 5], topic: &str) -> Result<String, MappingError> {
-        let mut batch = BatchBuilder::new(5);
+        map_with(Columns::default(), &values, topic)
+    }
+
+    fn map_with(columns: Columns, values: &[Option<&str>], topic: &str) -> Result<String, MappingError> {
+        let mut batch = BatchBuilder::new(values.len());
         batch.set_commit_micros(1_700_000_000_123_456);
         let mut row = batch.row();
         for (column, value) in values.iter().enumerate() {
@@ -110,14 +178,17 @@ mod tests {
         }
         row.finish();
         let batch = batch.take(Arc::new(Position::default()));
-        let mapping = Mapping::new(Columns::default(), TopicTemplate::parse(topic).unwrap(), topic);
+        let mapping = Mapping::new(columns, TopicTemplate::parse(topic).unwrap(), topic);
+        assert_eq!(mapping.columns().len(), values.len());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let row = batch.rows().next().unwrap();
         mapping.with_record(row, |record| {
             let headers: Vec<_> =
-                record.headers.iter().map(|h| format!("{}={}", h.name, text(h.value.unwrap()))).collect();
+                record.headers.iter().map(|h| format!("{}={}", h.name, h.value.map_or("null".into(), text))).collect();
             let value = record.value.map_or("null".into(), text);
-            format!("{} {} {value} {} {}", record.topic, text(record.key), record.timestamp_millis, headers.join(" "))
+            let partition = record.partition.map_or(String::new(), |partition| format!("/{partition}"));
+            let Record { topic, key, timestamp_millis, .. } = record;
+            format!("{topic}{partition} {} {value} {timestamp_millis} {}", text(key), headers.join(" "))
         })
     }
 
@@ -140,5 +211,37 @@ mod tests {
             map([Some("e"), Some("a b"), Some("k"), Some("T"), Some("{}")], "d.{aggregatetype}"),
             Err(MappingError::Topic { .. })
         ));
+    }
+
+    fn placed() -> Columns {
+        let header = |text: &str| text.to_owned().into();
+        Columns {
+            key: Some("routing".into()),
+            partition: Some("part".into()),
+            timestamp: Some("at".into()),
+            headers: vec![header("traceid:traceparent"), header("Type:kind"), header("tenant")],
+            ..Columns::default()
+        }
+    }
+
+    #[test]
+    fn further_columns_take_the_places_given_to_them() {
+        let row = |part, at, trace| {
+            let base = [Some("e"), Some("order"), Some("7"), Some("Created"), Some("{}"), Some("r-7")];
+            [&base[..], &[part, at, trace, Some("acme")]].concat()
+        };
+        assert_eq!(
+            map_with(placed(), &row(Some("3"), Some("2023-11-14 22:13:20"), Some("00-ab")), "d").unwrap(),
+            "d/3 r-7 {} 1700000000000 id=e eventType=Created traceparent=00-ab kind=Created tenant=acme"
+        );
+        // NULL leaves partition and timestamp to the key and the commit; a header without value stays one.
+        assert_eq!(
+            map_with(placed(), &row(None, None, None), "d").unwrap(),
+            "d r-7 {} 1700000000123 id=e eventType=Created traceparent=null kind=Created tenant=acme"
+        );
+        for (part, at, column) in [("-1", "0", "part"), ("x", "0", "part"), ("0", "soon", "at")] {
+            let mapped = map_with(placed(), &row(Some(part), Some(at), None), "d");
+            assert!(matches!(mapped, Err(MappingError::Value { column: wrong, .. }) if wrong == column));
+        }
     }
 }

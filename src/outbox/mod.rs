@@ -6,7 +6,8 @@
 mod mapping;
 mod record;
 mod settings;
+mod timestamp;
 
 pub use mapping::{Mapping, MappingError};
 pub use record::{Header, Record};
-pub use settings::{Columns, TopicTemplate, TopicTemplateError};
+pub use settings::{Columns, HeaderColumn, STANDARD_HEADERS, TopicTemplate, TopicTemplateError};

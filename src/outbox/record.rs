@@ -16,11 +16,13 @@ pub struct Header<'a> {
 pub struct Record<'a> {
     /// Topic.
     pub topic: &'a str,
-    /// Key: the aggregate id. Kafka partitions by it.
+    /// Key: the aggregate id. Kafka partitions by it, unless a partition is given.
     pub key: &'a [u8],
+    /// Number of the partition, from 0.
+    pub partition: Option<i32>,
     /// Value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Commit time in milliseconds since the Unix epoch.
+    /// Commit time, or the time in the configured column, in milliseconds since the Unix epoch.
     pub timestamp_millis: i64,
     /// Headers, in order.
     pub headers: &'a [Header<'a>],

@@ -19,7 +19,44 @@ pub struct Columns {
     pub event_type: String,
     /// Becomes the record's value.
     pub payload: String,
+    /// Becomes the record's key, instead of the aggregate's id.
+    pub key: Option<String>,
+    /// Number of the record's partition, instead of the key's hash; NULL leaves it to the key.
+    pub partition: Option<String>,
+    /// The record's timestamp, instead of the commit time: milliseconds since the Unix epoch, or a date and time in UTC;
+    /// NULL leaves it to the commit time.
+    pub timestamp: Option<String>,
+    /// Further columns that become headers.
+    pub headers: Vec<HeaderColumn>,
 }
+
+/// A column that becomes a header: `column`, or `column:header` under another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct HeaderColumn {
+    /// The column's name in the table.
+    pub column: String,
+    /// The header's name.
+    pub header: String,
+}
+
+impl From<String> for HeaderColumn {
+    fn from(text: String) -> Self {
+        match text.split_once(':') {
+            Some((column, header)) => Self { column: column.to_owned(), header: header.to_owned() },
+            None => Self { column: text.clone(), header: text },
+        }
+    }
+}
+
+impl From<HeaderColumn> for String {
+    fn from(HeaderColumn { column, header }: HeaderColumn) -> Self {
+        if column == header { column } else { format!("{column}:{header}") }
+    }
+}
+
+/// Headers that every record has; no column may take their names.
+pub const STANDARD_HEADERS: [&str; 2] = ["id", "eventType"];
 
 impl Default for Columns {
     fn default() -> Self {
@@ -29,6 +66,10 @@ impl Default for Columns {
             aggregateid: "aggregateid".into(),
             event_type: "type".into(),
             payload: "payload".into(),
+            key: None,
+            partition: None,
+            timestamp: None,
+            headers: Vec::new(),
         }
     }
 }
