@@ -96,6 +96,13 @@ fn given_the_shipped_file_when_loaded_then_it_equals_the_defaults_and_misses_no_
 }
 
 #[test]
+fn given_the_file_for_compose_when_loaded_then_nothing_is_missing() {
+    let local = include_str!("../../config/local.toml");
+    let loaded = loaded(local, &[("OUTBOXD__MYSQL__PASSWORD", "outboxd")], &[]);
+    assert!(loaded.config.kafka.create_topics);
+}
+
+#[test]
 fn given_all_layers_when_loaded_then_flags_go_before_environment_before_file() {
     let env = [("OUTBOXD__LOG__LEVEL", "debug"), ("OUTBOXD__ADMIN__LISTEN", "0.0.0.0:1"), ("OTHER__X", "y")];
     let loaded = loaded(FILE, &env, &["log.level=warn", "kafka.properties.linger.ms=5"]);
