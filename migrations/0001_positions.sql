@@ -1,4 +1,5 @@
 -- Where each table resumes. `{schema}` and `{table}` stand for [positions] schema and table.
+-- The table's comment tells its version: a later migration raises it together with its change.
 CREATE DATABASE IF NOT EXISTS {schema};
 CREATE TABLE IF NOT EXISTS {schema}.{table} (
   table_name VARCHAR(190) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL COMMENT 'schema.table of the outbox',
@@ -7,4 +8,4 @@ CREATE TABLE IF NOT EXISTS {schema}.{table} (
   position   LONGTEXT NULL COMMENT 'kind=value, and rows of a transaction relayed in part',
   saved_at   TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
   PRIMARY KEY (table_name)
-) ENGINE = InnoDB;
+) ENGINE = InnoDB COMMENT = 'outboxd positions, version 1';

@@ -3,23 +3,40 @@
 use super::{code, server, show};
 use crate::config::Loaded;
 use crate::daemon::{self, DaemonError};
-use crate::mysql::migrate::{apply, statements};
+use crate::mysql::migrate::{self, MigrateError};
+use crate::table::TableName;
 
 pub(super) async fn migrate(loaded: &Loaded, print: bool) -> Result<u8, DaemonError> {
-    let tables: Vec<_> =
+    let outboxes: Vec<_> =
         daemon::select(&loaded.config, &[])?.into_iter().map(|table| table.subscription.table).collect();
-    let positions = &loaded.config.positions;
-    let of_positions = statements(Some((&positions.schema, &positions.table)), &[]);
-    let of_outboxes = statements(None, &tables);
+    let positions = TableName::new(&loaded.config.positions.schema, &loaded.config.positions.table);
     if print {
-        of_positions.iter().chain(&of_outboxes).for_each(|sql| show(&format!("{sql};")));
+        let all = [migrate::of_positions(&positions, 0), migrate::of_outboxes(&outboxes)].concat();
+        for sql in all {
+            show(&format!("{sql};"));
+        }
         return Ok(code::CLEAN);
     }
     let (log, store) = daemon::endpoints(&loaded.config)?;
-    for (endpoint, statements) in [(store, of_positions), (log, of_outboxes)] {
-        let mut conn = endpoint.connect().await.map_err(|error| server(&error))?;
-        apply(&mut conn, &statements).await.map_err(|error| server(&error))?;
-    }
-    show(&format!("{} outbox tables and the position table are there", tables.len()));
+    let mut conn = store.connect().await.map_err(|error| server(&error))?;
+    let before = migrate::positions(&mut conn, &positions).await.map_err(failed)?;
+    let now = migrate::NEWEST;
+    let done = match before {
+        0 => format!("created, version {now}"),
+        before if before == now => format!("there, version {now}"),
+        before => format!("raised from version {before} to {now}"),
+    };
+    show(&format!("position table {positions}: {done}"));
+    let mut conn = log.connect().await.map_err(|error| server(&error))?;
+    migrate::outboxes(&mut conn, &outboxes).await.map_err(failed)?;
+    show(&format!("outbox tables: all {} there", outboxes.len()));
     Ok(code::CLEAN)
+}
+
+fn failed(error: MigrateError) -> DaemonError {
+    match error {
+        MigrateError::Server(error) => server(&error),
+        MigrateError::Foreign(_) | MigrateError::Newer { .. } => DaemonError::Configuration(error.to_string()),
+        MigrateError::Busy(_) => DaemonError::Server(error.to_string()),
+    }
 }

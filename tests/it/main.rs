@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod crashes;
+mod migrate;
 mod outages;
 mod ownership;
 mod stage;
