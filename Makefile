@@ -20,7 +20,19 @@ test: setup ## Every test, on real servers where they are needed
 	cargo test --all-features
 
 .PHONY: lint
-lint: ## Format, clippy, documentation: no warnings
+lint: deny ## Format, clippy, documentation, dependencies: no warnings
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+CARGO_DENY := target/tools/bin/cargo-deny
+
+# The advisories need their database from the network; where that is out of reach, the rest is still checked.
+.PHONY: deny
+deny: $(if $(shell command -v cargo-deny),,$(CARGO_DENY)) ## Licences, sources and advisories of the dependencies
+	@PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny check licenses bans sources
+	@export PATH="$(CURDIR)/target/tools/bin:$$PATH"; if cargo deny fetch db 2>/dev/null; then cargo deny check advisories; \
+	  else echo "deny: the advisory database is out of reach, advisories are not checked"; fi
+
+$(CARGO_DENY):
+	cargo install cargo-deny --version 0.20.2 --locked --debug --quiet --no-default-features --root target/tools
