@@ -169,8 +169,4 @@ impl RowSet for Rows {
             }
         }
     }
-
-    fn wire_bytes(&self) -> usize {
-        self.body.len()
-    }
 }

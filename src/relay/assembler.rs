@@ -5,11 +5,15 @@
 //! released before its end, in parts whose positions say how many rows are relayed, and if it is then undone after all
 //! its tables halt by name. What a fault touches halts with the position before the faulted transaction (R6).
 
+mod state;
+
 use std::sync::Arc;
+
+use state::{Part, Savepoint, Table, Transaction, undone};
 
 use super::Item;
 use crate::position::{Partial, Position, TxnId};
-use crate::source::{BatchBuilder, Fault, ForeignDml, LogEvent, Mark, RowSet, Slot};
+use crate::source::{Fault, LogEvent, Mark, RowSet, Slot};
 
 /// Sizes in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -18,44 +22,6 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Rows of one transaction that are held until its end is known, over all tables.
     pub hold_bytes: usize,
-}
-
-/// One table.
-struct Table {
-    batch: BatchBuilder,
-    /// What the table's own position covers beyond the stream's; dropped once the stream has passed it.
-    resume: Option<Position>,
-    halted: bool,
-    part: Option<Part>,
-}
-
-/// A table's part in the open transaction.
-struct Part {
-    /// Where the transaction's rows begin in the batch.
-    start: Mark,
-    /// Rows of the transaction seen so far, the skipped and the released ones included.
-    rows: u64,
-    /// Rows yet to skip, for they are relayed already.
-    skip: u64,
-    /// Rows handed on before the end of the transaction, or relayed by an earlier run.
-    released: u64,
-    /// Set by an update, delete or truncate.
-    foreign: Vec<ForeignDml>,
-    /// What will halt the table at the end of the transaction, if it commits.
-    fault: Option<Fault>,
-}
-
-struct Savepoint {
-    name: String,
-    marks: Vec<(Slot, Mark, u64)>,
-}
-
-struct Transaction {
-    txn: TxnId,
-    commit_micros: u64,
-    touched: Vec<Slot>,
-    savepoints: Vec<Savepoint>,
-    held: usize,
 }
 
 /// Assembles batches for a set of tables.
@@ -69,15 +35,7 @@ pub struct Assembler {
 impl Assembler {
     /// For tables with these numbers of columns, each resuming at its own position.
     pub fn new(tables: impl IntoIterator<Item = (usize, Position)>, limits: Limits) -> Self {
-        let tables = tables
-            .into_iter()
-            .map(|(columns, resume)| Table {
-                batch: BatchBuilder::new(columns),
-                resume: Some(resume),
-                halted: false,
-                part: None,
-            })
-            .collect();
+        let tables = tables.into_iter().map(|(columns, resume)| Table::new(columns, resume)).collect();
         Self { tables, limits, open: None, out: Vec::new() }
     }
 
@@ -203,37 +161,12 @@ impl Assembler {
         }
         let open = self.open.as_mut()?;
         if table.part.is_none() {
-            let mut fault = None;
-            let skip = match &table.resume {
-                None => 0,
-                Some(resume) => match resume.point.covers(&open.txn) {
-                    Some(true) => u64::MAX,
-                    Some(false) => match &resume.partial {
-                        Some(partial) if partial.txn == open.txn => partial.rows,
-                        _ => 0,
-                    },
-                    None => {
-                        fault = Some(Fault {
-                            name: "position_kind",
-                            detail: format!(
-                                "the saved position {resume} is of another kind than the log's transactions"
-                            ),
-                            at: open.txn.to_string(),
-                        });
-                        0
-                    }
-                },
-            };
-            let released = if skip == u64::MAX { 0 } else { skip };
             open.touched.push(slot);
-            table.batch.set_commit_micros(open.commit_micros);
-            table.part =
-                Some(Part { start: table.batch.mark(), rows: 0, skip, released, foreign: Vec::new(), fault: None });
-            if let Some(fault) = fault {
+            if let Err(fault) = table.enter(&open.txn, open.commit_micros) {
                 self.spoil(slot, fault, position);
             }
         }
-        self.tables[slot].part.as_mut().filter(|part| part.skip != u64::MAX)
+        self.tables[slot].part.as_mut().filter(|part| !part.relayed)
     }
 
     /// The table will halt if the transaction commits. What it has from before leaves now, with the position before the
@@ -359,12 +292,11 @@ impl Assembler {
                 let table = &mut self.tables[slot];
                 let Some(mut part) = table.part.take() else { continue };
                 self.out.extend(part.foreign.drain(..).filter(|_| committed).map(|kind| (slot, Item::Foreign(kind))));
-                let short = part.skip > 0 && part.skip != u64::MAX;
-                if let Some(fault) = part.fault.filter(|_| committed || part.released > 0) {
+                if let Some(fault) = part.fault.take().filter(|_| committed || part.released > 0) {
                     self.halt(slot, fault);
-                } else if committed && short {
+                } else if let Some(fault) = part.short(&open.txn).filter(|_| committed) {
                     table.batch.cut(part.start);
-                    self.halt(slot, fewer(&open.txn, part.skip));
+                    self.halt(slot, fault);
                 } else if !committed {
                     table.batch.cut(part.start);
                     if part.released > 0 {
@@ -374,29 +306,8 @@ impl Assembler {
             }
         }
         for table in &mut self.tables {
-            let passed = |resume: &Position| {
-                let partial = resume.partial.as_ref();
-                resume.point <= position.point
-                    && partial.is_none_or(|partial| position.point.covers(&partial.txn) == Some(true))
-            };
-            table.resume.take_if(|resume| passed(resume));
+            table.pass(position);
         }
-    }
-}
-
-fn fewer(txn: &TxnId, missing: u64) -> Fault {
-    let detail = format!("the transaction has {missing} rows fewer than the saved position says were relayed of it");
-    Fault { name: "position_mismatch", detail, at: txn.to_string() }
-}
-
-fn undone(txn: &TxnId) -> Fault {
-    Fault {
-        name: "undone_after_release",
-        detail:
-            "the transaction outgrew relay.transaction_hold_bytes, so its first rows were published, and then it was \
-                 rolled back in the log; raise the limit above the transaction's size"
-                .to_owned(),
-        at: txn.to_string(),
     }
 }
 

@@ -60,16 +60,6 @@ impl Sender {
         let Ok(room) = permit else { return Err(Closed(item)) };
         self.items.send(Held { item, _room: room }).map_err(|refused| Closed(refused.0.item))
     }
-
-    /// Whether the relay has ended.
-    pub fn is_closed(&self) -> bool {
-        self.items.is_closed()
-    }
-
-    /// Bytes in the queue and in work.
-    pub fn bytes(&self) -> usize {
-        (self.limit as usize - self.room.available_permits()) * UNIT
-    }
 }
 
 impl Receiver {

@@ -1,0 +1,149 @@
+//! The source seam: what a log gives, in the order in which it was committed.
+//!
+//! Promise: a stream yields every transaction after the position it was opened at, whole and in commit order, with the
+//! rows of the subscribed tables only; everything that it cannot understand about such a table is a [`Fault`], never
+//! silence. Rows leave their source undecoded, and are appended to the batch of their table by [`RowSet::append_to`],
+//! so one walk over the bytes fills the memory that the relay reads from.
+
+mod batch;
+mod builder;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+pub use batch::{Batch, Row};
+pub use builder::{BatchBuilder, BatchFull, Mark, RowWriter};
+
+use crate::position::{Position, TxnId};
+use crate::table::TableName;
+
+/// What a reader wants of one outbox table.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    /// The table.
+    pub table: TableName,
+    /// The columns to deliver, by name, in the order in which [`Row::get`] numbers them. Shared by every batch.
+    pub columns: Arc<[String]>,
+}
+
+/// A place in the list of subscriptions a stream was opened with.
+pub type Slot = usize;
+
+/// One thing that the log says.
+#[derive(Debug)]
+pub enum LogEvent<R> {
+    /// A transaction begins. `commit_micros`: when it was committed, in microseconds since the Unix epoch.
+    Begin {
+        /// The transaction's identity.
+        txn: TxnId,
+        /// Commit time; whole seconds where the server does not write microseconds.
+        commit_micros: u64,
+    },
+    /// Rows inserted into the table of `slot`.
+    Rows {
+        /// Which subscription.
+        slot: Slot,
+        /// The rows, undecoded.
+        rows: R,
+    },
+    /// A statement on a subscribed table that an outbox should not see.
+    Foreign {
+        /// Which subscription.
+        slot: Slot,
+        /// What was done.
+        kind: ForeignDml,
+    },
+    /// A savepoint was set within the transaction.
+    Savepoint {
+        /// Its name, as the server wrote it.
+        name: String,
+    },
+    /// Everything after the savepoint of that name is undone.
+    RollbackTo {
+        /// Its name, as the server wrote it.
+        name: String,
+    },
+    /// The transaction is committed; [`LogStream::position`] now covers it.
+    Commit,
+    /// The transaction is undone although it is in the log (mixed engines); [`LogStream::position`] covers it.
+    Rollback,
+    /// Something about one table, or about all when `slot` is `None`, that must not be passed over.
+    Fault {
+        /// Which subscription, or every one.
+        slot: Option<Slot>,
+        /// What and where.
+        fault: Fault,
+    },
+    /// Nothing for the tables: the position advanced, or the server showed that it is alive.
+    Progress,
+}
+
+/// Statements that do not belong on an insert-only table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForeignDml {
+    /// Rows were changed in place.
+    Update,
+    /// Rows were deleted (by cleaning, as a rule).
+    Delete,
+    /// The table was truncated.
+    Truncate,
+}
+
+/// A named reason why a table's events cannot be relayed as they were committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Stable name for alerts and documents, in `snake_case`.
+    pub name: &'static str,
+    /// What was found, and what cures it.
+    pub detail: String,
+    /// Where in the log, in the server's own terms.
+    pub at: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {}", self.name, self.at, self.detail)
+    }
+}
+
+/// Rows of one log event, not yet decoded.
+pub trait RowSet: Send {
+    /// Appends every row to the batch. On an error the batch may hold the rows before the bad one.
+    fn append_to(self, batch: &mut BatchBuilder) -> Result<(), Fault>;
+}
+
+/// A source of log events for a set of tables.
+pub trait LogSource: Send + 'static {
+    /// The rows of one event.
+    type Rows: RowSet;
+    /// The open stream.
+    type Stream: LogStream<Rows = Self::Rows>;
+    /// Opens the log right after `from`. The stream numbers tables as `subscriptions` does.
+    fn open(
+        &mut self,
+        from: &Position,
+        subscriptions: &[Subscription],
+    ) -> impl Future<Output = Result<Self::Stream, SourceError>> + Send;
+}
+
+/// An open log.
+pub trait LogStream: Send {
+    /// The rows of one event.
+    type Rows: RowSet;
+    /// Waits for the next event. Cancel-safe: a dropped future loses nothing.
+    fn next(&mut self) -> impl Future<Output = Result<LogEvent<Self::Rows>, SourceError>> + Send;
+    /// Covers everything up to the last [`LogEvent::Commit`], [`LogEvent::Rollback`] or [`LogEvent::Progress`].
+    fn position(&self) -> &Position;
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SourceError {
+    /// The server or the network; opening again later is the cure.
+    #[error("{0}")]
+    Transient(String),
+    /// Opening again brings the same; an operator has to act.
+    #[error("{0}")]
+    Definite(Fault),
+}
