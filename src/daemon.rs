@@ -1,32 +1,26 @@
-//! The composition root: builds the rooms, spawns named tasks, supervises them, and drains in order.
+//! The composition root: waits for the servers, builds the rooms, and runs the relays and the admin listener.
 //!
-//! Promise: every table is claimed before anything is read for it; a relay that ends by name does not end the others; a
-//! task that ends without a reason ends the daemon.
+//! Promise: nothing is relayed before the servers are looked at; a task that ends without a reason ends the daemon.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::kafka::{AtLeastOnce, Producer, ProducerError};
 use crate::mysql::connect::{Endpoint, is_transient};
 use crate::mysql::preflight::{self, Finding};
-use crate::mysql::settings::PasswordError;
+use crate::mysql::settings::{MysqlSettings, PasswordError};
 use crate::mysql::{MysqlSource, MysqlStore};
 use crate::outbox::{Mapping, TopicTemplate};
-use crate::position::{Position, PositionStore, StoreError};
-use crate::relay::assembler::Limits;
+use crate::position::{Claim, StoreError};
 use crate::relay::backoff::Backoff;
-use crate::relay::queue;
-use crate::relay::settings::{OnUpdate, Start};
-use crate::relay::stats::{State, TableStats, TailStats};
-use crate::relay::tail::{Feed, Tail};
-use crate::relay::worker::{Outcome, Pace, Worker};
+use crate::relay::stats::{TableStats, TailStats};
+use crate::relay::supervisor::{Reader, Summary, Supervisor, SupervisorError, Table};
 use crate::source::Subscription;
 use crate::table::{TableName, TablePattern};
 use crate::telemetry::admin;
@@ -59,17 +53,6 @@ pub enum DaemonError {
     /// Something within this process failed.
     #[error("internal: {0}")]
     Internal(String),
-}
-
-/// One configured table.
-#[derive(Debug, Clone)]
-pub struct Table {
-    /// What to read of it.
-    pub subscription: Subscription,
-    /// What becomes of its rows.
-    pub mapping: Mapping,
-    /// Where it starts without a position.
-    pub start: Option<Start>,
 }
 
 /// The endpoints that the configuration names: of the log, and of the positions.
@@ -119,19 +102,12 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
     Ok(tables.into_values().collect())
 }
 
-/// How the daemon ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
-    /// Relays that halted.
-    pub halted: usize,
-}
-
 /// Everything that relays share.
 struct Shared {
     config: Config,
     log: Endpoint,
     server_id: u32,
-    store: Arc<MysqlStore>,
+    store: MysqlStore,
     producer: Producer,
     tail_stats: Arc<TailStats>,
 }
@@ -146,8 +122,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
     let properties = config.kafka.properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let producer = Producer::new(&config.kafka.bootstrap_servers, &properties)?;
     let store = MysqlStore::new(positions, &config.positions.schema, &config.positions.table, CLAIM_WAIT);
-    let shared =
-        Arc::new(Shared { config, log, server_id, store: Arc::new(store), producer, tail_stats: Arc::default() });
+    let shared = Arc::new(Shared { config, log, server_id, store, producer, tail_stats: Arc::default() });
     let tables = tokio::select! {
         tables = shared.wait_for_servers() => tables?,
         () = stop.cancelled() => return Ok(Summary { halted: 0 }),
@@ -159,56 +134,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
     info!(address = ?listener.local_addr().ok(), "admin_listening");
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, metrics, admin_stop.clone()));
-    let relays: Vec<_> = tables.into_iter().zip(stats).collect();
-    let summary = supervise(&shared, relays, &stop).await;
+    let summary = shared.supervisor().run(tables.into_iter().zip(stats).collect(), stop).await;
     admin_stop.cancel();
     if let Ok(Err(error)) = admin.await {
         warn!(%error, "admin_ended");
     }
-    summary
-}
-
-type Relay = (Table, Arc<TableStats>);
-
-/// Ends of a group's tasks.
-enum Ended {
-    Tail,
-    Relay(Box<Relay>, Outcome),
-}
-
-async fn supervise(shared: &Arc<Shared>, relays: Vec<Relay>, stop: &CancellationToken) -> Result<Summary, DaemonError> {
-    let mut tasks = JoinSet::new();
-    let mut halted = 0;
-    let mut running = relays.len();
-    let mut backoff = Backoff::new(shared.config.relay.retry_initial, shared.config.relay.retry_max);
-    shared.start(relays, &mut tasks, stop).await?;
-    while running > 0 {
-        match tasks.join_next().await {
-            None => break,
-            Some(Err(panic)) => return Err(DaemonError::Internal(panic.to_string())),
-            Some(Ok(Ended::Tail)) => {}
-            Some(Ok(Ended::Relay(relay, outcome))) => {
-                let table = &relay.1.table;
-                match outcome {
-                    Outcome::Restart(reason) if !stop.is_cancelled() => {
-                        warn!(%table, %reason, "relay_restarts");
-                        tokio::time::sleep(backoff.wait()).await;
-                        // From its durable position, with a tail of its own.
-                        shared.start(vec![*relay], &mut tasks, stop).await?;
-                        continue;
-                    }
-                    Outcome::Halted(halt) => {
-                        error!(%table, reason = halt.name, detail = %halt.detail, "relay_halted");
-                        halted += 1;
-                    }
-                    Outcome::Abandoned { unsaved } => warn!(%table, unsaved, "relay_stopped_before_it_was_drained"),
-                    Outcome::Drained | Outcome::Restart(_) => info!(%table, "relay_drained"),
-                }
-                running -= 1;
-            }
-        }
-    }
-    Ok(Summary { halted })
+    summary.map_err(DaemonError::from)
 }
 
 impl Shared {
@@ -263,100 +194,47 @@ impl Shared {
         Ok(if findings.is_empty() { Ok(tables) } else { Err(DaemonError::Preflight(findings)) })
     }
 
-    /// Claims the tables and starts one tail and a worker for each. A table that cannot be claimed halts alone.
-    async fn start(
-        &self,
-        relays: Vec<Relay>,
-        tasks: &mut JoinSet<Ended>,
-        stop: &CancellationToken,
-    ) -> Result<(), DaemonError> {
-        let relay = &self.config.relay;
-        let (retry_initial, retry_max) = (relay.retry_initial, relay.retry_max);
-        let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-        let pace = Pace {
-            max_unsaved: relay.max_unsaved_events,
-            checkpoint_interval: relay.checkpoint_interval,
-            idle_checkpoint_interval: relay.idle_checkpoint_interval,
-            shutdown_grace: relay.shutdown_grace,
-            halt_on_update: relay.on_update == OnUpdate::Halt,
-        };
-        let mut feeds = Vec::new();
-        for (table, stats) in relays {
-            let name = table.subscription.table.clone();
-            let mut backoff = Backoff::new(retry_initial, retry_max);
-            let claimed = loop {
-                match self.store.claim(&name).await {
-                    Err(StoreError::Unavailable(reason)) if !stop.is_cancelled() => {
-                        warn!(table = %name, %reason, "waiting_for_position_store");
-                        tokio::time::sleep(backoff.wait()).await;
-                    }
-                    other => break other,
-                }
-            };
-            let claimed = match claimed {
-                Ok(claimed) => claimed,
-                Err(error) => {
-                    let halt = crate::relay::worker::Halt { name: "not_claimed", detail: error.to_string() };
-                    stats.set_state(State::Halted, Some(halt.to_string()));
-                    tasks.spawn(async move { Ended::Relay(Box::new((table, stats)), Outcome::Halted(halt)) });
-                    continue;
-                }
-            };
-            let resume = match claimed.position {
-                Some(position) => position,
-                None => self.first_position(&table).await?,
-            };
-            info!(table = %name, position = %resume, epoch = claimed.claim.epoch, "table_claimed");
-            let (sender, receiver) = queue::bounded(bytes(relay.queue_bytes));
-            feeds.push(Feed { subscription: table.subscription.clone(), resume, queue: sender });
-            let outlet = AtLeastOnce::new(
-                self.producer.publisher(bytes(relay.in_flight_bytes)),
-                Arc::clone(&self.store),
-                claimed.claim,
-            );
-            let worker = Worker::new(table.mapping.clone(), outlet, receiver, pace, Arc::clone(&stats));
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                let outcome = worker.run(stop).await;
-                Ended::Relay(Box::new((table, stats)), outcome)
-            });
+    /// The relays and what they are made of.
+    fn supervisor(
+        self: &Arc<Self>,
+    ) -> Supervisor<
+        MysqlStore,
+        impl Fn(Reader) -> MysqlSource + Send + Sync + use<>,
+        impl Fn(Claim) -> AtLeastOnce<MysqlStore> + Send + Sync + use<>,
+    > {
+        let (reader, deliverer) = (Arc::clone(self), Arc::clone(self));
+        Supervisor {
+            store: self.store.clone(),
+            source: move |of| reader.source(of),
+            outlet: move |claim| deliverer.outlet(claim),
+            settings: self.config.relay.clone(),
+            tail_stats: Arc::clone(&self.tail_stats),
         }
-        if feeds.is_empty() {
-            return Ok(());
-        }
-        let source = MysqlSource::new(
-            self.log.clone(),
-            self.server_id,
-            self.config.mysql.heartbeat,
-            self.config.mysql.silence_deadline,
-        );
-        let limits = Limits { batch_bytes: bytes(relay.batch_bytes), hold_bytes: bytes(relay.transaction_hold_bytes) };
-        let tail =
-            Tail::new(source, feeds, limits, Backoff::new(retry_initial, retry_max), Arc::clone(&self.tail_stats))
-                .map_err(|error| DaemonError::Server(error.to_string()))?;
-        let stop = stop.clone();
-        tasks.spawn(async move {
-            tail.run(stop).await;
-            Ended::Tail
-        });
-        Ok(())
     }
 
-    /// Where a table starts that has never saved a position. Without an answer in the configuration, the beginning of the
-    /// log is taken only when nothing of it is purged.
-    async fn first_position(&self, table: &Table) -> Result<Position, DaemonError> {
-        let server = |error: mysql_async::Error| DaemonError::Server(format!("mysql {}: {error}", self.log));
-        let mut conn = self.log.connect().await.map_err(server)?;
-        let earliest = table.start != Some(Start::Now);
-        let position = MysqlSource::start(&mut conn, earliest).await.map_err(server)?;
-        let position = position.ok_or_else(|| DaemonError::Server("the server writes no binlog".to_owned()))?;
-        if table.start.is_none() && position.to_string() != Position::default().to_string() {
-            let table = &table.subscription.table;
-            return Err(DaemonError::Configuration(format!(
-                "{table} has no position yet, and the binlog is not known to begin before its first row; set start = \
-                 \"earliest\" to publish from {position} on, or start = \"now\""
-            )));
+    /// A reader of the log. The tail is the replica that the configuration names; a server cuts a reader off when another
+    /// comes with the same id, so every further one is a replica of its own.
+    fn source(&self, of: Reader) -> MysqlSource {
+        let mysql = &self.config.mysql;
+        let server_id = match of {
+            Reader::Tail => self.server_id,
+            Reader::Own => MysqlSettings::fresh_server_id(),
+        };
+        MysqlSource::new(self.log.clone(), server_id, mysql.heartbeat, mysql.silence_deadline)
+    }
+
+    fn outlet(&self, claim: Claim) -> AtLeastOnce<MysqlStore> {
+        let limit = usize::try_from(self.config.relay.in_flight_bytes.as_u64()).unwrap_or(usize::MAX);
+        AtLeastOnce::new(self.producer.publisher(limit), self.store.clone(), claim)
+    }
+}
+
+impl From<SupervisorError> for DaemonError {
+    fn from(error: SupervisorError) -> Self {
+        match error {
+            SupervisorError::NoStart { .. } => Self::Configuration(error.to_string()),
+            SupervisorError::Log(_) | SupervisorError::NoCommonPosition(_) => Self::Server(error.to_string()),
+            SupervisorError::Task(_) => Self::Internal(error.to_string()),
         }
-        Ok(position)
     }
 }

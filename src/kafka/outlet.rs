@@ -1,7 +1,5 @@
 //! The outlet of at-least-once delivery: the shared idempotent producer, and a position store.
 
-use std::sync::Arc;
-
 use super::producer::Publisher;
 use crate::outbox::Record;
 use crate::outlet::{Chunk, Outlet, PublishError, Settled};
@@ -10,18 +8,18 @@ use crate::position::{Claim, Position, PositionStore, StoreError};
 /// Publishes, and saves what is acknowledged to a store.
 pub struct AtLeastOnce<S> {
     publisher: Publisher,
-    store: Arc<S>,
+    store: S,
     claim: Claim,
 }
 
-impl<S: PositionStore> AtLeastOnce<S> {
+impl<S: PositionStore + Clone> AtLeastOnce<S> {
     /// For one claimed table.
-    pub fn new(publisher: Publisher, store: Arc<S>, claim: Claim) -> Self {
+    pub fn new(publisher: Publisher, store: S, claim: Claim) -> Self {
         Self { publisher, store, claim }
     }
 }
 
-impl<S: PositionStore> Outlet for AtLeastOnce<S> {
+impl<S: PositionStore + Clone> Outlet for AtLeastOnce<S> {
     fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
         self.publisher.publish(record, chunk)
     }
@@ -35,7 +33,7 @@ impl<S: PositionStore> Outlet for AtLeastOnce<S> {
     }
 
     fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
-        let (store, claim, position) = (Arc::clone(&self.store), self.claim.clone(), position.clone());
+        let (store, claim, position) = (self.store.clone(), self.claim.clone(), position.clone());
         async move { store.save(&claim, &position).await }
     }
 

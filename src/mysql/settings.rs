@@ -157,7 +157,12 @@ impl MysqlSettings {
     ///
     /// Call once: every connection of a daemon must show the same.
     pub fn resolve_server_id(&self) -> u32 {
-        self.server_id.unwrap_or_else(|| fastrand::u32(0x4000_0000..=0x7fff_ffff))
+        self.server_id.unwrap_or_else(Self::fresh_server_id)
+    }
+
+    /// A replica id that nobody is likely to have.
+    pub fn fresh_server_id() -> u32 {
+        fastrand::u32(0x4000_0000..=0x7fff_ffff)
     }
 
     /// What the driver needs to connect: the URL with the resolved password.

@@ -27,12 +27,17 @@ impl MysqlSource {
         Self { endpoint, server_id, heartbeat, silence_deadline }
     }
 
-    /// A place in the server's log: the oldest there is, or its end. `None` when the server writes no log.
-    pub async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Position>, Error> {
-        start(conn, earliest).await
+    async fn place(&self, earliest: bool) -> Result<Position, SourceError> {
+        let at = self.endpoint.to_string();
+        let found = async { start(&mut self.endpoint.connect().await?, earliest).await }.await;
+        found.map_err(|error| classify(&error, &at))?.ok_or_else(|| {
+            let detail = "the server writes no binlog; set log_bin".to_owned();
+            SourceError::Definite(Fault { name: "no_binlog", detail, at })
+        })
     }
 }
 
+/// A place in the server's log: the oldest there is, or its end. `None` when the server writes no log.
 async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Position>, Error> {
     let flavor = Flavor::of(conn).await?;
     if !flavor.mariadb {
@@ -96,6 +101,14 @@ pub(super) fn classify(error: &Error, at: &str) -> SourceError {
 impl LogSource for MysqlSource {
     type Rows = Rows;
     type Stream = MysqlStream;
+
+    async fn oldest(&mut self) -> Result<Position, SourceError> {
+        self.place(true).await
+    }
+
+    async fn newest(&mut self) -> Result<Position, SourceError> {
+        self.place(false).await
+    }
 
     async fn open(&mut self, from: &Position, subscriptions: &[Subscription]) -> Result<MysqlStream, SourceError> {
         let at = from.to_string();

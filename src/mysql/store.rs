@@ -103,8 +103,10 @@ impl MysqlStore {
         let seconds = self.lock_wait.as_secs();
         let got: Option<Option<i64>> = conn
             .exec_first(
-                "SELECT GET_LOCK(CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)), ?)",
-                (self.lock_name(table), seconds),
+                // A lock that is taken twice would have to be released twice.
+                "SELECT IF(IS_USED_LOCK(n.name) <=> CONNECTION_ID(), 1, GET_LOCK(n.name, ?)) FROM (SELECT \
+                 CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)) AS name) n",
+                (seconds, self.lock_name(table)),
             )
             .await?;
         if got.flatten() == Some(1) {

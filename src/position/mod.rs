@@ -104,6 +104,18 @@ impl Point {
     }
 }
 
+impl Position {
+    /// Whether nothing at all is covered. A file and offset does not tell.
+    pub fn is_beginning(&self) -> bool {
+        self.partial.is_none()
+            && match &self.point {
+                Point::Gtid(set) => set.is_empty(),
+                Point::Domains(point) => *point == DomainPoint::default(),
+                Point::File(_) => false,
+            }
+    }
+}
+
 impl PartialOrd for Point {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {

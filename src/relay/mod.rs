@@ -3,13 +3,15 @@
 //! Promise: records of a table are published in commit order (R1), a position covers only what is acknowledged (R2),
 //! memory is bounded in bytes (R5), and a table that cannot go on halts by name while the others do (R6, R8).
 //!
-//! [`assembler`] turns log events into batches per table, [`queue`] carries them to the relays, [`window`] knows what
-//! is acknowledged.
+//! [`tail`] reads the log, [`assembler`] turns its events into batches per table, [`queue`] carries them to the relays,
+//! a [`worker`] publishes them, [`window`] knows what is acknowledged, and [`supervisor`] keeps it all going.
+
 pub mod assembler;
 pub mod backoff;
 pub mod queue;
 pub mod settings;
 pub mod stats;
+pub mod supervisor;
 pub mod tail;
 pub mod window;
 pub mod worker;

@@ -131,6 +131,7 @@ impl<S: LogSource> Tail<S> {
                 self.assembler.flush(stream.position());
                 self.deliver().await;
                 tokio::select! {
+                    biased;
                     event = stream.next() => event,
                     () = sleep_until(next_progress) => Ok(LogEvent::Progress),
                 }

@@ -1,7 +1,8 @@
 //! What is published, acknowledged and saved: the arithmetic behind R2, without I/O.
 //!
 //! Promise: the position that [`Window::acknowledged`] gives is that of the longest run of batches, from the oldest on,
-//! whose records are all acknowledged. Acknowledgements may come in any order.
+//! whose records are all acknowledged. Acknowledgements may come in any order. Nothing from the first failed record's
+//! batch on is ever covered.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ struct Entry {
     unsettled: u64,
     records: u64,
     closed: bool,
-    /// `None` for a batch that was given up half-way: nothing from it on is covered.
+    /// `None` for a batch that was given up half-way, or of which a record failed: nothing from it on is covered.
     position: Option<Arc<Position>>,
     oldest_commit_micros: u64,
 }
@@ -24,6 +25,8 @@ struct Entry {
 pub struct Window {
     entries: VecDeque<Entry>,
     first: Chunk,
+    /// A batch that will not be covered has left: nothing after it counts.
+    broken: bool,
     acknowledged: Option<Arc<Position>>,
     published: u64,
     settled_in_order: u64,
@@ -74,14 +77,24 @@ impl Window {
 
     /// Counts records of a batch as acknowledged.
     pub fn acknowledge(&mut self, chunk: Chunk, records: u64) {
+        self.settle(chunk, records, true);
+    }
+
+    /// Counts records of a batch as failed: they are not waited for any more, and no position will ever cover them.
+    pub fn fail(&mut self, chunk: Chunk, records: u64) {
+        self.settle(chunk, records, false);
+    }
+
+    fn settle(&mut self, chunk: Chunk, records: u64, delivered: bool) {
         let index = chunk.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let entry = index.and_then(|index| self.entries.get_mut(index));
         debug_assert!(
             entry.as_ref().is_some_and(|entry| entry.unsettled >= records),
-            "R2: acknowledged more than published"
+            "R2: settled more than published"
         );
         if let Some(entry) = entry {
             entry.unsettled = entry.unsettled.saturating_sub(records);
+            entry.position.take_if(|_| !delivered);
         }
         self.advance();
     }
@@ -90,14 +103,16 @@ impl Window {
     pub fn progress(&mut self, position: Arc<Position>) {
         match self.entries.back_mut() {
             // What is in flight is acknowledged first; then the later position holds for it as well.
-            Some(entry) => entry.position = Some(position),
+            Some(entry) => entry.position = entry.position.take().map(|_| position),
+            None if self.broken => {}
             None => self.acknowledged = Some(position),
         }
     }
 
     fn advance(&mut self) {
         while let Some(entry) = self.entries.front().filter(|entry| entry.closed && entry.unsettled == 0) {
-            if let Some(position) = &entry.position {
+            self.broken |= entry.position.is_none();
+            if let Some(position) = entry.position.as_ref().filter(|_| !self.broken) {
                 self.settled_in_order += entry.records;
                 self.acknowledged = Some(Arc::clone(position));
             }
@@ -130,12 +145,12 @@ impl Window {
         self.published - self.saved
     }
 
-    /// Records published and not yet acknowledged.
+    /// Records published and not yet settled.
     pub fn in_flight(&self) -> u64 {
         self.entries.iter().map(|entry| entry.unsettled).sum()
     }
 
-    /// Whether everything published is acknowledged.
+    /// Whether everything published is acknowledged or has failed.
     pub fn is_settled(&self) -> bool {
         self.entries.is_empty()
     }
@@ -216,6 +231,27 @@ mod tests {
         window.acknowledge(chunk, 1);
         assert!(window.is_settled());
         assert_eq!((window.acknowledged(), window.unsaved()), (None, 1));
+    }
+
+    #[test]
+    fn nothing_from_the_first_failed_record_on_is_covered() {
+        let mut window = Window::default();
+        let chunks: Vec<_> = (1..=3)
+            .map(|offset| {
+                let chunk = window.open(at(offset), 1);
+                (0..2).for_each(|_| window.publish());
+                window.close();
+                chunk
+            })
+            .collect();
+        window.acknowledge(chunks[2], 2);
+        window.fail(chunks[1], 1);
+        window.acknowledge(chunks[0], 2);
+        assert_eq!((window.acknowledged(), window.is_settled()), (Some(&at(1)), false));
+        window.acknowledge(chunks[1], 1);
+        window.progress(at(9));
+        assert!(window.is_settled());
+        assert_eq!((window.acknowledged(), window.acknowledged_records()), (Some(&at(1)), 2));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The worker: the single task of one table, where order lives.
 //!
 //! Promise: it publishes the rows of its queue in order (R1), saves only positions whose records are all acknowledged
-//! (R2), never has more than `max_unsaved` events between the durable position and the last one published (R4), and ends
-//! in one of three named ways: drained, halted, or to be started again from its durable position.
+//! (R2), begins no batch while `max_unsaved` events are published beyond the durable position (R4), and ends in a named
+//! way: drained, abandoned, halted, or to be started again from its durable position. Whatever the end, what is in flight
+//! is waited for within the grace period, so that a relay that starts again does not overtake itself.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::Item;
 use super::queue::Receiver;
+use super::settings::{OnUpdate, RelaySettings};
 use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
 use crate::outbox::Mapping;
@@ -26,16 +28,29 @@ use crate::source::{Batch, Fault, ForeignDml};
 /// How far a worker may go, and how often it saves.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Events that may be published and not covered by the durable position: the most that a crash can duplicate.
+    /// Events that may be published and not covered by the durable position. The batch that reaches it is published
+    /// whole: a crash duplicates at most this many and a batch.
     pub max_unsaved: u64,
     /// A position that covers new events is saved this often.
     pub checkpoint_interval: Duration,
     /// A position that only passed other tables' transactions is saved this often.
     pub idle_checkpoint_interval: Duration,
-    /// How long a drain waits for acknowledgements.
+    /// How long an end waits for acknowledgements. A batch that has begun may take the first half of it.
     pub shutdown_grace: Duration,
     /// Whether an UPDATE on the table halts the relay.
     pub halt_on_update: bool,
+}
+
+impl From<&RelaySettings> for Pace {
+    fn from(settings: &RelaySettings) -> Self {
+        Self {
+            max_unsaved: settings.max_unsaved_events,
+            checkpoint_interval: settings.checkpoint_interval,
+            idle_checkpoint_interval: settings.idle_checkpoint_interval,
+            shutdown_grace: settings.shutdown_grace,
+            halt_on_update: settings.on_update == OnUpdate::Halt,
+        }
+    }
 }
 
 /// A named reason why a relay stopped for good.
@@ -91,6 +106,8 @@ pub struct Worker<O> {
     saved_records: u64,
     last_save: Instant,
     retry_at: Instant,
+    /// The store has refused for good: nothing more is saved.
+    refused: bool,
     settled: Vec<Settled>,
 }
 
@@ -119,6 +136,7 @@ impl<O: Outlet> Worker<O> {
             saved_records: 0,
             last_save: Instant::now(),
             retry_at: Instant::now(),
+            refused: false,
             settled: Vec::new(),
         }
     }
@@ -128,12 +146,15 @@ impl<O: Outlet> Worker<O> {
         self.stats.set_state(State::Running, None);
         let end = self.relay(&stop).await;
         self.window.abandon();
-        let drained = self.drain().await;
-        let outcome = match (end, drained) {
-            (End::Halt(halt), _) | (_, Err(End::Halt(halt))) => Outcome::Halted(halt),
-            (End::Restart(reason), _) | (_, Err(End::Restart(reason))) => Outcome::Restart(reason),
-            (End::Stop, _) if self.window.unsaved() == 0 => Outcome::Drained,
-            (End::Stop, _) => Outcome::Abandoned { unsaved: self.window.unsaved() },
+        let end = match (end, self.drain().await) {
+            (End::Stop, Some(later)) => later,
+            (end, _) => end,
+        };
+        let outcome = match end {
+            End::Halt(halt) => Outcome::Halted(halt),
+            End::Restart(reason) => Outcome::Restart(reason),
+            End::Stop if self.window.unsaved() == 0 => Outcome::Drained,
+            End::Stop => Outcome::Abandoned { unsaved: self.window.unsaved() },
         };
         match &outcome {
             Outcome::Halted(halt) => self.stats.set_state(State::Halted, Some(halt.to_string())),
@@ -173,7 +194,9 @@ impl<O: Outlet> Worker<O> {
 
     /// Without a tail there is nothing to publish; acknowledgements are the drain's work.
     async fn wait_after_the_tail(&mut self, stop: &CancellationToken) -> Result<(), End> {
-        self.drain().await?;
+        if let Some(end) = self.drain().await {
+            return Err(end);
+        }
         stop.cancelled().await;
         Err(End::Stop)
     }
@@ -207,6 +230,7 @@ impl<O: Outlet> Worker<O> {
         let oldest = batch.rows().next().map_or(0, |row| row.commit_micros());
         let chunk = self.window.open(Arc::clone(batch.position()), oldest);
         let mut bytes = 0;
+        let mut patience = None;
         for row in batch.rows() {
             loop {
                 let outlet = &mut self.outlet;
@@ -219,7 +243,7 @@ impl<O: Outlet> Worker<O> {
                         self.window.publish();
                         break;
                     }
-                    Ok(Err(PublishError::Full)) => self.wait_for_room(stop).await?,
+                    Ok(Err(PublishError::Full)) => self.wait_for_room(stop, &mut patience).await?,
                     Ok(Err(PublishError::Refused(error))) => return Err(delivery(&error)),
                     Err(error) => {
                         let detail = format!("after {}: {error}", batch.position());
@@ -233,18 +257,25 @@ impl<O: Outlet> Worker<O> {
         Ok(())
     }
 
-    async fn wait_for_room(&mut self, stop: &CancellationToken) -> Result<(), End> {
+    /// Waits until publishing again makes sense; saving goes on. After a stop that is only so long.
+    async fn wait_for_room(&mut self, stop: &CancellationToken, patience: &mut Option<Instant>) -> Result<(), End> {
         self.observe();
+        self.begin_save(false);
+        if patience.is_some_and(|patience| Instant::now() >= patience) {
+            return Err(End::Stop);
+        }
+        let now = Instant::now();
         let room = self.outlet.room();
-        let patience = async {
-            stop.cancelled().await;
-            tokio::time::sleep(self.pace.shutdown_grace).await;
-        };
         tokio::select! {
-            () = room => Ok(()),
-            () = patience => Err(End::Stop),
+            biased;
+            () = stop.cancelled(), if patience.is_none() => {
+                *patience = Some(now + self.pace.shutdown_grace / 2);
+                Ok(())
+            }
             result = finish(&mut self.saving) => self.end_save(result),
             () = self.outlet.settled(&mut self.settled), if !self.window.is_settled() => self.settle(),
+            () = room => Ok(()),
+            () = sleep_until(patience.unwrap_or(now)), if patience.is_some() => Err(End::Stop),
         }
     }
 
@@ -256,8 +287,11 @@ impl<O: Outlet> Worker<O> {
                     self.window.acknowledge(chunk, records);
                     self.stats.events.fetch_add(records, Relaxed);
                 }
-                // The first failure says why; what fails after it fails because of it.
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    self.window.fail(chunk, records);
+                    // The first failure says why; what fails after it fails because of it.
+                    failed = failed.or(Some(error));
+                }
             }
         }
         failed.map_or(Ok(()), |error| Err(delivery(&error)))
@@ -265,11 +299,8 @@ impl<O: Outlet> Worker<O> {
 
     /// Whether there is a position to save that the durable one does not cover.
     fn wants_save(&self) -> bool {
-        match (self.window.acknowledged(), &self.saved) {
-            (Some(acknowledged), Some(saved)) => !Arc::ptr_eq(acknowledged, saved),
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
+        let acknowledged = self.window.acknowledged().filter(|_| !self.refused);
+        acknowledged.is_some_and(|position| self.saved.as_ref().is_none_or(|saved| !Arc::ptr_eq(position, saved)))
     }
 
     /// When the position should be saved next; `None` when the durable one is as good.
@@ -288,7 +319,7 @@ impl<O: Outlet> Worker<O> {
     }
 
     fn begin_save(&mut self, now: bool) {
-        let due = self.save_due().is_some_and(|due| now || Instant::now() >= due);
+        let due = self.save_due().is_some_and(|due| Instant::now() >= if now { self.retry_at } else { due });
         let Some(position) = self.window.acknowledged().filter(|_| due && self.saving.is_none()) else { return };
         let position = Arc::clone(position);
         let records = self.window.acknowledged_records();
@@ -314,38 +345,36 @@ impl<O: Outlet> Worker<O> {
                 self.retry_at = Instant::now() + SAVE_RETRY;
                 Ok(())
             }
-            Err(error) => Err(End::Halt(Halt { name: store_halt(&error), detail: error.to_string() })),
+            Err(error) => {
+                self.refused = true;
+                Err(End::Halt(Halt { name: store_halt(&error), detail: error.to_string() }))
+            }
         }
     }
 
-    /// Waits for acknowledgements and saves, within the grace period.
-    async fn drain(&mut self) -> Result<(), End> {
+    /// Waits for acknowledgements and saves, within the grace period; gives what went wrong first.
+    async fn drain(&mut self) -> Option<End> {
         self.stats.set_state(State::Draining, None);
         let deadline = Instant::now() + self.pace.shutdown_grace;
-        loop {
+        let mut first = None;
+        while Instant::now() < deadline {
             self.observe();
             self.begin_save(true);
             if self.window.is_settled() && self.saving.is_none() && !self.wants_save() {
-                return Ok(());
+                break;
             }
+            let retry = self.saving.is_none() && self.wants_save();
             let done = tokio::select! {
                 biased;
-                result = finish(&mut self.saving) => {
-                    let unavailable = matches!(result, Err(StoreError::Unavailable(_)));
-                    let done = self.end_save(result);
-                    if unavailable {
-                        sleep_until(self.retry_at.min(deadline)).await;
-                    }
-                    done
-                }
+                result = finish(&mut self.saving) => self.end_save(result),
                 () = self.outlet.settled(&mut self.settled), if !self.window.is_settled() => self.settle(),
-                () = sleep_until(deadline) => return Ok(()),
+                () = sleep_until(self.retry_at), if retry => Ok(()),
+                () = sleep_until(deadline) => Ok(()),
             };
-            done?;
-            if Instant::now() >= deadline {
-                return Ok(());
-            }
+            first = first.or(done.err());
         }
+        self.observe();
+        first
     }
 
     fn observe(&self) {

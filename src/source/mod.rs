@@ -119,6 +119,10 @@ pub trait LogSource: Send + 'static {
     type Rows: RowSet;
     /// The open stream.
     type Stream: LogStream<Rows = Self::Rows>;
+    /// The beginning of what the log still has.
+    fn oldest(&mut self) -> impl Future<Output = Result<Position, SourceError>> + Send;
+    /// The end of the log.
+    fn newest(&mut self) -> impl Future<Output = Result<Position, SourceError>> + Send;
     /// Opens the log right after `from`. The stream numbers tables as `subscriptions` does.
     fn open(
         &mut self,

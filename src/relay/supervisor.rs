@@ -1,0 +1,306 @@
+//! Supervising the relays of a process: claims, one shared tail, and a fresh start for a relay that needs it.
+//!
+//! Promise: every table is claimed, and where it starts is durable, before anything is read for it; a relay that ends by
+//! name does not end the others; one that has to start again does so from its durable position, with a tail of its own,
+//! and no other waits for it.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use super::assembler::Limits;
+use super::backoff::Backoff;
+use super::queue;
+use super::settings::{RelaySettings, Start};
+use super::stats::{State, TableStats, TailStats};
+use super::tail::{Feed, NoCommonPosition, Tail};
+use super::worker::{Halt, Outcome, Worker};
+use crate::outbox::Mapping;
+use crate::outlet::Outlet;
+use crate::position::{Claim, Position, PositionStore, StoreError};
+use crate::source::{Fault, LogSource, SourceError, Subscription};
+use crate::table::TableName;
+
+/// One table to relay.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// What to read of it.
+    pub subscription: Subscription,
+    /// What becomes of its rows.
+    pub mapping: Mapping,
+    /// Where it starts without a position; without an answer, at the beginning of a log that is whole.
+    pub start: Option<Start>,
+}
+
+/// Why the relays cannot start, or have ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// Where a table starts has to be told.
+    #[error(
+        "{table} has no position yet, and the log is not known to begin before its first row; set start = \"earliest\" \
+         to publish from {oldest} on, or start = \"now\""
+    )]
+    NoStart {
+        /// The table.
+        table: TableName,
+        /// The beginning of the log.
+        oldest: Position,
+    },
+    /// The log cannot be read for good.
+    #[error("{0}")]
+    Log(Fault),
+    /// One tail cannot serve the tables.
+    #[error(transparent)]
+    NoCommonPosition(#[from] NoCommonPosition),
+    /// A task failed within this process.
+    #[error("a task ended by itself: {0}")]
+    Task(#[from] JoinError),
+}
+
+/// How the relays ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Relays that halted.
+    pub halted: usize,
+}
+
+/// What a reader of the log is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// The tail that the tables share.
+    Tail,
+    /// One table's own tail, beside the shared one; or a question about the log.
+    Own,
+}
+
+/// What relays are made of, and how they are kept.
+pub struct Supervisor<P, S, O> {
+    /// Where positions are durable.
+    pub store: P,
+    /// A reader of the log.
+    pub source: S,
+    /// Where a claimed table is delivered.
+    pub outlet: O,
+    /// Sizes and times.
+    pub settings: RelaySettings,
+    /// What the tails tell of themselves.
+    pub tail_stats: Arc<TailStats>,
+}
+
+/// One supervised table.
+struct Relay {
+    table: Table,
+    stats: Arc<TableStats>,
+    backoff: Backoff,
+    started: Instant,
+}
+
+/// A claimed table's worker and what feeds it; or the relay has ended already.
+type Ready<O> = Result<(Feed, Worker<O>), Outcome>;
+
+/// How a task ended.
+enum Ended {
+    Tail,
+    Relay(Box<Relay>, Result<Outcome, SupervisorError>),
+}
+
+impl<P, N, S, M, O> Supervisor<P, N, M>
+where
+    P: PositionStore,
+    S: LogSource,
+    N: Fn(Reader) -> S + Send + Sync + 'static,
+    O: Outlet,
+    M: Fn(Claim) -> O + Send + Sync + 'static,
+{
+    /// Relays these tables until `stop`, or until every one has halted.
+    pub async fn run(
+        self,
+        tables: Vec<(Table, Arc<TableStats>)>,
+        stop: CancellationToken,
+    ) -> Result<Summary, SupervisorError> {
+        let this = Arc::new(self);
+        let mut tasks = JoinSet::new();
+        let mut running = tables.len();
+        let mut halted = 0;
+        let mut feeds = Vec::new();
+        for (table, stats) in tables {
+            let relay = Box::new(Relay { table, stats, backoff: this.backoff(), started: Instant::now() });
+            match this.ready(&relay, &stop).await? {
+                Ok((feed, worker)) => {
+                    feeds.push(feed);
+                    let stop = stop.clone();
+                    tasks.spawn(async move { Ended::Relay(relay, Ok(worker.run(stop).await)) });
+                }
+                Err(outcome) => {
+                    tasks.spawn(async move { Ended::Relay(relay, Ok(outcome)) });
+                }
+            }
+        }
+        if !feeds.is_empty() {
+            let tail = this.tail(Reader::Tail, feeds)?;
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                tail.run(stop).await;
+                Ended::Tail
+            });
+        }
+        while running > 0 {
+            let Some(ended) = tasks.join_next().await else { break };
+            let Ended::Relay(relay, outcome) = ended? else { continue };
+            let table = &relay.stats.table;
+            match outcome? {
+                Outcome::Restart(reason) if !stop.is_cancelled() => {
+                    warn!(%table, %reason, "relay_restarts");
+                    tasks.spawn(Arc::clone(&this).again(relay, stop.clone()));
+                    continue;
+                }
+                Outcome::Halted(halt) => {
+                    error!(%table, reason = halt.name, detail = %halt.detail, "relay_halted");
+                    halted += 1;
+                }
+                Outcome::Abandoned { unsaved } => warn!(%table, unsaved, "relay_stopped_before_it_was_drained"),
+                Outcome::Restart(reason) => warn!(%table, %reason, "relay_stopped_before_it_was_drained"),
+                Outcome::Drained => info!(%table, "relay_drained"),
+            }
+            running -= 1;
+        }
+        Ok(Summary { halted })
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(self.settings.retry_initial, self.settings.retry_max)
+    }
+
+    fn tail(&self, of: Reader, feeds: Vec<Feed>) -> Result<Tail<S>, NoCommonPosition> {
+        let limits = Limits {
+            batch_bytes: bytes(self.settings.batch_bytes),
+            hold_bytes: bytes(self.settings.transaction_hold_bytes),
+        };
+        Tail::new((self.source)(of), feeds, limits, self.backoff(), Arc::clone(&self.tail_stats))
+    }
+
+    /// A relay once more, from its durable position, with a tail of its own.
+    async fn again(self: Arc<Self>, mut relay: Box<Relay>, stop: CancellationToken) -> Ended {
+        if relay.started.elapsed() > self.settings.retry_max {
+            relay.backoff.reset();
+        }
+        let wait = relay.backoff.wait();
+        let _ = stop.run_until_cancelled(sleep(wait)).await;
+        relay.started = Instant::now();
+        let outcome = self.alone(&relay, stop).await;
+        Ended::Relay(relay, outcome)
+    }
+
+    async fn alone(&self, relay: &Relay, stop: CancellationToken) -> Result<Outcome, SupervisorError> {
+        match self.ready(relay, &stop).await? {
+            Err(outcome) => Ok(outcome),
+            Ok((feed, worker)) => {
+                let tail = AbortOnDropHandle::new(tokio::spawn(self.tail(Reader::Own, vec![feed])?.run(stop.clone())));
+                let worker = worker.run(stop);
+                tokio::pin!(worker);
+                tokio::select! {
+                    biased;
+                    outcome = &mut worker => Ok(outcome),
+                    ended = tail => match ended {
+                        Ok(()) => Ok(worker.await),
+                        Err(panic) => Err(panic.into()),
+                    },
+                }
+            }
+        }
+    }
+
+    /// Claims a table. One that cannot be claimed halts alone.
+    async fn ready(&self, relay: &Relay, stop: &CancellationToken) -> Result<Ready<O>, SupervisorError> {
+        let Relay { table, stats, .. } = relay;
+        let name = &table.subscription.table;
+        let (claim, resume) = match self.claim(table, stop).await? {
+            Ok(Some(claimed)) => claimed,
+            Ok(None) => {
+                stats.set_state(State::Stopped, None);
+                return Ok(Err(Outcome::Drained));
+            }
+            Err(error) => {
+                let halt = Halt { name: "not_claimed", detail: error.to_string() };
+                stats.set_state(State::Halted, Some(halt.to_string()));
+                return Ok(Err(Outcome::Halted(halt)));
+            }
+        };
+        info!(table = %name, position = %resume, epoch = claim.epoch, "table_claimed");
+        let (sender, receiver) = queue::bounded(bytes(self.settings.queue_bytes));
+        let worker = Worker::new(
+            table.mapping.clone(),
+            (self.outlet)(claim),
+            receiver,
+            (&self.settings).into(),
+            Arc::clone(stats),
+        );
+        Ok(Ok((Feed { subscription: table.subscription.clone(), resume, queue: sender }, worker)))
+    }
+
+    /// The right to relay a table, and from where; `None` when `stop` came first.
+    async fn claim(
+        &self,
+        table: &Table,
+        stop: &CancellationToken,
+    ) -> Result<Result<Option<(Claim, Position)>, StoreError>, SupervisorError> {
+        let name = &table.subscription.table;
+        let mut backoff = self.backoff();
+        while !stop.is_cancelled() {
+            let result = match self.store.claim(name).await {
+                Ok(claimed) => match claimed.position {
+                    Some(position) => return Ok(Ok(Some((claimed.claim, position)))),
+                    None => match self.first(table, stop).await? {
+                        None => break,
+                        // Where it starts must not depend on when it starts again.
+                        Some(first) => {
+                            self.store.save(&claimed.claim, &first).await.map(|()| Some((claimed.claim, first)))
+                        }
+                    },
+                },
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(StoreError::Unavailable(reason)) => {
+                    warn!(table = %name, %reason, "waiting_for_position_store");
+                    let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
+                }
+                result => return Ok(result),
+            }
+        }
+        Ok(Ok(None))
+    }
+
+    /// Where a table starts that has never saved a position; `None` when `stop` came first. Without an answer in the
+    /// configuration, the beginning of the log is taken only when nothing of it is purged.
+    async fn first(&self, table: &Table, stop: &CancellationToken) -> Result<Option<Position>, SupervisorError> {
+        let mut source = (self.source)(Reader::Own);
+        let mut backoff = self.backoff();
+        while !stop.is_cancelled() {
+            let found = match table.start {
+                Some(Start::Now) => source.newest().await,
+                Some(Start::Earliest) | None => source.oldest().await,
+            };
+            match found {
+                Ok(oldest) if table.start.is_none() && !oldest.is_beginning() => {
+                    return Err(SupervisorError::NoStart { table: table.subscription.table.clone(), oldest });
+                }
+                Ok(position) => return Ok(Some(position)),
+                Err(SourceError::Definite(fault)) => return Err(SupervisorError::Log(fault)),
+                Err(SourceError::Transient(reason)) => {
+                    warn!(table = %table.subscription.table, %reason, "waiting_for_log");
+                    let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn bytes(size: bytesize::ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
