@@ -20,6 +20,7 @@
 //! - [`mysql`]: connections, preflight, the log's stream, decoding, the position store
 //! - [`kafka`]: the producer and its outlet
 //! - [`telemetry`]: logging, metrics and the admin listener
+//! - `testing`: the seams in memory, and their contracts (feature `testing`)
 //! - [`history`]: the checker that proves the promises; [`services`]: real servers for it
 
 pub mod cli;
@@ -36,3 +37,5 @@ pub mod services;
 pub mod source;
 pub mod table;
 pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -408,3 +408,6 @@ fn store_halt(error: &StoreError) -> &'static str {
         StoreError::Refused(_) => "store_refused",
     }
 }
+
+#[cfg(test)]
+mod tests;

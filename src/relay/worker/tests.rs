@@ -1,0 +1,345 @@
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::outbox::{Columns, TopicTemplate};
+use crate::outlet::Chunk;
+use crate::position::PositionStore;
+use crate::relay::queue::{Sender, bounded};
+use crate::source::{BatchBuilder, RowSet};
+use crate::table::TableName;
+use crate::testing::broker::MemoryBroker;
+use crate::testing::log::{Insert, MemoryRows, after};
+use crate::testing::outlet::MemoryOutlet;
+use crate::testing::store::{MemoryPositions, MemoryStore};
+
+const PACE: Pace = Pace {
+    max_unsaved: 100,
+    checkpoint_interval: Duration::from_secs(1),
+    idle_checkpoint_interval: Duration::from_mins(1),
+    shutdown_grace: Duration::from_secs(25),
+    halt_on_update: false,
+};
+
+/// A worker over memory, in virtual time.
+struct Bench {
+    broker: MemoryBroker,
+    positions: MemoryPositions,
+    table: TableName,
+    stats: Arc<TableStats>,
+    queue: Sender,
+    stop: CancellationToken,
+    running: JoinHandle<Outcome>,
+    session: MemoryStore,
+}
+
+async fn bench(pace: Pace, partitions: usize, limit: usize) -> Bench {
+    let table = TableName::new("d", "outbox-1");
+    let (broker, positions) = (MemoryBroker::new(partitions), MemoryPositions::default());
+    let session = positions.session();
+    let claim = session.claim(&table).await.unwrap().claim;
+    let outlet = MemoryOutlet::new(broker.publisher(limit), session.clone(), claim);
+    let (queue, receiver) = bounded(1 << 20);
+    let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t");
+    let stats = Arc::new(TableStats::new(table.clone()));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(Worker::new(mapping, outlet, receiver, pace, Arc::clone(&stats)).run(stop.clone()));
+    Bench { broker, positions, table, stats, queue, stop, running, session }
+}
+
+impl Bench {
+    /// One batch that reaches the position `number`; the ids are `number.0`, `number.1` and so on, each its own key.
+    async fn send(&self, number: u64, rows: usize) {
+        let mut batch = BatchBuilder::new(5);
+        let inserts = (0..rows).map(|row| Insert::new(&format!("{number}.{row}"), &row.to_string())).collect();
+        let columns = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t").columns().clone();
+        MemoryRows::new(inserts, columns).append_to(&mut batch).unwrap();
+        self.give(Item::Batch(batch.take(Arc::new(after(number))))).await;
+    }
+
+    async fn give(&self, item: Item) {
+        self.queue.send(item).await.unwrap();
+    }
+
+    /// Lets everything happen that needs no more than `millis` of time.
+    async fn pass(&self, millis: u64) {
+        sleep(Duration::from_millis(millis)).await;
+    }
+
+    fn saved(&self) -> Option<Position> {
+        self.positions.position(&self.table)
+    }
+
+    async fn ended(self) -> Outcome {
+        timeout(PACE.shutdown_grace + Duration::from_millis(10), self.running).await.expect("ends in time").unwrap()
+    }
+}
+
+fn definite() -> DeliveryError {
+    DeliveryError::Definite { name: "topic_missing", topic: "t".into(), reason: "gone".into(), cure: "create it" }
+}
+
+fn retriable() -> DeliveryError {
+    DeliveryError::Retriable { topic: "t".into(), reason: "later".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_acknowledged_prefix_is_saved_whatever_the_order_of_acknowledgements() {
+    let bench = bench(PACE, 2, 100).await;
+    bench.broker.hold();
+    for number in 1..=3 {
+        bench.send(number, 2).await;
+    }
+    bench.pass(1).await;
+    // Partition 0 has one row of every batch, partition 1 the other.
+    bench.broker.acknowledge(0, 3);
+    bench.pass(5_000).await;
+    assert_eq!(bench.saved(), None);
+    bench.broker.acknowledge(1, 1);
+    bench.pass(5_000).await;
+    assert_eq!(bench.saved(), Some(after(1)));
+    bench.broker.acknowledge(1, 2);
+    bench.pass(5_000).await;
+    assert_eq!(bench.saved(), Some(after(3)));
+    let saves: Vec<_> = bench.positions.saves().into_iter().map(|(_, position)| position).collect();
+    assert!(saves.is_sorted(), "R3: {saves:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_are_saved_at_their_interval_and_sooner_when_much_is_unsaved() {
+    let bench = bench(Pace { max_unsaved: 10, ..PACE }, 1, 100).await;
+    bench.send(1, 1).await;
+    bench.pass(900).await;
+    assert_eq!(bench.saved(), None);
+    bench.pass(200).await;
+    assert_eq!(bench.saved(), Some(after(1)));
+    bench.send(2, 5).await;
+    bench.pass(1).await;
+    assert_eq!(bench.saved(), Some(after(2)), "half of max_unsaved");
+    bench.give(Item::Progress(Arc::new(after(7)))).await;
+    bench.pass(50_000).await;
+    assert_eq!(bench.saved(), Some(after(2)), "idle progress is saved rarely");
+    bench.pass(20_000).await;
+    assert_eq!(bench.saved(), Some(after(7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_batch_begins_while_too_much_is_unsaved() {
+    let bench = bench(Pace { max_unsaved: 4, ..PACE }, 1, 100).await;
+    bench.broker.hold();
+    for number in 1..=5 {
+        bench.send(number, 3).await;
+    }
+    bench.pass(5_000).await;
+    assert_eq!(bench.broker.pending(0), 6);
+    bench.broker.acknowledge(0, 3);
+    bench.pass(5_000).await;
+    assert_eq!((bench.saved(), bench.broker.pending(0)), (Some(after(1)), 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_fails_for_good_halts_by_name_and_the_position_stays_before_it() {
+    let bench = bench(PACE, 1, 100).await;
+    bench.broker.hold();
+    for number in 1..=3 {
+        bench.send(number, 1).await;
+    }
+    bench.pass(1).await;
+    bench.broker.acknowledge(0, 1);
+    bench.broker.fail(0, &definite());
+    let (positions, table, stats) = (bench.positions.clone(), bench.table.clone(), Arc::clone(&bench.stats));
+    let Outcome::Halted(halt) = bench.ended().await else { panic!("it does not halt") };
+    assert_eq!(halt.name, "topic_missing");
+    assert_eq!(positions.position(&table), Some(after(1)));
+    assert_eq!(stats.state(), State::Halted);
+    assert_eq!(stats.in_flight.load(Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_refused_when_it_is_published_halts_behind_what_is_in_flight() {
+    let bench = bench(PACE, 1, 100).await;
+    bench.broker.hold();
+    bench.send(1, 2).await;
+    bench.pass(1).await;
+    bench.broker.refuse(definite());
+    bench.send(2, 2).await;
+    bench.pass(1).await;
+    bench.broker.acknowledge(0, 2);
+    let (positions, table) = (bench.positions.clone(), bench.table.clone());
+    assert!(matches!(bench.ended().await, Outcome::Halted(_)));
+    assert_eq!(positions.position(&table), Some(after(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_fails_for_now_ends_for_a_restart_once_all_is_settled_and_not_a_grace_period_later() {
+    let bench = bench(PACE, 2, 100).await;
+    bench.broker.hold();
+    bench.send(1, 2).await;
+    bench.send(2, 2).await;
+    bench.pass(1).await;
+    bench.broker.acknowledge(0, 1);
+    bench.broker.acknowledge(1, 1);
+    bench.broker.fail(0, &retriable());
+    bench.pass(10).await;
+    assert!(!bench.running.is_finished(), "the other partition is still in flight");
+    bench.broker.acknowledge(1, 1);
+    let began = Instant::now();
+    let (positions, table) = (bench.positions.clone(), bench.table.clone());
+    assert!(matches!(bench.ended().await, Outcome::Restart(_)));
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert_eq!(positions.position(&table), Some(after(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_records_go_on_and_the_position_is_saved_later() {
+    let bench = bench(PACE, 1, 100).await;
+    bench.positions.fail(20);
+    for number in 1..=4 {
+        bench.send(number, 1).await;
+        bench.pass(1_000).await;
+    }
+    assert_eq!(bench.broker.delivered().len(), 4);
+    assert_eq!(bench.saved(), None);
+    bench.pass(10_000).await;
+    assert_eq!(bench.saved(), Some(after(4)));
+    assert!(bench.stats.save_retries.load(Relaxed) >= 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_was_taken_over_halts_by_name() {
+    let bench = bench(PACE, 1, 100).await;
+    bench.positions.sever(&bench.session);
+    bench.positions.session().claim(&bench.table).await.unwrap();
+    bench.send(1, 1).await;
+    let (positions, table) = (bench.positions.clone(), bench.table.clone());
+    let Outcome::Halted(halt) = bench.ended().await else { panic!("it does not halt") };
+    assert_eq!((halt.name, positions.position(&table)), ("fenced", None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_what_is_in_flight_and_saves_it() {
+    let bench = bench(PACE, 1, 100).await;
+    bench.broker.hold();
+    bench.send(1, 3).await;
+    bench.pass(1).await;
+    bench.stop.cancel();
+    bench.pass(10_000).await;
+    assert!(!bench.running.is_finished());
+    bench.broker.release();
+    let (positions, table) = (bench.positions.clone(), bench.table.clone());
+    assert_eq!(bench.ended().await, Outcome::Drained);
+    assert_eq!(positions.position(&table), Some(after(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_gives_up_after_the_grace_period() {
+    let bench = bench(PACE, 1, 100).await;
+    bench.broker.hold();
+    bench.send(1, 3).await;
+    bench.send(2, 3).await;
+    bench.pass(1).await;
+    bench.broker.acknowledge(0, 3);
+    bench.stop.cancel();
+    let (positions, table, began) = (bench.positions.clone(), bench.table.clone(), Instant::now());
+    assert_eq!(bench.ended().await, Outcome::Abandoned { unsaved: 3 });
+    assert!(began.elapsed() >= PACE.shutdown_grace);
+    assert_eq!(positions.position(&table), Some(after(1)));
+}
+
+/// Like an outlet whose room is shared with others: there seems to be room again and again, and there is none.
+struct Deceptive(MemoryOutlet<MemoryStore>);
+
+impl Outlet for Deceptive {
+    fn publish(&mut self, record: &crate::outbox::Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
+        self.0.publish(record, chunk)
+    }
+
+    fn room(&self) -> impl Future<Output = ()> + Send + 'static {
+        sleep(Duration::from_millis(20))
+    }
+
+    async fn settled(&mut self, into: &mut Vec<Settled>) {
+        self.0.settled(into).await;
+    }
+
+    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
+        self.0.save(position)
+    }
+
+    async fn release(&mut self) -> Result<(), StoreError> {
+        self.0.release().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_the_middle_of_a_batch_that_finds_no_room_ends_within_two_grace_periods() {
+    let bench = bench(PACE, 1, 100).await;
+    bench.broker.hold();
+    let table = TableName::new("d", "other");
+    let claim = bench.session.claim(&table).await.unwrap().claim;
+    let outlet = Deceptive(MemoryOutlet::new(bench.broker.publisher(2), bench.session.clone(), claim));
+    let (queue, receiver) = bounded(1 << 20);
+    let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t");
+    let stats = Arc::new(TableStats::new(table));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(Worker::new(mapping, outlet, receiver, PACE, stats).run(stop.clone()));
+    let bench = Bench { queue, ..bench };
+    bench.send(1, 5).await;
+    bench.pass(1_000).await;
+    stop.cancel();
+    let outcome = timeout(2 * PACE.shutdown_grace, running).await.expect("ends in time").unwrap();
+    assert_eq!(outcome, Outcome::Abandoned { unsaved: 2 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_larger_than_the_outlet_takes_leaves_piece_by_piece_in_order() {
+    let bench = bench(PACE, 1, 3).await;
+    bench.broker.hold();
+    bench.send(1, 10).await;
+    for _ in 0..10 {
+        bench.pass(1).await;
+        assert!(bench.broker.pending(0) <= 3);
+        bench.broker.acknowledge(0, 1);
+    }
+    let expected: Vec<_> = (0..10).map(|row| format!("1.{row}")).collect();
+    assert_eq!(bench.broker.ids(), expected);
+    bench.pass(2_000).await;
+    assert_eq!(bench.saved(), Some(after(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_is_counted_and_ignored_or_halts_as_configured() {
+    let watched = bench(PACE, 1, 100).await;
+    watched.give(Item::Foreign(ForeignDml::Update)).await;
+    watched.give(Item::Foreign(ForeignDml::Delete)).await;
+    watched.send(1, 1).await;
+    watched.pass(2_000).await;
+    assert_eq!((watched.stats.updates.load(Relaxed), watched.saved()), (1, Some(after(1))));
+
+    let strict = bench(Pace { halt_on_update: true, ..PACE }, 1, 100).await;
+    strict.send(1, 1).await;
+    strict.give(Item::Foreign(ForeignDml::Update)).await;
+    let (positions, table) = (strict.positions.clone(), strict.table.clone());
+    let Outcome::Halted(halt) = strict.ended().await else { panic!("it does not halt") };
+    assert_eq!((halt.name, positions.position(&table)), ("update_on_outbox", Some(after(1))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_tail_has_ended_what_is_in_flight_is_saved_and_the_worker_waits_for_the_stop() {
+    let Bench { broker, positions, table, queue, stop, running, .. } = {
+        let bench = bench(PACE, 1, 100).await;
+        bench.broker.hold();
+        bench.send(1, 1).await;
+        bench
+    };
+    drop(queue);
+    sleep(Duration::from_millis(1)).await;
+    broker.release();
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(positions.position(&table), Some(after(1)));
+    assert!(!running.is_finished());
+    stop.cancel();
+    assert_eq!(running.await.unwrap(), Outcome::Drained);
+}

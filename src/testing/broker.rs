@@ -1,0 +1,232 @@
+//! Kafka in memory: partitions in order, acknowledgements when told, failures on command.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+
+use super::lock;
+use crate::outbox::Record;
+use crate::outlet::{Chunk, DeliveryError, PublishError, Settled};
+
+/// A record as a consumer would see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// Topic.
+    pub topic: String,
+    /// Partition: records of one key share it.
+    pub partition: usize,
+    /// Key, as text.
+    pub key: String,
+    /// The header `id`, as text.
+    pub id: String,
+    /// Commit time in milliseconds since the Unix epoch.
+    pub timestamp_millis: i64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    publisher: usize,
+    chunk: Chunk,
+    record: Delivered,
+}
+
+#[derive(Debug, Default)]
+struct Publisher {
+    handed: Vec<String>,
+    in_flight: usize,
+    settled: Vec<Settled>,
+    news: Arc<Notify>,
+    room: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct State {
+    held: bool,
+    refusals: VecDeque<DeliveryError>,
+    partitions: Vec<VecDeque<Pending>>,
+    publishers: Vec<Publisher>,
+    delivered: Vec<Delivered>,
+}
+
+/// The broker. Clones are one. It acknowledges at once, until it is told to hold.
+#[derive(Debug, Clone)]
+pub struct MemoryBroker {
+    state: Arc<Mutex<State>>,
+}
+
+impl MemoryBroker {
+    /// Topics of so many partitions.
+    pub fn new(partitions: usize) -> Self {
+        let partitions = (0..partitions.max(1)).map(|_| VecDeque::new()).collect();
+        let state = State { held: false, refusals: VecDeque::new(), partitions, publishers: vec![], delivered: vec![] };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// A way in that takes at most `limit` records until some are settled.
+    pub fn publisher(&self, limit: usize) -> MemoryPublisher {
+        let mut state = lock(&self.state);
+        state.publishers.push(Publisher::default());
+        MemoryPublisher { broker: self.clone(), number: state.publishers.len() - 1, limit }
+    }
+
+    /// From now on records wait to be acknowledged on command.
+    pub fn hold(&self) {
+        lock(&self.state).held = true;
+    }
+
+    /// Acknowledges everything that waits, and from now on at once.
+    pub fn release(&self) {
+        lock(&self.state).held = false;
+        for partition in 0..self.partitions() {
+            self.acknowledge(partition, usize::MAX);
+        }
+    }
+
+    /// Number of partitions.
+    pub fn partitions(&self) -> usize {
+        lock(&self.state).partitions.len()
+    }
+
+    /// Acknowledges the oldest `records` of a partition; returns how many there were.
+    pub fn acknowledge(&self, partition: usize, records: usize) -> usize {
+        let mut state = lock(&self.state);
+        let count = records.min(state.partitions[partition].len());
+        for _ in 0..count {
+            state.acknowledge(partition);
+        }
+        count
+    }
+
+    /// The oldest record of a partition fails, and with it whatever its publisher has behind it there: a broker takes no
+    /// record over a gap. Returns whether there was one.
+    pub fn fail(&self, partition: usize, error: &DeliveryError) -> bool {
+        let mut state = lock(&self.state);
+        let Some(publisher) = state.partitions[partition].front().map(|pending| pending.publisher) else {
+            return false;
+        };
+        let queue = std::mem::take(&mut state.partitions[partition]);
+        let (failed, kept) = queue.into_iter().partition(|pending| pending.publisher == publisher);
+        state.partitions[partition] = kept;
+        let failed: VecDeque<Pending> = failed;
+        for pending in failed {
+            state.settle(pending.publisher, pending.chunk, Err(error.clone()));
+        }
+        true
+    }
+
+    /// The next record is refused when it is published.
+    pub fn refuse(&self, error: DeliveryError) {
+        lock(&self.state).refusals.push_back(error);
+    }
+
+    /// The process is gone. Of what it had in flight, `arrived` says how much of each partition's still arrived.
+    pub fn crash(&self, mut arrived: impl FnMut(usize) -> usize) {
+        let mut state = lock(&self.state);
+        for partition in 0..state.partitions.len() {
+            let there = state.partitions[partition].len();
+            for _ in 0..arrived(there).min(there) {
+                state.acknowledge(partition);
+            }
+            state.partitions[partition].clear();
+        }
+    }
+
+    /// Records that wait in a partition.
+    pub fn pending(&self, partition: usize) -> usize {
+        lock(&self.state).partitions[partition].len()
+    }
+
+    /// What arrived, in order.
+    pub fn delivered(&self) -> Vec<Delivered> {
+        lock(&self.state).delivered.clone()
+    }
+
+    /// The ids of what arrived, in order.
+    pub fn ids(&self) -> Vec<String> {
+        lock(&self.state).delivered.iter().map(|record| record.id.clone()).collect()
+    }
+
+    /// The ids that each publisher handed over, in order, by the publishers' age.
+    pub fn handed(&self) -> Vec<Vec<String>> {
+        lock(&self.state).publishers.iter().map(|publisher| publisher.handed.clone()).collect()
+    }
+}
+
+impl State {
+    fn acknowledge(&mut self, partition: usize) {
+        let Some(pending) = self.partitions[partition].pop_front() else { return };
+        self.delivered.push(pending.record);
+        self.settle(pending.publisher, pending.chunk, Ok(()));
+    }
+
+    fn settle(&mut self, publisher: usize, chunk: Chunk, outcome: Result<(), DeliveryError>) {
+        let publisher = &mut self.publishers[publisher];
+        publisher.in_flight -= 1;
+        publisher.settled.push(Settled { chunk, records: 1, outcome });
+        publisher.news.notify_one();
+        publisher.room.notify_one();
+    }
+}
+
+/// One table's way into the broker.
+#[derive(Debug)]
+pub struct MemoryPublisher {
+    broker: MemoryBroker,
+    number: usize,
+    limit: usize,
+}
+
+impl MemoryPublisher {
+    /// Hands a record over.
+    pub fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
+        let mut state = lock(&self.broker.state);
+        if state.publishers[self.number].in_flight >= self.limit {
+            return Err(PublishError::Full);
+        }
+        if let Some(error) = state.refusals.pop_front() {
+            return Err(PublishError::Refused(error));
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let id = record.headers.iter().find(|header| header.name == "id").and_then(|header| header.value);
+        let hash = record.key.iter().fold(7_usize, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let partition = hash % state.partitions.len();
+        let record = Delivered {
+            topic: record.topic.to_owned(),
+            partition,
+            key: text(record.key),
+            id: id.map_or_else(String::new, text),
+            timestamp_millis: record.timestamp_millis,
+        };
+        let publisher = &mut state.publishers[self.number];
+        publisher.handed.push(record.id.clone());
+        publisher.in_flight += 1;
+        state.partitions[partition].push_back(Pending { publisher: self.number, chunk, record });
+        if !state.held {
+            state.acknowledge(partition);
+        }
+        Ok(())
+    }
+
+    /// Waits until something was settled.
+    pub fn room(&self) -> impl Future<Output = ()> + Send + 'static {
+        let room = Arc::clone(&lock(&self.broker.state).publishers[self.number].room);
+        async move { room.notified().await }
+    }
+
+    /// Waits for what is settled and appends it. Cancel-safe.
+    pub async fn settled(&self, into: &mut Vec<Settled>) {
+        loop {
+            let news = {
+                let mut state = lock(&self.broker.state);
+                let publisher = &mut state.publishers[self.number];
+                if !publisher.settled.is_empty() {
+                    into.append(&mut publisher.settled);
+                    return;
+                }
+                Arc::clone(&publisher.news)
+            };
+            news.notified().await;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What an outlet promises.
+
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+
+use crate::outbox::{Header, Record};
+use crate::outlet::{Chunk, Outlet, PublishError, Settled};
+use crate::position::{PositionStore, StoreError};
+use crate::table::TableName;
+use crate::testing::log::after;
+
+/// An empty topic and a store, and outlets to them.
+pub trait Bench: Sync {
+    /// The outlet.
+    type Outlet: Outlet;
+    /// The store that the outlet saves to.
+    type Store: PositionStore;
+    /// An outlet of a table that is claimed for it. It takes fewer than a thousand of [`records`] at a time.
+    fn outlet(&self, table: &TableName) -> impl Future<Output = Self::Outlet>;
+    /// Another process's way to the store.
+    fn store(&self) -> impl Future<Output = Self::Store>;
+    /// The topic to publish to.
+    fn topic(&self) -> &str;
+    /// Every record of the topic with a header `id` that begins with `prefix`, as key and id, by partition in order.
+    fn delivered(&self, prefix: &str, expected: usize) -> impl Future<Output = Vec<(String, String)>>;
+}
+
+/// Every check, each with ids of its own.
+pub async fn keep(bench: &impl Bench) {
+    records_arrive_once_and_in_order(bench).await;
+    waiting_may_be_given_up(bench).await;
+    a_save_is_durable_and_a_release_frees_the_table(bench).await;
+}
+
+struct Run<'b, B: Bench> {
+    bench: &'b B,
+    outlet: B::Outlet,
+    settled: Vec<Settled>,
+}
+
+impl<B: Bench> Run<'_, B> {
+    /// Publishes one record; says whether the outlet was full at first.
+    async fn publish(&mut self, id: &str, key: &str, chunk: Chunk) -> bool {
+        let value = [b'x'; 1000];
+        let record = Record {
+            topic: self.bench.topic(),
+            key: key.as_bytes(),
+            value: Some(&value),
+            timestamp_millis: 1_700_000_000_000,
+            headers: &[Header { name: "id", value: Some(id.as_bytes()) }],
+        };
+        let mut full = false;
+        loop {
+            match self.outlet.publish(&record, chunk) {
+                Ok(()) => return full,
+                Err(PublishError::Full) => {
+                    full = true;
+                    self.outlet.room().await;
+                }
+                Err(PublishError::Refused(error)) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Records settled so far, by chunk.
+    fn by_chunk(&self) -> BTreeMap<Chunk, u64> {
+        self.settled.iter().fold(BTreeMap::new(), |mut all, settled| {
+            assert_eq!(settled.outcome, Ok(()));
+            *all.entry(settled.chunk).or_default() += settled.records;
+            all
+        })
+    }
+}
+
+async fn run<'b, B: Bench>(bench: &'b B, table: &str) -> Run<'b, B> {
+    Run { bench, outlet: bench.outlet(&TableName::new("contract", table)).await, settled: Vec::new() }
+}
+
+/// Given more records than the outlet takes at a time, when all are published, then it says that it is full, every record
+/// is settled once under its chunk, and each arrives once, in the order of its key.
+pub async fn records_arrive_once_and_in_order(bench: &impl Bench) {
+    let mut run = run(bench, "in-order").await;
+    let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut full = false;
+    for n in 0..3000_u64 {
+        let (id, key) = (format!("in-order {n:04}"), format!("key {}", n % 17));
+        full |= run.publish(&id, &key, n / 100).await;
+        expected.entry(key).or_default().push(id);
+    }
+    assert!(full, "the outlet has no limit");
+    while run.by_chunk().values().sum::<u64>() < 3000 {
+        run.outlet.settled(&mut run.settled).await;
+    }
+    assert_eq!(run.by_chunk(), (0..30).map(|chunk| (chunk, 100)).collect());
+    let mut delivered: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, id) in bench.delivered("in-order", 3000).await {
+        delivered.entry(key).or_default().push(id);
+    }
+    assert_eq!(delivered, expected);
+}
+
+/// Given someone who waits and gives up again and again, then no acknowledgement is lost.
+pub async fn waiting_may_be_given_up(bench: &impl Bench) {
+    let mut run = run(bench, "given-up").await;
+    for n in 0..200_u64 {
+        run.publish(&format!("given-up {n}"), "k", n).await;
+        let _ = run.outlet.settled(&mut run.settled).now_or_never();
+        let _ = run.outlet.room().now_or_never();
+    }
+    while run.by_chunk().len() < 200 {
+        run.outlet.settled(&mut run.settled).await;
+    }
+    assert!(run.by_chunk().values().all(|&records| records == 1));
+}
+
+/// Given a save under way, when records are published beside it, then both come through; a release frees the table.
+pub async fn a_save_is_durable_and_a_release_frees_the_table(bench: &impl Bench) {
+    let mut run = run(bench, "saved").await;
+    let table = TableName::new("contract", "saved");
+    let save = run.outlet.save(&after(4));
+    run.publish("saved 1", "k", 0).await;
+    save.await.unwrap();
+    let error = run.outlet.save(&after(3)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Backwards { .. }), "{error}");
+    let store = bench.store().await;
+    assert!(matches!(store.claim(&table).await, Err(StoreError::Owned { .. })));
+    run.outlet.release().await.unwrap();
+    assert_eq!(store.claim(&table).await.unwrap().position, Some(after(4)));
+}

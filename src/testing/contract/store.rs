@@ -1,0 +1,146 @@
+//! What a position store promises.
+
+use futures::future::join_all;
+
+use crate::position::{Partial, Position, PositionStore, StoreError};
+use crate::table::TableName;
+use crate::testing::log::{after, transaction};
+
+/// An empty store, and what a check does to it.
+pub trait Bench: Sync {
+    /// One process's way to it.
+    type Store: PositionStore;
+    /// A new process's session.
+    fn session(&self) -> impl Future<Output = Self::Store>;
+    /// The process is cut off: what the store keeps for its connection is given up, and the process does not know.
+    fn sever(&self, session: &Self::Store) -> impl Future<Output = ()>;
+}
+
+/// Every check, each on tables of its own.
+pub async fn keep(bench: &impl Bench) {
+    a_position_is_found_again(bench).await;
+    a_position_never_moves_backwards(bench).await;
+    a_table_has_one_owner(bench).await;
+    of_many_at_once_one_gets_the_claim(bench).await;
+    a_later_claim_of_the_same_process_counts(bench).await;
+    a_zombie_is_refused(bench).await;
+    a_table_that_is_taken_over_does_not_stop_another(bench).await;
+}
+
+fn table(name: &str) -> TableName {
+    TableName::new("contract", name)
+}
+
+async fn durable<S: PositionStore>(store: &S, table: &TableName) -> Option<Position> {
+    store.list().await.unwrap().into_iter().find(|saved| saved.table == *table).unwrap().position
+}
+
+/// Given a claimed table, when a position is saved, then the next owner and the list find it.
+pub async fn a_position_is_found_again(bench: &impl Bench) {
+    let (first, table) = (bench.session().await, table("found-again"));
+    let claimed = first.claim(&table).await.unwrap();
+    assert_eq!((claimed.claim.epoch, &claimed.position), (1, &None));
+    assert_eq!(durable(&first, &table).await, None);
+    let position = Position { partial: Some(Partial { txn: transaction(8), rows: 3 }), ..after(7) };
+    first.save(&claimed.claim, &position).await.unwrap();
+    assert_eq!(durable(&bench.session().await, &table).await.as_ref(), Some(&position));
+    first.release(&claimed.claim).await.unwrap();
+    let again = bench.session().await.claim(&table).await.unwrap();
+    assert_eq!((again.claim.epoch, again.position), (2, Some(position)));
+}
+
+/// R3: given a durable position, when an earlier one is saved, or one that does not compare, then it is refused.
+pub async fn a_position_never_moves_backwards(bench: &impl Bench) {
+    let (store, table) = (bench.session().await, table("monotone"));
+    let claim = store.claim(&table).await.unwrap().claim;
+    let partial = |rows| Position { partial: Some(Partial { txn: transaction(6), rows }), ..after(5) };
+    for position in [after(4), after(5), after(5), partial(2), partial(3)] {
+        store.save(&claim, &position).await.unwrap();
+    }
+    for position in [after(4), after(5), partial(2), "file=b.000001:4".parse().unwrap()] {
+        let error = store.save(&claim, &position).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Backwards { table: of, .. } if *of == table), "{position}: {error}");
+    }
+    assert_eq!(durable(&store, &table).await, Some(partial(3)));
+    store.save(&claim, &after(6)).await.unwrap();
+}
+
+/// Given an owner, when another process claims, then it is refused until the owner gives the claim back.
+pub async fn a_table_has_one_owner(bench: &impl Bench) {
+    let (first, second, table) = (bench.session().await, bench.session().await, table("owned"));
+    let claim = first.claim(&table).await.unwrap().claim;
+    let error = second.claim(&table).await.unwrap_err();
+    assert!(matches!(error, StoreError::Owned { .. }), "{error}");
+    first.save(&claim, &after(1)).await.unwrap();
+    first.release(&claim).await.unwrap();
+    assert_eq!(second.claim(&table).await.unwrap().position, Some(after(1)));
+}
+
+/// Given many processes that claim at once, then one gets it.
+pub async fn of_many_at_once_one_gets_the_claim(bench: &impl Bench) {
+    let table = table("contended");
+    let sessions = join_all((0..4).map(|_| bench.session())).await;
+    let claims = join_all(sessions.iter().map(|session| session.claim(&table))).await;
+    let got: Vec<_> = claims.iter().filter_map(|claim| claim.as_ref().ok()).collect();
+    assert_eq!(got.len(), 1, "{claims:?}");
+    assert!(
+        claims.iter().filter_map(|claim| claim.as_ref().err()).all(|error| matches!(error, StoreError::Owned { .. }))
+    );
+}
+
+/// Given a process that claims twice, then the later claim counts, and giving it back once is enough.
+pub async fn a_later_claim_of_the_same_process_counts(bench: &impl Bench) {
+    let (store, table) = (bench.session().await, table("claimed-twice"));
+    let earlier = store.claim(&table).await.unwrap().claim;
+    let later = store.claim(&table).await.unwrap().claim;
+    assert!(later.epoch > earlier.epoch);
+    let error = store.save(&earlier, &after(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { ours: 1, theirs: 2, .. }), "{error}");
+    store.save(&later, &after(2)).await.unwrap();
+    store.release(&later).await.unwrap();
+    bench.session().await.claim(&table).await.unwrap();
+}
+
+/// Given an owner that is paused while another takes over, when it wakes up and saves, then it is refused, while the new
+/// owner works and after it has left.
+pub async fn a_zombie_is_refused(bench: &impl Bench) {
+    let (zombie, owner, table) = (bench.session().await, bench.session().await, table("zombie"));
+    let old = zombie.claim(&table).await.unwrap().claim;
+    zombie.save(&old, &after(1)).await.unwrap();
+    bench.sever(&zombie).await;
+    let new = owner.claim(&table).await.unwrap().claim;
+    let refused = async || {
+        let error = settled(async || zombie.save(&old, &after(9)).await).await.unwrap_err();
+        assert!(matches!(error, StoreError::Fenced { .. } | StoreError::Owned { .. }), "{error}");
+    };
+    refused().await;
+    owner.save(&new, &after(3)).await.unwrap();
+    refused().await;
+    owner.release(&new).await.unwrap();
+    refused().await;
+    assert_eq!(durable(&owner, &table).await, Some(after(3)));
+}
+
+/// R8: given a process with two tables, when one is taken over by another process, then the other goes on.
+pub async fn a_table_that_is_taken_over_does_not_stop_another(bench: &impl Bench) {
+    let (first, second) = (bench.session().await, bench.session().await);
+    let (lost, kept) = (table("taken-over"), table("kept"));
+    let (lost_claim, kept_claim) = (first.claim(&lost).await.unwrap().claim, first.claim(&kept).await.unwrap().claim);
+    bench.sever(&first).await;
+    second.claim(&lost).await.unwrap();
+    settled(async || first.save(&kept_claim, &after(1)).await).await.unwrap();
+    let error = first.save(&lost_claim, &after(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. } | StoreError::Owned { .. }), "{error}");
+    first.save(&kept_claim, &after(2)).await.unwrap();
+}
+
+/// The answer once the session has noticed that its connection is gone.
+async fn settled<T>(request: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for _ in 0..10 {
+        match request().await {
+            Err(StoreError::Unavailable(_)) => {}
+            other => return other,
+        }
+    }
+    request().await
+}

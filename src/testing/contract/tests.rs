@@ -1,0 +1,97 @@
+//! The memory seams keep the contracts.
+
+use super::{outlet, source, store};
+use crate::position::PositionStore;
+use crate::table::TableName;
+use crate::testing::broker::MemoryBroker;
+use crate::testing::log::{MemoryLog, Step};
+use crate::testing::outlet::MemoryOutlet;
+use crate::testing::store::{MemoryPositions, MemoryStore};
+
+impl store::Bench for MemoryPositions {
+    type Store = MemoryStore;
+
+    async fn session(&self) -> MemoryStore {
+        MemoryPositions::session(self)
+    }
+
+    async fn sever(&self, session: &MemoryStore) {
+        MemoryPositions::sever(self, session);
+    }
+}
+
+#[tokio::test]
+async fn the_store_in_memory_keeps_the_contract() {
+    store::keep(&MemoryPositions::default()).await;
+}
+
+struct Outlets(MemoryBroker, MemoryPositions);
+
+impl outlet::Bench for Outlets {
+    type Outlet = MemoryOutlet<MemoryStore>;
+    type Store = MemoryStore;
+
+    async fn outlet(&self, table: &TableName) -> Self::Outlet {
+        let store = self.1.session();
+        let claim = store.claim(table).await.unwrap().claim;
+        MemoryOutlet::new(self.0.publisher(500), store, claim)
+    }
+
+    async fn store(&self) -> MemoryStore {
+        self.1.session()
+    }
+
+    fn topic(&self) -> &'static str {
+        "contract"
+    }
+
+    async fn delivered(&self, prefix: &str, _: usize) -> Vec<(String, String)> {
+        let all = self.0.delivered().into_iter().filter(|record| record.id.starts_with(prefix));
+        all.map(|record| (record.key, record.id)).collect()
+    }
+}
+
+#[tokio::test]
+async fn the_outlet_in_memory_keeps_the_contract() {
+    let broker = MemoryBroker::new(3);
+    broker.hold();
+    let acknowledging = broker.clone();
+    let acknowledge = async move {
+        loop {
+            (0..3).for_each(|partition| _ = acknowledging.acknowledge(partition, 7));
+            tokio::task::yield_now().await;
+        }
+    };
+    let acknowledging = tokio::spawn(acknowledge);
+    outlet::keep(&Outlets(broker, MemoryPositions::default())).await;
+    acknowledging.abort();
+}
+
+impl source::Bench for MemoryLog {
+    type Source = MemoryLog;
+
+    async fn source(&self) -> MemoryLog {
+        self.clone()
+    }
+
+    fn tables(&self) -> [TableName; 2] {
+        [TableName::new("contract", "a-1"), TableName::new("contract", "b-2")]
+    }
+
+    async fn play(&self, steps: Vec<Step>, commit: bool) {
+        if commit {
+            self.commit(steps)
+        } else {
+            self.roll_back(steps)
+        };
+    }
+
+    async fn disconnect(&self) {
+        MemoryLog::disconnect(self);
+    }
+}
+
+#[tokio::test]
+async fn the_log_in_memory_keeps_the_contract() {
+    source::keep(&MemoryLog::default()).await;
+}

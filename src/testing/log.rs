@@ -1,0 +1,325 @@
+//! A server's log in memory: transactions are committed to it, streams read them, and connections break on command.
+
+use std::cmp::Ordering;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::lock;
+use crate::position::{Gtid, GtidSet, Origin, Point, Position, TxnId};
+use crate::source::{
+    BatchBuilder, BatchFull, Fault, ForeignDml, LogEvent, LogSource, LogStream, RowSet, Slot, SourceError, Subscription,
+};
+use crate::table::TableName;
+
+/// One inserted row, in the default columns of an outbox table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Insert {
+    /// The event's id; an empty one cannot be decoded.
+    pub id: String,
+    /// The aggregate's id.
+    pub key: String,
+    /// The payload; `None` is SQL NULL.
+    pub payload: Option<String>,
+}
+
+impl Insert {
+    /// A row whose payload says its id.
+    pub fn new(id: &str, key: &str) -> Self {
+        Self { id: id.to_owned(), key: key.to_owned(), payload: Some(format!("{{\"id\":\"{id}\"}}")) }
+    }
+
+    fn column(&self, name: &str) -> Result<Option<&str>, &'static str> {
+        match name {
+            "id" if self.id.is_empty() => Err("undecodable_value"),
+            "id" => Ok(Some(&self.id)),
+            "aggregatetype" | "type" => Ok(Some("test")),
+            "aggregateid" => Ok(Some(&self.key)),
+            "payload" => Ok(self.payload.as_deref()),
+            _ => Err("column_missing"),
+        }
+    }
+}
+
+/// What happens within a transaction, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Rows are inserted.
+    Insert(TableName, Vec<Insert>),
+    /// Something that an outbox should not see.
+    Foreign(TableName, ForeignDml),
+    /// A savepoint.
+    Savepoint(String),
+    /// A rollback to it.
+    RollbackTo(String),
+    /// Something that must not be passed over; of every table when there is no name.
+    Fault(Option<TableName>, Fault),
+}
+
+#[derive(Debug)]
+struct Transaction {
+    steps: Vec<Step>,
+    committed: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    transactions: Vec<Transaction>,
+    /// The oldest transaction that is still there, counted from 0.
+    purged: usize,
+    /// Streams of an older connection are broken.
+    connection: u64,
+    /// The stream breaks after so many events more.
+    cut_after: Option<u64>,
+    refusals: Vec<SourceError>,
+    opened: u64,
+}
+
+/// The log. Cheap to clone; the clones are one log. Transactions are numbered from 1, and commit at 1 s each.
+#[derive(Debug, Clone)]
+pub struct MemoryLog {
+    state: Arc<Mutex<State>>,
+    news: watch::Sender<()>,
+}
+
+impl Default for MemoryLog {
+    fn default() -> Self {
+        Self { state: Arc::default(), news: watch::channel(()).0 }
+    }
+}
+
+/// The identity of the transaction of that number.
+pub fn transaction(number: u64) -> TxnId {
+    TxnId::Gtid(gtid(number))
+}
+
+/// The position after all transactions up to that number.
+pub fn after(number: u64) -> Position {
+    let mut set = GtidSet::default();
+    (1..=number).for_each(|number| set.add(&gtid(number)));
+    Point::Gtid(set).into()
+}
+
+fn gtid(number: u64) -> Gtid {
+    Gtid { origin: Origin { server: Uuid::from_u128(0x0B0C), tag: None }, number }
+}
+
+impl MemoryLog {
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut lock(&self.state));
+        self.news.send_replace(());
+        result
+    }
+
+    /// Appends a committed transaction; returns its number.
+    pub fn commit(&self, steps: Vec<Step>) -> u64 {
+        self.append(steps, true)
+    }
+
+    /// Appends a transaction that is undone although it is in the log; returns its number.
+    pub fn roll_back(&self, steps: Vec<Step>) -> u64 {
+        self.append(steps, false)
+    }
+
+    /// Appends a committed transaction that inserts one row into one table; returns its number.
+    pub fn insert(&self, table: &TableName, id: &str, key: &str) -> u64 {
+        self.commit(vec![Step::Insert(table.clone(), vec![Insert::new(id, key)])])
+    }
+
+    fn append(&self, steps: Vec<Step>, committed: bool) -> u64 {
+        self.change(|state| {
+            state.transactions.push(Transaction { steps, committed });
+            state.transactions.len() as u64
+        })
+    }
+
+    /// Breaks every open stream.
+    pub fn disconnect(&self) {
+        self.change(|state| state.connection += 1);
+    }
+
+    /// Breaks every open stream once so many events more were read.
+    pub fn disconnect_after(&self, events: u64) {
+        self.change(|state| state.cut_after = Some(events));
+    }
+
+    /// The next openings fail like this, the first one first.
+    pub fn refuse(&self, errors: impl IntoIterator<Item = SourceError>) {
+        self.change(|state| state.refusals.extend(errors));
+    }
+
+    /// Drops all transactions up to this number.
+    pub fn purge(&self, number: u64) {
+        self.change(|state| state.purged = usize::try_from(number).unwrap_or(usize::MAX).min(state.transactions.len()));
+    }
+
+    /// How often it was opened.
+    pub fn opened(&self) -> u64 {
+        lock(&self.state).opened
+    }
+}
+
+/// Rows of one step.
+#[derive(Debug)]
+pub struct MemoryRows {
+    inserts: Vec<Insert>,
+    columns: Arc<[String]>,
+    at: TxnId,
+}
+
+impl MemoryRows {
+    /// Rows of these columns, outside a log.
+    pub fn new(inserts: Vec<Insert>, columns: Arc<[String]>) -> Self {
+        Self { inserts, columns, at: transaction(0) }
+    }
+}
+
+impl RowSet for MemoryRows {
+    fn append_to(self, batch: &mut BatchBuilder) -> Result<(), Fault> {
+        for insert in &self.inserts {
+            let mut row = batch.row();
+            for (index, name) in self.columns.iter().enumerate() {
+                let fault = |name| Fault { name, detail: insert.key.clone(), at: self.at.to_string() };
+                let Some(value) = insert.column(name).map_err(fault)? else { continue };
+                let write = |out: &mut Vec<u8>| {
+                    out.extend_from_slice(value.as_bytes());
+                    Ok::<_, BatchFull>(())
+                };
+                row.set(index, write).map_err(|_| fault("batch_full"))?;
+            }
+            row.finish();
+        }
+        Ok(())
+    }
+}
+
+/// An open log in memory.
+#[derive(Debug)]
+pub struct MemoryStream {
+    log: MemoryLog,
+    news: watch::Receiver<()>,
+    connection: u64,
+    subscriptions: Vec<Subscription>,
+    position: Position,
+    /// The transaction to read, and the step of it: 0 is its beginning.
+    next: (usize, usize),
+}
+
+impl MemoryStream {
+    fn subscribed(&self, table: &TableName) -> Option<Slot> {
+        self.subscriptions.iter().position(|subscription| subscription.table == *table)
+    }
+
+    /// The next event, if the log has one.
+    fn step(&mut self) -> Option<Result<LogEvent<MemoryRows>, SourceError>> {
+        let log = self.log.clone();
+        let mut state = lock(&log.state);
+        if state.connection != self.connection {
+            return Some(Err(SourceError::Transient("the connection is broken".to_owned())));
+        }
+        loop {
+            let (index, step) = self.next;
+            let transaction_read = state.transactions.get(index)?;
+            let txn = transaction(index as u64 + 1);
+            if self.position.point.covers(&txn) == Some(true) {
+                self.next = (index + 1, 0);
+                continue;
+            }
+            let event = match step.checked_sub(1).map(|step| transaction_read.steps.get(step)) {
+                None => Some(LogEvent::Begin { txn, commit_micros: (index as u64 + 1) * 1_000_000 }),
+                Some(Some(step)) => self.event(step, txn),
+                Some(None) if transaction_read.committed => Some(LogEvent::Commit),
+                Some(None) => Some(LogEvent::Rollback),
+            };
+            self.next.1 += 1;
+            let Some(event) = event else { continue };
+            if let Some(left) = &mut state.cut_after {
+                if *left == 0 {
+                    state.cut_after = None;
+                    state.connection += 1;
+                    return Some(Err(SourceError::Transient("the connection is cut".to_owned())));
+                }
+                *left -= 1;
+            }
+            if matches!(event, LogEvent::Commit | LogEvent::Rollback) {
+                if let Point::Gtid(set) = &mut self.position.point {
+                    set.add(&gtid(index as u64 + 1));
+                }
+                self.next = (index + 1, 0);
+            }
+            return Some(Ok(event));
+        }
+    }
+
+    fn event(&self, step: &Step, txn: TxnId) -> Option<LogEvent<MemoryRows>> {
+        Some(match step {
+            Step::Insert(table, inserts) => {
+                let slot = self.subscribed(table)?;
+                let columns = Arc::clone(&self.subscriptions[slot].columns);
+                LogEvent::Rows { slot, rows: MemoryRows { inserts: inserts.clone(), columns, at: txn } }
+            }
+            Step::Foreign(table, kind) => LogEvent::Foreign { slot: self.subscribed(table)?, kind: *kind },
+            Step::Savepoint(name) => LogEvent::Savepoint { name: name.clone() },
+            Step::RollbackTo(name) => LogEvent::RollbackTo { name: name.clone() },
+            Step::Fault(None, fault) => LogEvent::Fault { slot: None, fault: fault.clone() },
+            Step::Fault(Some(table), fault) => {
+                LogEvent::Fault { slot: Some(self.subscribed(table)?), fault: fault.clone() }
+            }
+        })
+    }
+}
+
+impl LogStream for MemoryStream {
+    type Rows = MemoryRows;
+
+    async fn next(&mut self) -> Result<LogEvent<MemoryRows>, SourceError> {
+        loop {
+            self.news.borrow_and_update();
+            if let Some(event) = self.step() {
+                return event;
+            }
+            if self.news.changed().await.is_err() {
+                return Err(SourceError::Transient("the log is gone".to_owned()));
+            }
+        }
+    }
+
+    fn position(&self) -> &Position {
+        &self.position
+    }
+}
+
+impl LogSource for MemoryLog {
+    type Rows = MemoryRows;
+    type Stream = MemoryStream;
+
+    async fn oldest(&mut self) -> Result<Position, SourceError> {
+        Ok(after(lock(&self.state).purged as u64))
+    }
+
+    async fn newest(&mut self) -> Result<Position, SourceError> {
+        Ok(after(lock(&self.state).transactions.len() as u64))
+    }
+
+    async fn open(&mut self, from: &Position, subscriptions: &[Subscription]) -> Result<MemoryStream, SourceError> {
+        let mut state = lock(&self.state);
+        state.opened += 1;
+        if !state.refusals.is_empty() {
+            return Err(state.refusals.remove(0));
+        }
+        let purged = after(state.purged as u64);
+        if purged.point.partial_cmp(&from.point).is_none_or(Ordering::is_gt) {
+            let detail = format!("the log begins after {purged}");
+            return Err(SourceError::Definite(Fault { name: "position_purged", detail, at: from.to_string() }));
+        }
+        Ok(MemoryStream {
+            log: self.clone(),
+            news: self.news.subscribe(),
+            connection: state.connection,
+            subscriptions: subscriptions.to_vec(),
+            position: from.clone(),
+            next: (state.purged, 0),
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! Positions in memory: many sessions over one store, with fences, locks and outages.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use crate::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use crate::table::TableName;
+
+#[derive(Debug, Default)]
+struct Row {
+    position: Option<Position>,
+    epoch: u64,
+    owner: u64,
+    /// The session that holds the table now.
+    held_by: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rows: BTreeMap<TableName, Row>,
+    sessions: u64,
+    /// So many requests fail yet.
+    failing: u64,
+    saves: Vec<(TableName, Position)>,
+}
+
+/// The place; clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryPositions {
+    state: Arc<Mutex<State>>,
+}
+
+impl MemoryPositions {
+    /// A process's way to the store.
+    pub fn session(&self) -> MemoryStore {
+        let mut state = lock(&self.state);
+        state.sessions += 1;
+        MemoryStore { positions: self.clone(), session: state.sessions }
+    }
+
+    /// The next requests of any session fail as unavailable.
+    pub fn fail(&self, requests: u64) {
+        lock(&self.state).failing = requests;
+    }
+
+    /// A process is gone, or its connection: what it held is free.
+    pub fn sever(&self, session: &MemoryStore) {
+        for row in lock(&self.state).rows.values_mut() {
+            row.held_by.take_if(|holder| *holder == session.session);
+        }
+    }
+
+    /// The durable position of a table.
+    pub fn position(&self, table: &TableName) -> Option<Position> {
+        lock(&self.state).rows.get(table)?.position.clone()
+    }
+
+    /// Every save that was taken, in order.
+    pub fn saves(&self) -> Vec<(TableName, Position)> {
+        lock(&self.state).saves.clone()
+    }
+}
+
+/// One process's session. Clones share it.
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    positions: MemoryPositions,
+    session: u64,
+}
+
+impl MemoryStore {
+    fn with<T>(&self, request: impl FnOnce(&mut State) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut state = lock(&self.positions.state);
+        if state.failing > 0 {
+            state.failing -= 1;
+            return Err(StoreError::Unavailable("on command".to_owned()));
+        }
+        request(&mut state)
+    }
+}
+
+impl PositionStore for MemoryStore {
+    async fn claim(&self, table: &TableName) -> Result<Claimed, StoreError> {
+        self.with(|state| {
+            let row = state.rows.entry(table.clone()).or_default();
+            if let Some(holder) = row.held_by.filter(|holder| *holder != self.session) {
+                return Err(StoreError::Owned { table: table.clone(), owner: format!("session {holder}") });
+            }
+            (row.held_by, row.owner) = (Some(self.session), self.session);
+            row.epoch += 1;
+            let claim = Claim { table: table.clone(), epoch: row.epoch };
+            Ok(Claimed { claim, position: row.position.clone() })
+        })
+    }
+
+    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        self.with(|state| {
+            let Claim { table, epoch } = claim;
+            let row = state.rows.entry(table.clone()).or_default();
+            if row.epoch != *epoch {
+                return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs: row.epoch });
+            }
+            let forward = |durable: &Position| durable.partial_cmp(position).is_some_and(Ordering::is_le);
+            if let Some(durable) = row.position.as_ref().filter(|durable| !forward(durable)) {
+                let (from, to) = (durable.to_string(), position.to_string());
+                return Err(StoreError::Backwards { table: table.clone(), from, to });
+            }
+            row.position = Some(position.clone());
+            state.saves.push((table.clone(), position.clone()));
+            Ok(())
+        })
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.with(|state| {
+            if let Some(row) = state.rows.get_mut(&claim.table) {
+                row.held_by.take_if(|holder| *holder == self.session);
+            }
+            Ok(())
+        })
+    }
+
+    async fn list(&self) -> Result<Vec<Saved>, StoreError> {
+        self.with(|state| {
+            let saved = |(table, row): (&TableName, &Row)| Saved {
+                table: table.clone(),
+                position: row.position.clone(),
+                epoch: row.epoch,
+                owner: format!("session {}", row.owner),
+                saved_micros: 0,
+            };
+            Ok(state.rows.iter().map(saved).collect())
+        })
+    }
+}
