@@ -58,7 +58,8 @@ pub enum PublishError {
 
 /// Where one relay delivers.
 pub trait Outlet: Send + 'static {
-    /// Hands a record on, copying what it needs. Never waits.
+    /// Hands a record on, copying what it needs. Never waits. Once a record has failed none is taken any more: a later
+    /// one that arrived would overtake it (R1).
     fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError>;
     /// Waits until it makes sense to publish again after [`PublishError::Full`]. Does not borrow the outlet.
     fn room(&self) -> impl Future<Output = ()> + Send + 'static;

@@ -23,7 +23,7 @@ use tracing::{error, warn};
 
 use super::error::classify;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, PublishError, Settled};
+use crate::outlet::{Chunk, DeliveryError, PublishError, Settled};
 
 /// How long the thread waits for reports in one go while something is in flight.
 const POLL: Duration = Duration::from_millis(1);
@@ -40,6 +40,8 @@ pub struct ProducerError(String);
 #[derive(Debug, Default)]
 struct Inbox {
     settled: Mutex<Vec<Settled>>,
+    /// The first failure: what is published after it would overtake it.
+    failed: OnceLock<DeliveryError>,
     news: Notify,
     /// Bytes published and not settled.
     in_flight: AtomicUsize,
@@ -108,6 +110,9 @@ impl Context {
         for Report { slot, settled, bytes } in reports {
             all += usize::try_from(settled.records).unwrap_or(usize::MAX);
             let Some(inbox) = inboxes.get(slot) else { continue };
+            if let Err(error) = &settled.outcome {
+                inbox.failed.get_or_init(|| error.clone());
+            }
             lock(&inbox.settled).push(settled);
             inbox.in_flight.fetch_sub(bytes, Ordering::Relaxed);
             inbox.news.notify_one();
@@ -225,6 +230,9 @@ pub struct Publisher {
 impl Publisher {
     /// Hands a record to librdkafka, which copies it.
     pub fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
+        if let Some(error) = self.inbox.failed.get() {
+            return Err(PublishError::Refused(error.clone()));
+        }
         let bytes = size(record.key.len(), record.value.map_or(0, <[u8]>::len));
         let in_flight = self.inbox.in_flight.load(Ordering::Relaxed);
         if in_flight > 0 && in_flight + bytes > self.limit {

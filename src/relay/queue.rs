@@ -54,6 +54,7 @@ impl Sender {
         // An empty item takes one unit too: nothing in the queue is free.
         let units = u32::try_from(item.memory().div_ceil(UNIT)).unwrap_or(self.limit).clamp(1, self.limit);
         let permit = tokio::select! {
+            biased;
             permit = Arc::clone(&self.room).acquire_many_owned(units) => permit,
             () = self.items.closed() => return Err(Closed(item)),
         };

@@ -304,3 +304,10 @@ where
 fn bytes(size: bytesize::ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;

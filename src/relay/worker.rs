@@ -161,7 +161,9 @@ impl<O: Outlet> Worker<O> {
             Outcome::Restart(reason) => self.stats.set_state(State::Starting, Some(reason.clone())),
             Outcome::Drained | Outcome::Abandoned { .. } => self.stats.set_state(State::Stopped, None),
         }
-        if let Err(error) = self.outlet.release().await {
+        // A relay that starts again stays the owner meanwhile.
+        let stays = matches!(outcome, Outcome::Restart(_)) && !stop.is_cancelled();
+        if !stays && let Err(error) = self.outlet.release().await {
             debug!(table = %self.stats.table, %error, "release_failed");
         }
         outcome

@@ -36,6 +36,7 @@ struct Publisher {
     handed: Vec<String>,
     in_flight: usize,
     settled: Vec<Settled>,
+    failed: Option<DeliveryError>,
     news: Arc<Notify>,
     room: Arc<Notify>,
 }
@@ -120,15 +121,17 @@ impl MemoryBroker {
         lock(&self.state).refusals.push_back(error);
     }
 
-    /// The process is gone. Of what it had in flight, `arrived` says how much of each partition's still arrived.
-    pub fn crash(&self, mut arrived: impl FnMut(usize) -> usize) {
+    /// The process with these publishers is gone. `arrived` says how many of the records that it has in flight to a
+    /// partition still arrive.
+    pub fn crash(&self, publishers: &[usize], mut arrived: impl FnMut(usize) -> usize) {
         let mut state = lock(&self.state);
         for partition in 0..state.partitions.len() {
-            let there = state.partitions[partition].len();
-            for _ in 0..arrived(there).min(there) {
-                state.acknowledge(partition);
-            }
-            state.partitions[partition].clear();
+            let queue = std::mem::take(&mut state.partitions[partition]);
+            let (lost, kept): (VecDeque<_>, _) =
+                queue.into_iter().partition(|pending| publishers.contains(&pending.publisher));
+            state.partitions[partition] = kept;
+            let arrived = arrived(lost.len());
+            state.delivered.extend(lost.into_iter().take(arrived).map(|pending| pending.record));
         }
     }
 
@@ -163,6 +166,7 @@ impl State {
     fn settle(&mut self, publisher: usize, chunk: Chunk, outcome: Result<(), DeliveryError>) {
         let publisher = &mut self.publishers[publisher];
         publisher.in_flight -= 1;
+        publisher.failed = publisher.failed.take().or_else(|| outcome.clone().err());
         publisher.settled.push(Settled { chunk, records: 1, outcome });
         publisher.news.notify_one();
         publisher.room.notify_one();
@@ -178,9 +182,17 @@ pub struct MemoryPublisher {
 }
 
 impl MemoryPublisher {
+    /// Publishers are numbered from 0 as they are made.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// Hands a record over.
     pub fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
         let mut state = lock(&self.broker.state);
+        if let Some(error) = &state.publishers[self.number].failed {
+            return Err(PublishError::Refused(error.clone()));
+        }
         if state.publishers[self.number].in_flight >= self.limit {
             return Err(PublishError::Full);
         }

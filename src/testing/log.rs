@@ -154,6 +154,11 @@ impl MemoryLog {
         self.change(|state| state.purged = usize::try_from(number).unwrap_or(usize::MAX).min(state.transactions.len()));
     }
 
+    /// Number of transactions, the purged ones included.
+    pub fn transactions(&self) -> u64 {
+        lock(&self.state).transactions.len() as u64
+    }
+
     /// How often it was opened.
     pub fn opened(&self) -> u64 {
         lock(&self.state).opened

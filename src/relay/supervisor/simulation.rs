@@ -1,0 +1,345 @@
+//! Whole daemons over memory, under random troubles, judged after every step. A seed makes a run, the same every time.
+//!
+//! `OUTBOXD_SIMULATION_SEED=N` runs one seed and tells what it does; `OUTBOXD_SIMULATION_SEEDS=N` runs that many.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use fastrand::Rng;
+
+use super::stage::{Process, Stage, pass};
+use super::*;
+use crate::outlet::DeliveryError;
+use crate::source::ForeignDml;
+use crate::testing::log::{Insert, Step, transaction};
+
+const TABLES: usize = 3;
+const PARTITIONS: usize = 3;
+
+/// A committed row of one table, in commit order.
+struct Row {
+    id: String,
+    key: String,
+    txn: u64,
+    /// Its place among the table's rows of the transaction.
+    place: u64,
+}
+
+/// One run.
+struct Simulation {
+    random: Rng,
+    stage: Stage,
+    committed: Vec<Vec<Row>>,
+    process: Process,
+    /// Daemons that were cut off from the store and do not know it.
+    zombies: Vec<Process>,
+    checked_saves: usize,
+    /// Whether transactions leave in parts: then none is rolled back, for that halts by design.
+    parts: bool,
+    story: String,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let mut stage = Stage::new(TABLES, PARTITIONS);
+        let parts = random.bool();
+        stage.settings = RelaySettings {
+            queue_bytes: ByteSize::kib(random.u64(1..8)),
+            batch_bytes: ByteSize(random.u64(1..3000)),
+            transaction_hold_bytes: ByteSize(if parts { random.u64(1..2000) } else { u64::MAX }),
+            max_unsaved_events: random.u64(1..60),
+            shutdown_grace: Duration::from_secs(5),
+            retry_max: Duration::from_secs(1),
+            ..RelaySettings::default()
+        };
+        stage.in_flight = random.usize(1..40);
+        stage.broker.hold();
+        let process = stage.run();
+        Self {
+            random,
+            stage,
+            committed: (0..TABLES).map(|_| Vec::new()).collect(),
+            process,
+            zombies: Vec::new(),
+            checked_saves: 0,
+            parts,
+            story: String::new(),
+        }
+    }
+
+    async fn play(&mut self) {
+        for _ in 0..self.random.u32(20..120) {
+            self.step().await;
+            self.judge_saves();
+        }
+        self.settle().await;
+        self.judge();
+    }
+
+    async fn step(&mut self) {
+        match self.random.u32(0..100) {
+            0..35 => self.transaction(),
+            35..60 => self.acknowledge(),
+            60..80 => {
+                let millis = *self.random.choice(&[0, 1, 10, 100, 1_000, 3_000]).unwrap();
+                self.tell(format_args!("{millis} ms pass"));
+                pass(millis).await;
+            }
+            80..83 => {
+                self.tell(format_args!("the log's connections break"));
+                self.stage.log.disconnect();
+            }
+            83..86 => {
+                let events = self.random.u64(0..20);
+                self.tell(format_args!("the log's connection breaks after {events} events"));
+                self.stage.log.disconnect_after(events);
+            }
+            86..88 => {
+                self.tell(format_args!("the log refuses twice"));
+                self.stage.log.refuse(std::iter::repeat_n(SourceError::Transient("away".to_owned()), 2));
+            }
+            88..91 => {
+                let requests = self.random.u64(1..8);
+                self.tell(format_args!("the store fails {requests} times"));
+                self.stage.positions.fail(requests);
+            }
+            91..95 => {
+                let partition = self.random.usize(0..PARTITIONS);
+                let error = DeliveryError::Retriable { topic: "t".to_owned(), reason: "on command".to_owned() };
+                let failed = self.stage.broker.fail(partition, &error);
+                self.tell(format_args!("partition {partition} fails: {failed}"));
+            }
+            95..97 => self.kill().await,
+            97..98 => self.cut_off().await,
+            98..99 => self.refuse(),
+            _ => self.restart().await,
+        }
+    }
+
+    fn tell(&mut self, what: std::fmt::Arguments<'_>) {
+        let _ = writeln!(self.story, "{what}");
+    }
+
+    /// Some inserts into some tables, with what else may be in a transaction.
+    fn transaction(&mut self) {
+        let number = self.stage.log.transactions() + 1;
+        let commit = self.parts || self.random.u32(0..8) > 0;
+        let mut rows: Vec<Vec<Row>> = (0..TABLES).map(|_| Vec::new()).collect();
+        let mut steps = Vec::new();
+        let mut insert = |random: &mut Rng, keep: bool, steps: &mut Vec<Step>| {
+            let table = random.usize(0..TABLES);
+            let count = if random.u32(0..10) == 0 { random.u64(1..40) } else { random.u64(1..4) };
+            let inserts = (0..count).map(|_| {
+                let nth = random.u32(..);
+                let row = Insert::new(&format!("{table}/{number}/{nth}"), &format!("key {}", random.u32(0..9)));
+                if keep {
+                    let place = rows[table].len() as u64;
+                    rows[table].push(Row { id: row.id.clone(), key: row.key.clone(), txn: number, place });
+                }
+                row
+            });
+            steps.push(Step::Insert(self.stage.tables[table].clone(), inserts.collect()));
+        };
+        for _ in 0..self.random.u32(0..5) {
+            match self.random.u32(0..8) {
+                0 if !self.parts => {
+                    steps.push(Step::Savepoint("s".to_owned()));
+                    insert(&mut self.random, false, &mut steps);
+                    steps.push(Step::RollbackTo("s".to_owned()));
+                }
+                1 => {
+                    let kind = *self.random.choice(&[ForeignDml::Update, ForeignDml::Delete]).unwrap();
+                    steps.push(Step::Foreign(self.stage.tables[self.random.usize(0..TABLES)].clone(), kind));
+                }
+                _ => insert(&mut self.random, true, &mut steps),
+            }
+        }
+        let count: usize = rows.iter().map(Vec::len).sum();
+        self.tell(format_args!("transaction {number}: {count} rows, committed: {commit}"));
+        if commit {
+            self.stage.log.commit(steps);
+            self.committed.iter_mut().zip(rows).for_each(|(all, rows)| all.extend(rows));
+        } else {
+            self.stage.log.roll_back(steps);
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let (partition, records) = (self.random.usize(0..PARTITIONS), self.random.usize(1..30));
+        let records = self.stage.broker.acknowledge(partition, records);
+        self.tell(format_args!("partition {partition} acknowledges {records}"));
+    }
+
+    /// SIGKILL, and some of what was in flight arrives.
+    async fn kill(&mut self) {
+        self.tell(format_args!("killed"));
+        let random = &mut self.random;
+        // The zombies too: while nobody holds a table, one of them might take it back.
+        for process in self.zombies.iter_mut().chain([&mut self.process]) {
+            process.kill(&self.stage, |there| random.usize(0..=there)).await;
+        }
+        self.zombies.clear();
+        self.process = self.stage.run();
+    }
+
+    /// The daemon loses its hold on the store, another takes over, and the first goes on until it notices.
+    async fn cut_off(&mut self) {
+        self.tell(format_args!("cut off"));
+        self.stage.positions.fail(0);
+        // Every daemon claims before the next one may.
+        pass(5_000).await;
+        self.stage.positions.sever(&self.process.session);
+        let fresh = self.stage.run();
+        self.zombies.push(std::mem::replace(&mut self.process, fresh));
+        tokio::task::yield_now().await;
+    }
+
+    /// The next record is refused for now.
+    fn refuse(&mut self) {
+        self.tell(format_args!("a record is refused"));
+        let error = DeliveryError::Retriable { topic: "t".to_owned(), reason: "refused".to_owned() };
+        self.stage.broker.refuse(error);
+    }
+
+    /// SIGTERM; acknowledgements come, or not in time.
+    async fn restart(&mut self) {
+        self.tell(format_args!("terminated"));
+        for mut zombie in self.zombies.drain(..) {
+            zombie.kill(&self.stage, |_| 0).await;
+        }
+        self.process.stop.cancel();
+        if self.random.bool() {
+            (0..PARTITIONS).for_each(|partition| _ = self.stage.broker.acknowledge(partition, usize::MAX));
+        }
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while !self.process.running.is_finished() {
+            assert!(tokio::time::Instant::now() < deadline, "a stop takes longer than the grace period");
+            pass(100).await;
+        }
+        let ended = (&mut self.process.running).await;
+        assert_eq!(ended.unwrap().unwrap(), Summary { halted: 0 });
+        self.process.forget(&self.stage, |_| 0);
+        self.process = self.stage.run();
+    }
+
+    /// R2: whatever is saved covers only what has arrived. R3: forwards only.
+    fn judge_saves(&mut self) {
+        let saves = self.stage.positions.saves();
+        for (table, position) in &saves[self.checked_saves..] {
+            let index = self.stage.tables.iter().position(|name| name == table).unwrap();
+            let arrived: HashSet<_> = self.stage.arrived(index).into_iter().collect();
+            let covered = self.committed[index].iter().filter(|row| covers(position, row));
+            for row in covered {
+                assert!(arrived.contains(&row.id), "R2: {position} is saved, and {} has not arrived", row.id);
+            }
+        }
+        self.checked_saves = saves.len();
+    }
+
+    /// All troubles end.
+    async fn settle(&mut self) {
+        self.tell(format_args!("all troubles end"));
+        self.stage.positions.fail(0);
+        self.stage.broker.release();
+        let all: usize = self.committed.iter().map(Vec::len).sum();
+        for _ in 0..120 {
+            pass(1_000).await;
+            self.judge_saves();
+            let distinct: HashSet<_> = self.stage.broker.ids().into_iter().collect();
+            if distinct.len() >= all {
+                break;
+            }
+        }
+        pass(5_000).await;
+        for zombie in self.zombies.drain(..) {
+            zombie.stop.cancel();
+            zombie.running.await.unwrap().unwrap();
+        }
+        for stats in &self.process.stats {
+            assert_eq!(stats.state(), State::Running, "{}: {:?}", stats.table, stats.reason());
+        }
+        self.process.stop.cancel();
+        let ended = (&mut self.process.running).await;
+        assert_eq!(ended.unwrap().unwrap(), Summary { halted: 0 });
+        self.judge_saves();
+    }
+
+    /// R1, R4, R6, R7 over the whole run.
+    fn judge(&self) {
+        for (index, committed) in self.committed.iter().enumerate() {
+            let saved = self.stage.saved(index);
+            let uncovered = committed.iter().find(|row| !saved.as_ref().is_some_and(|saved| covers(saved, row)));
+            assert!(uncovered.is_none(), "a clean stop saves everything");
+            for partition in 0..PARTITIONS {
+                let delivered = self.stage.broker.delivered();
+                let of = delivered.iter().filter(|record| record.partition == partition);
+                let keys: HashSet<_> = of.map(|record| record.key.as_str()).collect();
+                let first = first_ids(&delivered, index, partition);
+                let expected =
+                    committed.iter().filter(|row| keys.contains(row.key.as_str())).map(|row| row.id.as_str());
+                assert_eq!(first, expected.collect::<Vec<_>>(), "R1, R7: table {index}, partition {partition}");
+            }
+            let arrived: HashSet<_> = self.stage.arrived(index).into_iter().collect();
+            assert_eq!(arrived.len(), committed.len(), "R6, R7: table {index}");
+        }
+        let outlets = self.stage.outlets.lock().unwrap();
+        for (handed, (table, durable)) in self.stage.broker.handed().iter().zip(outlets.iter()) {
+            let index = self.stage.tables.iter().position(|name| name == table).unwrap();
+            let committed = &self.committed[index];
+            let resumed = |row: &Row| durable.as_ref().is_some_and(|durable| covers(durable, row));
+            let begin = committed.iter().position(|row| !resumed(row)).unwrap_or(committed.len());
+            let run: Range<usize> = begin..(begin + handed.len()).min(committed.len());
+            let expected: Vec<_> = committed[run].iter().map(|row| &row.id).collect();
+            assert_eq!(handed.iter().collect::<Vec<_>>(), expected, "R1, R4: {table} from {durable:?} on");
+        }
+    }
+}
+
+/// The ids of one table in one partition, by their first arrival.
+fn first_ids(delivered: &[crate::testing::broker::Delivered], table: usize, partition: usize) -> Vec<&str> {
+    let prefix = format!("{table}/");
+    let mut seen = HashSet::new();
+    let of = delivered.iter().filter(|record| record.partition == partition && record.id.starts_with(&prefix));
+    of.map(|record| record.id.as_str()).filter(|id| seen.insert(*id)).collect()
+}
+
+fn covers(position: &Position, row: &Row) -> bool {
+    let txn = transaction(row.txn);
+    position.point.covers(&txn) == Some(true)
+        || position.partial.as_ref().is_some_and(|partial| partial.txn == txn && row.place < partial.rows)
+}
+
+fn run(seed: u64, tell: bool) {
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut simulation = Simulation::new(seed);
+        let result = AssertUnwindSafe(simulation.play());
+        let result = futures::FutureExt::catch_unwind(result).await;
+        if let Err(panic) = result {
+            if tell {
+                panic!("{}", simulation.story);
+            }
+            resume_unwind(panic);
+        }
+    });
+}
+
+#[test]
+fn under_random_troubles_every_committed_row_arrives_in_order_and_no_position_runs_ahead() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    if let Some(seed) = number("OUTBOXD_SIMULATION_SEED") {
+        return run(seed, true);
+    }
+    for seed in 0..number("OUTBOXD_SIMULATION_SEEDS").unwrap_or(200) {
+        if let Err(panic) = catch_unwind(|| run(seed, false)) {
+            let what = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
+            panic!("replay with OUTBOXD_SIMULATION_SEED={seed}: {what}");
+        }
+    }
+}

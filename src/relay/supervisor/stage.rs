@@ -1,0 +1,115 @@
+//! Whole relays over memory, for the tests of this room: a log, a broker, a position store, and processes over them.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::outbox::{Columns, TopicTemplate};
+use crate::testing::broker::MemoryBroker;
+use crate::testing::log::MemoryLog;
+use crate::testing::outlet::MemoryOutlet;
+use crate::testing::store::{MemoryPositions, MemoryStore};
+
+/// The servers.
+pub(super) struct Stage {
+    pub(super) log: MemoryLog,
+    pub(super) broker: MemoryBroker,
+    pub(super) positions: MemoryPositions,
+    pub(super) tables: Vec<TableName>,
+    pub(super) settings: RelaySettings,
+    pub(super) start: Option<Start>,
+    /// Records that a table has in flight at most.
+    pub(super) in_flight: usize,
+    /// Of every outlet that was made, in order: whose it is, and the durable position at that time.
+    pub(super) outlets: Arc<Mutex<Vec<(TableName, Option<Position>)>>>,
+}
+
+/// A daemon.
+pub(super) struct Process {
+    pub(super) session: MemoryStore,
+    pub(super) stats: Vec<Arc<TableStats>>,
+    pub(super) stop: CancellationToken,
+    /// The numbers of its publishers.
+    pub(super) publishers: Arc<Mutex<Vec<usize>>>,
+    pub(super) running: JoinHandle<Result<Summary, SupervisorError>>,
+}
+
+impl Stage {
+    pub(super) fn new(tables: usize, partitions: usize) -> Self {
+        Self {
+            log: MemoryLog::default(),
+            broker: MemoryBroker::new(partitions),
+            positions: MemoryPositions::default(),
+            tables: (1..=tables).map(|n| TableName::new("d", &format!("outbox-{n}"))).collect(),
+            settings: RelaySettings::default(),
+            start: None,
+            in_flight: 100,
+            outlets: Arc::default(),
+        }
+    }
+
+    /// Starts a daemon.
+    pub(super) fn run(&self) -> Process {
+        let (log, session) = (self.log.clone(), self.positions.session());
+        let (broker, store, limit) = (self.broker.clone(), session.clone(), self.in_flight);
+        let (outlets, positions) = (Arc::clone(&self.outlets), self.positions.clone());
+        let publishers: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let publishing = Arc::clone(&publishers);
+        let outlet = move |claim: Claim| {
+            outlets.lock().unwrap().push((claim.table.clone(), positions.position(&claim.table)));
+            let publisher = broker.publisher(limit);
+            publishing.lock().unwrap().push(publisher.number());
+            MemoryOutlet::new(publisher, store.clone(), claim)
+        };
+        let supervisor = Supervisor {
+            store: session.clone(),
+            source: move |_| log.clone(),
+            outlet,
+            settings: self.settings.clone(),
+            tail_stats: Arc::default(),
+        };
+        let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t");
+        let table = |name: &TableName| Table {
+            subscription: Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) },
+            mapping: mapping.clone(),
+            start: self.start,
+        };
+        let stats: Vec<_> = self.tables.iter().map(|name| Arc::new(TableStats::new(name.clone()))).collect();
+        let tables = self.tables.iter().map(table).zip(stats.iter().cloned()).collect();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(supervisor.run(tables, stop.clone()));
+        Process { session, stats, stop, publishers, running }
+    }
+
+    /// The ids that arrived of a table's rows, given that ids begin with the table's number.
+    pub(super) fn arrived(&self, table: usize) -> Vec<String> {
+        let prefix = format!("{table}/");
+        self.broker.ids().into_iter().filter(|id| id.starts_with(&prefix)).collect()
+    }
+
+    pub(super) fn saved(&self, table: usize) -> Option<Position> {
+        self.positions.position(&self.tables[table])
+    }
+}
+
+impl Process {
+    /// Kills it at once.
+    pub(super) async fn kill(&mut self, stage: &Stage, arrived: impl FnMut(usize) -> usize) {
+        self.running.abort();
+        let _ = (&mut self.running).await;
+        self.forget(stage, arrived);
+    }
+
+    /// What is left of an ended process: some of its records in flight arrive, and its hold on the store is given up.
+    pub(super) fn forget(&self, stage: &Stage, arrived: impl FnMut(usize) -> usize) {
+        stage.broker.crash(&self.publishers.lock().unwrap(), arrived);
+        stage.positions.sever(&self.session);
+    }
+}
+
+/// Lets everything happen that needs no more than `millis` of time.
+pub(super) async fn pass(millis: u64) {
+    sleep(Duration::from_millis(millis)).await;
+}

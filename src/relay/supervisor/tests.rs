@@ -1,0 +1,189 @@
+use std::time::Duration;
+
+use super::stage::{Stage, pass};
+use super::*;
+use crate::outlet::DeliveryError;
+use crate::testing::log::{Insert, Step, after};
+
+fn retriable() -> DeliveryError {
+    DeliveryError::Retriable { topic: "t".into(), reason: "later".into() }
+}
+
+fn definite() -> DeliveryError {
+    DeliveryError::Definite { name: "topic_missing", topic: "t".into(), reason: "gone".into(), cure: "create it" }
+}
+
+fn transient() -> SourceError {
+    SourceError::Transient("away".to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_table_gets_its_rows_and_a_clean_stop_saves_everything() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    stage.log.insert(&stage.tables[1], "1/1", "k");
+    pass(100).await;
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+    assert_eq!((stage.arrived(0), stage.arrived(1)), (vec!["0/1".to_owned()], vec!["1/1".to_owned()]));
+    assert_eq!(stage.saved(1), Some(after(2)));
+    assert!(stage.saved(0) >= Some(after(1)));
+    let again = stage.run();
+    pass(5_000).await;
+    again.stop.cancel();
+    assert_eq!(again.running.await.unwrap().unwrap(), Summary { halted: 0 });
+    assert_eq!(stage.broker.delivered().len(), 2, "a restart with nothing to do publishes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_table_halts_by_name_and_the_other_goes_on() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    let bad = vec![Insert::new("0/2", "k"), Insert::new("", "k")];
+    stage.log.commit(vec![Step::Insert(stage.tables[0].clone(), bad)]);
+    stage.log.insert(&stage.tables[0], "0/3", "k");
+    stage.log.insert(&stage.tables[1], "1/4", "k");
+    pass(5_000).await;
+    assert_eq!(process.stats[0].state(), State::Halted);
+    assert!(process.stats[0].reason().unwrap().starts_with("undecodable_value"));
+    assert_eq!((stage.arrived(0), stage.saved(0)), (vec!["0/1".to_owned()], Some(after(1))));
+    stage.log.insert(&stage.tables[1], "1/5", "k");
+    pass(5_000).await;
+    assert_eq!((stage.arrived(1).len(), stage.saved(1)), (2, Some(after(5))));
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_that_pass_repeat_from_the_durable_position_in_order() {
+    let stage = Stage::new(1, 1);
+    stage.broker.hold();
+    let process = stage.run();
+    for n in 1..=6 {
+        stage.log.insert(&stage.tables[0], &format!("0/{n}"), "k");
+    }
+    pass(10).await;
+    stage.broker.acknowledge(0, 2);
+    stage.broker.fail(0, &retriable());
+    pass(1_000).await;
+    stage.broker.release();
+    pass(1_000).await;
+    let mut distinct = stage.arrived(0);
+    assert!(distinct.len() <= 8, "what was acknowledged and not saved is repeated at most: {distinct:?}");
+    distinct.dedup();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct, ["0/1", "0/2", "0/3", "0/4", "0/5", "0/6"]);
+    assert_eq!(stage.broker.handed()[1].last().map(String::as_str), Some("0/6"));
+    assert_eq!(process.stats[0].state(), State::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_starts_again_and_again_holds_no_other_up() {
+    let mut stage = Stage::new(2, 2);
+    stage.settings.retry_initial = Duration::from_secs(20);
+    stage.broker.hold();
+    let _process = stage.run();
+    // The keys go to different partitions.
+    stage.log.insert(&stage.tables[0], "0/1", "a");
+    stage.log.insert(&stage.tables[1], "1/2", "b");
+    pass(10).await;
+    let failing = (0..2).find(|&partition| stage.broker.fail(partition, &retriable())).unwrap();
+    stage.broker.release();
+    pass(10).await;
+    let other = 1 - failing;
+    let (failed, fine) = if stage.arrived(0).is_empty() { (0, 1) } else { (1, 0) };
+    stage.log.insert(&stage.tables[fine], &format!("{fine}/3"), if other == 0 { "b" } else { "a" });
+    pass(2_000).await;
+    assert_eq!((stage.arrived(fine).len(), stage.arrived(failed).len()), (2, 0));
+    pass(20_000).await;
+    assert_eq!(stage.arrived(failed).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_starts_now_loses_nothing_when_it_starts_again_before_its_first_save() {
+    let mut stage = Stage::new(1, 1);
+    stage.start = Some(Start::Now);
+    stage.log.insert(&stage.tables[0], "0/old", "k");
+    stage.broker.hold();
+    let mut process = stage.run();
+    pass(10).await;
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    pass(10).await;
+    process.kill(&stage, |_| 0).await;
+    stage.log.insert(&stage.tables[0], "0/2", "k");
+    stage.broker.release();
+    let _process = stage.run();
+    pass(1_000).await;
+    assert_eq!(stage.arrived(0), ["0/1", "0/2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_start_a_purged_log_is_refused_with_what_to_do() {
+    let stage = Stage::new(1, 1);
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    stage.log.purge(1);
+    let error = stage.run().running.await.unwrap().unwrap_err();
+    assert!(matches!(&error, SupervisorError::NoStart { oldest, .. } if *oldest == after(1)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purged_position_halts_every_table_by_name() {
+    let stage = Stage::new(2, 1);
+    let mut process = stage.run();
+    pass(10).await;
+    process.kill(&stage, |_| 0).await;
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    stage.log.purge(1);
+    let process = stage.run();
+    let stats = process.stats.clone();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 2 });
+    assert!(stats.iter().all(|stats| stats.reason().unwrap().starts_with("position_purged")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_daemon_halts_and_the_first_goes_on() {
+    let stage = Stage::new(2, 1);
+    let first = stage.run();
+    pass(10).await;
+    let second = stage.run();
+    let stats = second.stats.clone();
+    assert_eq!(second.running.await.unwrap().unwrap(), Summary { halted: 2 });
+    assert!(stats[0].reason().unwrap().starts_with("not_claimed"));
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    pass(100).await;
+    assert_eq!(stage.arrived(0).len(), 1);
+    assert!(!first.running.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_heard_while_the_servers_are_away() {
+    let stage = Stage::new(2, 1);
+    stage.positions.fail(u64::MAX);
+    let process = stage.run();
+    pass(60_000).await;
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+    stage.positions.fail(0);
+    stage.log.refuse(std::iter::repeat_n(transient(), 10_000));
+    let process = stage.run();
+    pass(60_000).await;
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definite_failure_is_the_last_of_its_table_only() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    pass(10).await;
+    stage.broker.refuse(definite());
+    stage.log.insert(&stage.tables[1], "1/1", "k");
+    pass(10).await;
+    stage.log.insert(&stage.tables[0], "0/2", "k");
+    pass(5_000).await;
+    assert_eq!((process.stats[0].state(), process.stats[1].state()), (State::Running, State::Halted));
+    assert_eq!((stage.arrived(0).len(), stage.arrived(1).len()), (1, 0));
+}
