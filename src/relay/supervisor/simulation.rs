@@ -322,9 +322,7 @@ fn run(seed: u64, tell: bool) {
         let result = AssertUnwindSafe(simulation.play());
         let result = futures::FutureExt::catch_unwind(result).await;
         if let Err(panic) = result {
-            if tell {
-                panic!("{}", simulation.story);
-            }
+            assert!(!tell, "{}", simulation.story);
             resume_unwind(panic);
         }
     });

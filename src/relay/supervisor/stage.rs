@@ -12,6 +12,9 @@ use crate::testing::log::MemoryLog;
 use crate::testing::outlet::MemoryOutlet;
 use crate::testing::store::{MemoryPositions, MemoryStore};
 
+/// An outlet was made for a table, which had this durable position then.
+pub(super) type Made = (TableName, Option<Position>);
+
 /// The servers.
 pub(super) struct Stage {
     pub(super) log: MemoryLog,
@@ -23,7 +26,7 @@ pub(super) struct Stage {
     /// Records that a table has in flight at most.
     pub(super) in_flight: usize,
     /// Of every outlet that was made, in order: whose it is, and the durable position at that time.
-    pub(super) outlets: Arc<Mutex<Vec<(TableName, Option<Position>)>>>,
+    pub(super) outlets: Arc<Mutex<Vec<Made>>>,
 }
 
 /// A daemon.

@@ -46,6 +46,7 @@ impl<B: Bench> Run<'_, B> {
         let record = Record {
             topic: self.bench.topic(),
             key: key.as_bytes(),
+            partition: None,
             value: Some(&value),
             timestamp_millis: 1_700_000_000_000,
             headers: &[Header { name: "id", value: Some(id.as_bytes()) }],

@@ -33,7 +33,7 @@ pub async fn keep(bench: &impl Bench) {
 }
 
 fn subscriptions(tables: &[TableName]) -> Vec<Subscription> {
-    let Columns { id, aggregatetype, aggregateid, event_type, payload } = Columns::default();
+    let Columns { id, aggregatetype, aggregateid, event_type, payload, .. } = Columns::default();
     let columns: Arc<[String]> = [id, aggregatetype, aggregateid, event_type, payload].into();
     tables.iter().map(|table| Subscription { table: table.clone(), columns: Arc::clone(&columns) }).collect()
 }
