@@ -13,7 +13,7 @@ setup: ## What building and testing need, and real servers
 
 .PHONY: unit
 unit: ## Tests that need no server, in seconds
-	cargo test --lib --bins
+	cargo test --lib --bins --test architecture
 
 .PHONY: test
 test: setup ## Every test, on real servers where they are needed

@@ -16,7 +16,8 @@ pub trait Bench: Sync {
     type Outlet: Outlet;
     /// The store that the outlet saves to.
     type Store: PositionStore;
-    /// An outlet of a table that is claimed for it. It takes fewer than a thousand of [`records`] at a time.
+    /// An outlet of a table that is claimed for it. It takes fewer than a thousand records of 1 kB
+    /// at a time.
     fn outlet(&self, table: &TableName) -> impl Future<Output = Self::Outlet>;
     /// Another process's way to the store.
     fn store(&self) -> impl Future<Output = Self::Store>;
