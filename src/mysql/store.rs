@@ -29,8 +29,15 @@ pub struct MysqlStore {
 #[derive(Default)]
 struct Session {
     conn: Option<Conn>,
-    /// What is claimed, and the durable position of each: only the owner moves it, so it need not be asked for.
-    claimed: HashMap<TableName, Option<Position>>,
+    claimed: HashMap<TableName, Held>,
+}
+
+/// A claimed table.
+struct Held {
+    /// The durable position: only the owner moves it, so it need not be asked for.
+    position: Option<Position>,
+    /// The lock went with an older connection, and another process has it now. The other tables go on.
+    lost: Option<StoreError>,
 }
 
 enum Failure {
@@ -66,7 +73,7 @@ impl MysqlStore {
     /// Runs a request on the store's connection, opening it again if it is gone, with every lock that we hold.
     async fn with<T>(
         &self,
-        request: impl AsyncFnOnce(&mut Conn, &mut HashMap<TableName, Option<Position>>) -> Result<T, Failure>,
+        request: impl AsyncFnOnce(&mut Conn, &mut HashMap<TableName, Held>) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
         let mut session = self.session.lock().await;
         let Session { conn, claimed } = &mut *session;
@@ -75,8 +82,12 @@ impl MysqlStore {
                 let mut fresh = self.endpoint.connect().await?;
                 // An idle owner must keep its locks.
                 fresh.query_drop("SET SESSION wait_timeout = 31536000, time_zone = '+00:00'").await?;
-                for table in claimed.keys() {
-                    self.lock(&mut fresh, table).await?;
+                for (table, held) in claimed.iter_mut() {
+                    held.lost = match self.lock(&mut fresh, table).await {
+                        Ok(()) => None,
+                        Err(Failure::Store(error)) => Some(error),
+                        Err(error) => return Err(error),
+                    };
                 }
                 *conn = Some(fresh);
             }
@@ -151,7 +162,7 @@ impl PositionStore for MysqlStore {
                 .await?;
             let (epoch, position) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
             let position = read(table, position.as_deref())?;
-            claimed.insert(table.clone(), position.clone());
+            claimed.insert(table.clone(), Held { position: position.clone(), lost: None });
             Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position })
         })
         .await
@@ -160,7 +171,11 @@ impl PositionStore for MysqlStore {
     async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
             let Claim { table, epoch } = claim;
-            let durable = claimed.get(table).cloned().flatten();
+            let held = claimed.get(table);
+            if let Some(lost) = held.and_then(|held| held.lost.clone()) {
+                return Err(lost.into());
+            }
+            let durable = held.and_then(|held| held.position.clone());
             let forward = |durable: &Position| durable.partial_cmp(position).is_some_and(std::cmp::Ordering::is_le);
             if let Some(durable) = durable.filter(|durable| !forward(durable)) {
                 let (from, to) = (durable.to_string(), position.to_string());
@@ -180,7 +195,7 @@ impl PositionStore for MysqlStore {
                     return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs }.into());
                 }
             }
-            claimed.insert(table.clone(), Some(position.clone()));
+            claimed.insert(table.clone(), Held { position: Some(position.clone()), lost: None });
             Ok(())
         })
         .await

@@ -14,7 +14,7 @@ use crate::outlet::{Chunk, DeliveryError, PublishError, Settled};
 pub struct Delivered {
     /// Topic.
     pub topic: String,
-    /// Partition: records of one key share it.
+    /// Partition: the one that the record asks for, or that of its key.
     pub partition: usize,
     /// Key, as text.
     pub key: String,
@@ -202,7 +202,8 @@ impl MemoryPublisher {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let id = record.headers.iter().find(|header| header.name == "id").and_then(|header| header.value);
         let hash = record.key.iter().fold(7_usize, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        let partition = hash % state.partitions.len();
+        let given = record.partition.and_then(|partition| usize::try_from(partition).ok());
+        let partition = given.unwrap_or(hash) % state.partitions.len();
         let record = Delivered {
             topic: record.topic.to_owned(),
             partition,

@@ -1,0 +1,199 @@
+//! The real log, outlet and position store keep the contracts of their seams, as the ones in memory do.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts};
+use outboxd::kafka::{AtLeastOnce, Producer};
+use outboxd::mysql::connect::Endpoint;
+use outboxd::mysql::{MysqlSource, MysqlStore};
+use outboxd::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use outboxd::source::ForeignDml;
+use outboxd::table::TableName;
+use outboxd::testing::contract::{outlet, source, store};
+use outboxd::testing::log::Step;
+use rdkafka::Message;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Headers;
+use tokio::time::Instant;
+
+use crate::stage::{PATIENCE, Stage};
+
+const CONNECT: Duration = Duration::from_secs(10);
+
+async fn admin(stage: &Stage) -> Conn {
+    Conn::new(stage.opts()).await.unwrap()
+}
+
+/// Each session is a user of its own, so that its connections can be told from all others.
+struct Store<'s> {
+    stage: &'s Stage,
+    users: AtomicU32,
+}
+
+/// A session and its user.
+struct Session(MysqlStore, String);
+
+impl PositionStore for Session {
+    async fn claim(&self, table: &TableName) -> Result<Claimed, StoreError> {
+        self.0.claim(table).await
+    }
+
+    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        self.0.save(claim, position).await
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.0.release(claim).await
+    }
+
+    async fn list(&self) -> Result<Vec<Saved>, StoreError> {
+        self.0.list().await
+    }
+}
+
+async fn session(stage: &Stage, user: &str) -> MysqlStore {
+    let mut conn = admin(stage).await;
+    conn.query_drop(format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await.unwrap();
+    conn.query_drop(format!("GRANT ALL ON *.* TO '{user}'@'%'")).await.unwrap();
+    let opts = Opts::from_url(&format!("mysql://{user}:x@127.0.0.1:{}", stage.mysql.port())).unwrap();
+    MysqlStore::new(Endpoint::new(opts, CONNECT), "outboxd", "outboxd_positions", Duration::from_secs(1))
+}
+
+/// Ends all connections of the users whose names begin so.
+async fn kill(stage: &Stage, users: &str) {
+    let mut conn = admin(stage).await;
+    let of =
+        format!("SELECT ID FROM information_schema.PROCESSLIST WHERE USER LIKE '{users}' AND ID <> CONNECTION_ID()");
+    let ids: Vec<u64> = conn.query(&of).await.unwrap();
+    for id in ids {
+        conn.query_drop(format!("KILL {id}")).await.unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while conn.query::<u64, _>(&of).await.unwrap().into_iter().next().is_some() {
+        assert!(Instant::now() < deadline, "connections of {users} stay");
+        tokio::task::yield_now().await;
+    }
+}
+
+impl store::Bench for Store<'_> {
+    type Store = Session;
+
+    async fn session(&self) -> Session {
+        let user = format!("store{}", self.users.fetch_add(1, Relaxed));
+        Session(session(self.stage, &user).await, user)
+    }
+
+    async fn sever(&self, Session(_, user): &Session) {
+        kill(self.stage, user).await;
+    }
+}
+
+struct Outlets<'s> {
+    stage: &'s Stage,
+    producer: Producer,
+    users: AtomicU32,
+}
+
+impl outlet::Bench for Outlets<'_> {
+    type Outlet = AtLeastOnce<MysqlStore>;
+    type Store = MysqlStore;
+
+    async fn outlet(&self, table: &TableName) -> Self::Outlet {
+        let store = outlet::Bench::store(self).await;
+        let claim = store.claim(table).await.unwrap().claim;
+        AtLeastOnce::new(self.producer.publisher(64 << 10), store, claim)
+    }
+
+    async fn store(&self) -> MysqlStore {
+        session(self.stage, &format!("outlet{}", self.users.fetch_add(1, Relaxed))).await
+    }
+
+    fn topic(&self) -> &'static str {
+        "delivery"
+    }
+
+    async fn delivered(&self, prefix: &str, expected: usize) -> Vec<(String, String)> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", format!("127.0.0.1:{}", self.stage.kafka.port()))
+            .set("group.id", "contract")
+            .set("auto.offset.reset", "earliest")
+            .create()
+            .unwrap();
+        consumer.subscribe(&["delivery"]).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut all = Vec::new();
+        while all.len() < expected && Instant::now() < deadline {
+            let Some(message) = tokio::task::block_in_place(|| consumer.poll(Duration::from_millis(100))) else {
+                continue;
+            };
+            let message = message.unwrap();
+            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap()).into_owned();
+            let id = text(message.headers().unwrap().iter().find(|header| header.key == "id").unwrap().value);
+            if id.starts_with(prefix) {
+                all.push((text(message.key()), id));
+            }
+        }
+        all
+    }
+}
+
+/// Readers are a user of their own, so that their connections can be told from all others.
+struct Log<'s>(&'s Stage);
+
+const READER: &str = "reader";
+
+impl source::Bench for Log<'_> {
+    type Source = MysqlSource;
+
+    async fn source(&self) -> MysqlSource {
+        let opts = Opts::from_url(&format!("mysql://{READER}:x@127.0.0.1:{}", self.0.mysql.port())).unwrap();
+        let endpoint = Endpoint::new(opts, CONNECT);
+        MysqlSource::new(endpoint, fastrand::u32(1000..), Duration::from_secs(1), Duration::from_secs(10))
+    }
+
+    fn tables(&self) -> [TableName; 2] {
+        [self.0.outboxes[0].clone(), self.0.outboxes[1].clone()]
+    }
+
+    async fn play(&self, steps: Vec<Step>, commit: bool) {
+        let mut conn = admin(self.0).await;
+        conn.query_drop("START TRANSACTION").await.unwrap();
+        for step in steps {
+            match step {
+                Step::Insert(table, inserts) => {
+                    let statement = format!("INSERT INTO {} VALUES (?, 'test', ?, 'test', ?)", table.quoted());
+                    for insert in inserts {
+                        conn.exec_drop(&statement, (insert.id, insert.key, insert.payload)).await.unwrap();
+                    }
+                }
+                Step::Foreign(table, ForeignDml::Update) => {
+                    let statement = format!("UPDATE {} SET type = UUID() ORDER BY id LIMIT 1", table.quoted());
+                    conn.query_drop(statement).await.unwrap();
+                }
+                Step::Savepoint(name) => conn.query_drop(format!("SAVEPOINT {name}")).await.unwrap(),
+                Step::RollbackTo(name) => conn.query_drop(format!("ROLLBACK TO {name}")).await.unwrap(),
+                other => panic!("{other:?} cannot be played"),
+            }
+        }
+        conn.query_drop(if commit { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+    }
+
+    async fn disconnect(&self) {
+        kill(self.0, READER).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_log_outlet_and_store_keep_the_contracts() {
+    let stage = Stage::set().await;
+    store::keep(&Store { stage: &stage, users: AtomicU32::new(0) }).await;
+    let bootstrap = format!("127.0.0.1:{}", stage.kafka.port());
+    let producer = Producer::new(&bootstrap, &BTreeMap::new()).unwrap();
+    outlet::keep(&Outlets { stage: &stage, producer, users: AtomicU32::new(0) }).await;
+    session(&stage, READER).await;
+    source::keep(&Log(&stage)).await;
+}
