@@ -1,6 +1,6 @@
 //! Kafka in memory: partitions in order, acknowledgements when told, failures on command.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
@@ -45,6 +45,8 @@ struct Publisher {
 struct State {
     held: bool,
     refusals: VecDeque<DeliveryError>,
+    /// Topics whose records fail.
+    failing: BTreeSet<String>,
     partitions: Vec<VecDeque<Pending>>,
     publishers: Vec<Publisher>,
     delivered: Vec<Delivered>,
@@ -60,7 +62,14 @@ impl MemoryBroker {
     /// Topics of so many partitions.
     pub fn new(partitions: usize) -> Self {
         let partitions = (0..partitions.max(1)).map(|_| VecDeque::new()).collect();
-        let state = State { held: false, refusals: VecDeque::new(), partitions, publishers: vec![], delivered: vec![] };
+        let state = State {
+            held: false,
+            refusals: VecDeque::new(),
+            failing: BTreeSet::new(),
+            partitions,
+            publishers: vec![],
+            delivered: vec![],
+        };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -121,6 +130,11 @@ impl MemoryBroker {
         lock(&self.state).refusals.push_back(error);
     }
 
+    /// Records of this topic fail for now instead of being acknowledged.
+    pub fn fail_topic(&self, topic: &str) {
+        lock(&self.state).failing.insert(topic.to_owned());
+    }
+
     /// The process with these publishers is gone. `arrived` says how many of the records that it has in flight to a
     /// partition still arrive.
     pub fn crash(&self, publishers: &[usize], mut arrived: impl FnMut(usize) -> usize) {
@@ -159,6 +173,10 @@ impl MemoryBroker {
 impl State {
     fn acknowledge(&mut self, partition: usize) {
         let Some(pending) = self.partitions[partition].pop_front() else { return };
+        if self.failing.contains(&pending.record.topic) {
+            let error = DeliveryError::Retriable { topic: pending.record.topic, reason: "on command".to_owned() };
+            return self.settle(pending.publisher, pending.chunk, Err(error));
+        }
         self.delivered.push(pending.record);
         self.settle(pending.publisher, pending.chunk, Ok(()));
     }

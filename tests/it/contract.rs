@@ -15,6 +15,8 @@ use outboxd::table::TableName;
 use outboxd::testing::contract::{outlet, source, store};
 use outboxd::testing::log::Step;
 use rdkafka::Message;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
@@ -110,6 +112,17 @@ impl outlet::Bench for Outlets<'_> {
 
     async fn store(&self) -> MysqlStore {
         session(self.stage, &format!("outlet{}", self.users.fetch_add(1, Relaxed))).await
+    }
+
+    /// Its records are larger than it takes.
+    async fn failing(&self) -> String {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", format!("127.0.0.1:{}", self.stage.kafka.port()))
+            .create()
+            .unwrap();
+        let topic = NewTopic::new("narrow", 1, TopicReplication::Fixed(1)).set("max.message.bytes", "50");
+        admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+        "narrow".to_owned()
     }
 
     fn topic(&self) -> &'static str {

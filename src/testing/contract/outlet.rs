@@ -21,6 +21,8 @@ pub trait Bench: Sync {
     fn outlet(&self, table: &TableName) -> impl Future<Output = Self::Outlet>;
     /// Another process's way to the store.
     fn store(&self) -> impl Future<Output = Self::Store>;
+    /// A topic whose records all fail after they were taken.
+    fn failing(&self) -> impl Future<Output = String>;
     /// The topic to publish to.
     fn topic(&self) -> &str;
     /// Every record of the topic with a header `id` that begins with `prefix`, as key and id, by partition in order.
@@ -31,30 +33,36 @@ pub trait Bench: Sync {
 pub async fn keep(bench: &impl Bench) {
     records_arrive_once_and_in_order(bench).await;
     waiting_may_be_given_up(bench).await;
+    after_a_failure_no_record_is_taken(bench).await;
     a_save_is_durable_and_a_release_frees_the_table(bench).await;
 }
 
-struct Run<'b, B: Bench> {
-    bench: &'b B,
+struct Run<B: Bench> {
+    topic: String,
     outlet: B::Outlet,
     settled: Vec<Settled>,
 }
 
-impl<B: Bench> Run<'_, B> {
-    /// Publishes one record; says whether the outlet was full at first.
-    async fn publish(&mut self, id: &str, key: &str, chunk: Chunk) -> bool {
+impl<B: Bench> Run<B> {
+    /// Tries to publish one record.
+    fn attempt(&mut self, id: &str, key: &str, chunk: Chunk) -> Result<(), PublishError> {
         let value = [b'x'; 1000];
         let record = Record {
-            topic: self.bench.topic(),
+            topic: &self.topic,
             key: key.as_bytes(),
             partition: None,
             value: Some(&value),
             timestamp_millis: 1_700_000_000_000,
             headers: &[Header { name: "id", value: Some(id.as_bytes()) }],
         };
+        self.outlet.publish(&record, chunk)
+    }
+
+    /// Publishes one record; says whether the outlet was full at first.
+    async fn publish(&mut self, id: &str, key: &str, chunk: Chunk) -> bool {
         let mut full = false;
         loop {
-            match self.outlet.publish(&record, chunk) {
+            match self.attempt(id, key, chunk) {
                 Ok(()) => return full,
                 Err(PublishError::Full) => {
                     full = true;
@@ -75,8 +83,9 @@ impl<B: Bench> Run<'_, B> {
     }
 }
 
-async fn run<'b, B: Bench>(bench: &'b B, table: &str) -> Run<'b, B> {
-    Run { bench, outlet: bench.outlet(&TableName::new("contract", table)).await, settled: Vec::new() }
+async fn run<B: Bench>(bench: &B, table: &str) -> Run<B> {
+    let outlet = bench.outlet(&TableName::new("contract", table)).await;
+    Run { topic: bench.topic().to_owned(), outlet, settled: Vec::new() }
 }
 
 /// Given more records than the outlet takes at a time, when all are published, then it says that it is full, every record
@@ -114,6 +123,16 @@ pub async fn waiting_may_be_given_up(bench: &impl Bench) {
         run.outlet.settled(&mut run.settled).await;
     }
     assert!(run.by_chunk().values().all(|&records| records == 1));
+}
+
+/// R1: given a record that failed, when another is published, then it is refused, for it would overtake the first.
+pub async fn after_a_failure_no_record_is_taken(bench: &impl Bench) {
+    let mut run = run(bench, "failing").await;
+    run.topic = bench.failing().await;
+    run.publish("failing 1", "k", 0).await;
+    run.outlet.settled(&mut run.settled).await;
+    let failure = run.settled[0].outcome.clone().unwrap_err();
+    assert_eq!(run.attempt("failing 2", "k", 1), Err(PublishError::Refused(failure)));
 }
 
 /// Given a save under way, when records are published beside it, then both come through; a release frees the table.

@@ -41,6 +41,11 @@ impl outlet::Bench for Outlets {
         self.1.session()
     }
 
+    async fn failing(&self) -> String {
+        self.0.fail_topic("failing");
+        "failing".to_owned()
+    }
+
     fn topic(&self) -> &'static str {
         "contract"
     }
