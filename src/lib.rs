@@ -21,6 +21,7 @@
 //! - [`kafka`]: the producer and its outlet
 //! - [`telemetry`]: logging, metrics and the admin listener
 //! - `testing`: the seams in memory, and their contracts (feature `testing`)
+//! - [`status`]: what relays are doing, as seen from outside; [`terminal`]: lines redrawn in place
 //! - [`history`]: the checker that proves the promises; [`services`]: real servers for it
 
 pub mod cli;
@@ -35,7 +36,9 @@ pub mod position;
 pub mod relay;
 pub mod services;
 pub mod source;
+pub mod status;
 pub mod table;
 pub mod telemetry;
+pub mod terminal;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -6,6 +6,8 @@ mod config;
 mod migrate;
 mod position;
 mod run;
+mod signals;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +15,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::position::PositionCommand;
-use crate::config::{Loaded, Options, load};
+use self::status::StatusArguments;
+use crate::config::{ConfigErrors, Options, load};
 use crate::daemon::DaemonError;
 
 /// Exit codes; scripts may rely on them.
@@ -39,7 +42,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 69 a server is unavailable, 70 internal, 78 preflight refused"
+    after_help = "Examples:\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 69 a server is unavailable, 70 internal, 78 preflight refused"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -64,6 +67,8 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
+    /// Show what every relay is doing: asks the running daemon, or else the position store
+    Status(StatusArguments),
     /// Saved positions
     Position {
         #[command(subcommand)]
@@ -87,28 +92,21 @@ pub async fn main() -> ExitCode {
             return if error.print().is_ok() { code.into() } else { code::INTERNAL.into() };
         }
     };
-    if let Command::Completions { shell } = arguments.command {
-        return completions::completions(shell).into();
-    }
-    let loaded = match load(&Options::of_process(arguments.config, arguments.sets)) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            say(&format!("the configuration cannot be used:\n{errors}"));
-            return code::CONFIGURATION.into();
-        }
-    };
-    match execute(arguments.command, loaded).await {
+    match execute(arguments).await {
         Ok(code) => code.into(),
         Err(error) => {
             say(&error.to_string());
-            match error {
-                DaemonError::Configuration(_) | DaemonError::Password(_) => code::CONFIGURATION,
-                DaemonError::Preflight(_) => code::PREFLIGHT,
-                DaemonError::Server(_) | DaemonError::Store(_) => code::UNAVAILABLE,
-                DaemonError::Producer(_) | DaemonError::Internal(_) => code::INTERNAL,
-            }
-            .into()
+            code_of(&error).into()
         }
+    }
+}
+
+fn code_of(error: &DaemonError) -> u8 {
+    match error {
+        DaemonError::Configuration(_) | DaemonError::Password(_) => code::CONFIGURATION,
+        DaemonError::Preflight(_) => code::PREFLIGHT,
+        DaemonError::Server(_) | DaemonError::Store(_) => code::UNAVAILABLE,
+        DaemonError::Producer(_) | DaemonError::Internal(_) => code::INTERNAL,
     }
 }
 
@@ -122,15 +120,22 @@ fn show(text: &dyn std::fmt::Display) {
     anstream::println!("{text}");
 }
 
-async fn execute(command: Command, loaded: Loaded) -> Result<u8, DaemonError> {
+async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, DaemonError> {
+    let options = Options::of_process(config, sets);
+    let loaded = || load(&options).map_err(|errors| unusable(&errors));
     match command {
-        Command::Run => run::run(loaded).await,
-        Command::Check => check::check(&loaded).await,
-        Command::Migrate { print } => migrate::migrate(&loaded, print).await,
-        Command::Position { command } => position::position(&command, &loaded).await,
-        Command::Config => Ok(config::config(&loaded)),
+        Command::Run => run::run(loaded()?).await,
+        Command::Check => check::check(&loaded()?).await,
+        Command::Migrate { print } => migrate::migrate(&loaded()?, print).await,
+        Command::Status(arguments) => status::status(arguments, load(&options)).await,
+        Command::Position { command } => position::position(&command, &loaded()?).await,
+        Command::Config => Ok(config::config(&loaded()?)),
         Command::Completions { shell } => Ok(completions::completions(shell)),
     }
+}
+
+fn unusable(errors: &ConfigErrors) -> DaemonError {
+    DaemonError::Configuration(format!("the configuration cannot be used:\n{errors}"))
 }
 
 fn server(error: &mysql_async::Error) -> DaemonError {

@@ -40,6 +40,8 @@ impl State {
 pub struct TableStats {
     /// The table.
     pub table: TableName,
+    /// When counting began, microseconds since the Unix epoch.
+    pub started_micros: u64,
     /// Events acknowledged.
     pub events: AtomicU64,
     /// Bytes of keys and values published.
@@ -66,6 +68,7 @@ impl TableStats {
     pub fn new(table: TableName) -> Self {
         Self {
             table,
+            started_micros: now_micros(),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
@@ -93,8 +96,13 @@ impl TableStats {
 
     /// Changes the state; the reason is for people.
     pub fn set_state(&self, state: State, reason: Option<String>) {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        self.set_reason(reason);
         self.state.store(state as u8, Relaxed);
+    }
+
+    /// Says what the relay waits for, or that it no longer does; the state stays.
+    pub fn set_reason(&self, reason: Option<String>) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Why the relay is in its state, if there is anything to say.

@@ -231,6 +231,7 @@ where
             }
         };
         info!(table = %name, position = %resume, epoch = claim.epoch, "table_claimed");
+        stats.set_position(Arc::new(resume.clone()));
         let (sender, receiver) = queue::bounded(bytes(self.settings.queue_bytes));
         let worker = Worker::new(
             table.mapping.clone(),

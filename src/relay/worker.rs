@@ -108,6 +108,8 @@ pub struct Worker<O> {
     retry_at: Instant,
     /// The store has refused for good: nothing more is saved.
     refused: bool,
+    /// Whether the last save failed, which is the stats' reason then.
+    save_fails: bool,
     settled: Vec<Settled>,
 }
 
@@ -137,6 +139,7 @@ impl<O: Outlet> Worker<O> {
             last_save: Instant::now(),
             retry_at: Instant::now(),
             refused: false,
+            save_fails: false,
             settled: Vec::new(),
         }
     }
@@ -338,12 +341,17 @@ impl<O: Outlet> Worker<O> {
                 self.stats.saved_micros.store(now_micros(), Relaxed);
                 self.stats.set_position(Arc::clone(&save.position));
                 self.saved = Some(save.position);
+                if std::mem::take(&mut self.save_fails) {
+                    self.stats.set_reason(None);
+                }
                 Ok(())
             }
             Err(StoreError::Unavailable(reason)) => {
                 if self.stats.save_retries.fetch_add(1, Relaxed).is_power_of_two() {
                     warn!(table = %self.stats.table, %reason, "save_failed_will_retry");
                 }
+                self.save_fails = true;
+                self.stats.set_reason(Some(format!("waits for the position store: {reason}")));
                 self.retry_at = Instant::now() + SAVE_RETRY;
                 Ok(())
             }

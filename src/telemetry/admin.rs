@@ -12,8 +12,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::relay::stats::{State, TableStats, now_micros};
+use crate::relay::stats::{State, TableStats, TailStats, now_micros};
 use crate::table::TableName;
+
+/// Acknowledgements that take longer are waited for, in seconds.
+const SLOW: f64 = 3.0;
 
 /// One table as `/api/v1/tables` shows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,9 +25,11 @@ pub struct TableStatus {
     pub table: TableName,
     /// `starting`, `running`, `draining`, `stopped` or `halted`.
     pub state: String,
-    /// Why it is in its state, if there is anything to say.
+    /// Why it is in its state, or what it waits for, if there is anything to say.
     pub reason: Option<String>,
-    /// Events acknowledged since the process started.
+    /// When the process began to count, in microseconds since the Unix epoch. Another value means another process.
+    pub started_micros: u64,
+    /// Events acknowledged since then.
     pub events: u64,
     /// Events handed to Kafka and not acknowledged.
     pub in_flight: u64,
@@ -37,18 +42,33 @@ pub struct TableStatus {
 }
 
 impl TableStatus {
-    fn of(stats: &TableStats) -> Self {
+    fn of(stats: &TableStats, tail: &TailStats) -> Self {
+        let lag_seconds = stats.lag_seconds(now_micros());
+        let in_flight = stats.in_flight.load(Relaxed);
         Self {
             table: stats.table.clone(),
             state: stats.state().name().to_owned(),
-            reason: stats.reason(),
+            reason: stats.reason().or_else(|| waits_for(stats.state(), tail, in_flight, lag_seconds)),
+            started_micros: stats.started_micros,
             events: stats.events.load(Relaxed),
-            in_flight: stats.in_flight.load(Relaxed),
-            lag_seconds: stats.lag_seconds(now_micros()),
+            in_flight,
+            lag_seconds,
             position: stats.position().map(|position| position.to_string()),
             saved_micros: stats.saved_micros.load(Relaxed),
         }
     }
+}
+
+/// What keeps a running relay from going on, if anything does.
+fn waits_for(state: State, tail: &TailStats, in_flight: u64, lag_seconds: f64) -> Option<String> {
+    if state != State::Running {
+        return None;
+    }
+    if in_flight > 0 && lag_seconds >= SLOW {
+        return Some(format!("waits for Kafka to acknowledge {in_flight} events, the oldest for {lag_seconds:.0} s"));
+    }
+    let why = (!tail.connected.load(Relaxed)).then(|| tail.waiting());
+    why.map(|why| format!("waits for the binlog: {}", why.as_deref().unwrap_or("it is not open yet")))
 }
 
 /// Serves until stopped.
@@ -82,5 +102,30 @@ async fn ready(Shared(metrics): Shared<Arc<Metrics>>) -> (StatusCode, String) {
 }
 
 async fn tables(Shared(metrics): Shared<Arc<Metrics>>) -> Json<Vec<TableStatus>> {
-    Json(metrics.tables().iter().map(|stats| TableStatus::of(stats)).collect())
+    Json(metrics.tables().iter().map(|stats| TableStatus::of(stats, metrics.tail())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Position;
+
+    #[test]
+    fn what_a_relay_waits_for_is_said() {
+        let stats = TableStats::new(TableName::new("d", "t"));
+        let tail = TailStats::default();
+        let reason = || TableStatus::of(&stats, &tail).reason;
+        assert_eq!(reason(), None, "starting");
+        stats.set_state(State::Running, None);
+        assert_eq!(reason().unwrap(), "waits for the binlog: it is not open yet");
+        tail.connected.store(true, Relaxed);
+        assert_eq!(reason(), None);
+        stats.in_flight.store(7, Relaxed);
+        stats.oldest_micros.store(now_micros() - 10_400_000, Relaxed);
+        assert_eq!(reason().unwrap(), "waits for Kafka to acknowledge 7 events, the oldest for 10 s");
+        stats.set_state(State::Halted, Some("fenced".to_owned()));
+        assert_eq!(reason().unwrap(), "fenced");
+        stats.set_position(std::sync::Arc::new(Position::default()));
+        assert_eq!(TableStatus::of(&stats, &tail).position.unwrap(), Position::default().to_string());
+    }
 }

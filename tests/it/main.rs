@@ -8,4 +8,5 @@ mod migrate;
 mod outages;
 mod ownership;
 mod stage;
+mod status;
 mod stops;

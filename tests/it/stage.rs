@@ -111,12 +111,21 @@ pub(crate) struct Watched {
 impl Watched {
     /// Waits until `/readyz` answers 200.
     pub(crate) async fn ready(&self) {
+        assert!(self.answer("/readyz", |_| true).await, "the daemon is not ready");
+    }
+
+    /// Waits until a path answers 200 with a body that is wanted; gives whether it did before patience ended.
+    pub(crate) async fn answer(&self, path: &str, wanted: impl Fn(&str) -> bool) -> bool {
         let deadline = Instant::now() + PATIENCE;
-        let url = format!("http://127.0.0.1:{}/readyz", self.port);
-        while ureq::get(&url).call().is_err() {
-            assert!(Instant::now() < deadline, "the daemon is not ready");
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let asked = || ureq::get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string());
+        while !asked().is_ok_and(|body| wanted(&body)) {
+            if Instant::now() >= deadline {
+                return false;
+            }
             sleep(Duration::from_millis(20)).await;
         }
+        true
     }
 }
 

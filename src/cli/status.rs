@@ -1,0 +1,200 @@
+//! `outboxd status`: what every relay is doing.
+//!
+//! Promise: the running daemon is asked first; what the position store says instead is never shown as if it were the
+//! daemon's word.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use tokio::signal::unix::SignalKind;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{code, say, show, signals, unusable};
+use crate::config::{ConfigErrors, Loaded};
+use crate::daemon::{self, DaemonError};
+use crate::mysql::MysqlStore;
+use crate::position::PositionStore;
+use crate::status::Line;
+use crate::status::client::Client;
+use crate::status::layout::{self, Layout};
+use crate::status::rates::Rates;
+use crate::telemetry::admin::TableStatus;
+use crate::terminal::{self, Screen};
+
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Over how long events per second are counted.
+const WINDOW: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(super) struct StatusArguments {
+    /// Ask every second until Ctrl-C; on a terminal, the table is redrawn in place
+    #[arg(short, long)]
+    watch: bool,
+    /// A table for people, or JSON for programs (with --watch one object a line)
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Where the daemon answers [default: admin.listen of the configuration]
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Who said it.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Source {
+    Daemon,
+    Store,
+}
+
+#[derive(Serialize)]
+struct Report {
+    source: Source,
+    tables: Vec<Line>,
+    /// Why it is not the daemon that said it.
+    #[serde(skip)]
+    note: Option<String>,
+}
+
+impl Report {
+    fn code(&self) -> u8 {
+        if self.tables.iter().any(|line| line.state == "halted") { code::HALTED } else { code::CLEAN }
+    }
+}
+
+/// Both of those who could be asked.
+struct Sources {
+    daemon: Client,
+    store: Result<MysqlStore, String>,
+    rates: Rates,
+    started: Instant,
+}
+
+impl Sources {
+    /// The daemon's word, or else the store's. An error says why neither answers.
+    async fn ask(&mut self) -> Result<Report, String> {
+        let silent = match self.daemon.tables().await {
+            Ok(tables) => {
+                let mut line = |status: TableStatus| {
+                    let rate = self.rates.look(&status, self.started.elapsed());
+                    Line::of_daemon(status, rate)
+                };
+                let tables = tables.into_iter().map(&mut line).collect();
+                return Ok(Report { source: Source::Daemon, tables, note: None });
+            }
+            Err(silent) => silent,
+        };
+        let saved = match &self.store {
+            Ok(store) => store.list().await.map_err(|error| error.to_string()),
+            Err(reason) => Err(reason.clone()),
+        };
+        match saved {
+            Ok(saved) => {
+                let note = Some(format!("{silent}; this is what the position store says"));
+                Ok(Report { source: Source::Store, tables: saved.into_iter().map(Line::of_store).collect(), note })
+            }
+            Err(reason) => Err(format!("{silent}; and {reason}")),
+        }
+    }
+}
+
+/// Asks once, or again and again. The configuration is needed for what the arguments do not say.
+pub(super) async fn status(
+    arguments: StatusArguments,
+    loaded: Result<Loaded, ConfigErrors>,
+) -> Result<u8, DaemonError> {
+    let (listen, store) = match loaded {
+        Ok(loaded) => (Some(loaded.config.admin.listen), store(&loaded)),
+        Err(errors) if arguments.address.is_none() => {
+            return Err(unusable(&errors));
+        }
+        Err(_) => (None, Err("the configuration does not say where positions are".to_owned())),
+    };
+    let address = arguments.address.or_else(|| listen.map(Client::address_of)).unwrap_or_default();
+    let daemon = Client::new(address, PATIENCE);
+    let mut sources = Sources { daemon, store, rates: Rates::new(WINDOW), started: Instant::now() };
+    if arguments.watch {
+        return watch(sources, arguments.format).await;
+    }
+    match sources.ask().await {
+        Ok(report) => {
+            if let Some(note) = &report.note {
+                say(note);
+            }
+            print(&report, arguments.format)?;
+            Ok(report.code())
+        }
+        Err(reason) => Err(DaemonError::Server(reason)),
+    }
+}
+
+fn store(loaded: &Loaded) -> Result<MysqlStore, String> {
+    let (_, endpoint) = daemon::endpoints(&loaded.config).map_err(|error| error.to_string())?;
+    let positions = &loaded.config.positions;
+    Ok(MysqlStore::new(endpoint, &positions.schema, &positions.table, Duration::ZERO))
+}
+
+/// Asks every second until told to stop; the exit code is that of the last answer.
+async fn watch(mut sources: Sources, format: Format) -> Result<u8, DaemonError> {
+    let mut signals = signals::heard(&[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])?;
+    let mut screen = if format == Format::Table { Screen::open() } else { None };
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut code = code::UNAVAILABLE;
+    let mut noted = None;
+    loop {
+        let answer = tokio::select! {
+            _ = signals.recv() => return Ok(code),
+            answer = async { ticks.tick().await; sources.ask().await } => answer,
+        };
+        code = answer.as_ref().map_or(code::UNAVAILABLE, Report::code);
+        let note = answer.as_ref().map_or_else(|reason| Some(reason.clone()), |report| report.note.clone());
+        if let Some(screen) = &mut screen {
+            let size = terminal::size();
+            let mut lines: Vec<_> = note.into_iter().collect();
+            if let Ok(report) = &answer {
+                lines.extend(layout::table(&report.tables, &layout(Some(size.0), terminal::colour())));
+            }
+            screen.draw(lines, size).map_err(|error| DaemonError::Internal(error.to_string()))?;
+            continue;
+        }
+        if let Some(note) = note.as_ref().filter(|note| noted.as_ref() != Some(*note)) {
+            say(note);
+        }
+        noted = note;
+        if let Ok(report) = &answer {
+            print(report, format)?;
+        }
+    }
+}
+
+fn print(report: &Report, format: Format) -> Result<(), DaemonError> {
+    match format {
+        Format::Table => {
+            let width = std::io::stdout().is_terminal().then(|| terminal::size().0);
+            let colour = width.is_some() && terminal::colour();
+            show(&layout::table(&report.tables, &layout(width, colour)).join("\n"));
+        }
+        Format::Json => {
+            let text = serde_json::to_string(report).map_err(|error| DaemonError::Internal(error.to_string()))?;
+            show(&text);
+        }
+    }
+    Ok(())
+}
+
+fn layout(width: Option<usize>, colour: bool) -> Layout {
+    Layout { width, colour, now: Timestamp::now(), zone: TimeZone::system() }
+}

@@ -1,0 +1,84 @@
+//! What `outboxd status` says, of a daemon that runs and of one that does not.
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::stage::{Stage, committed, free_port, write};
+
+/// Standard output, standard error, and the exit code.
+fn status(stage: &Stage, port: u16, arguments: &[&str]) -> (String, String, Option<i32>) {
+    let mut command = stage.outboxd(&["status"]);
+    let output = command.args(arguments).env("OUTBOXD__ADMIN__LISTEN", format!("127.0.0.1:{port}")).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_asks_the_daemon_then_the_store_and_says_when_neither_answers() {
+    let mut stage = Stage::set().await;
+    let stop = CancellationToken::new();
+    let writing = write(&stage, 5, &stop);
+    let port = free_port();
+    let daemon = stage.run_on(port);
+    committed(&stage, 200).await;
+    stop.cancel();
+    let journal = writing.await.unwrap();
+    stage.verdict(&journal).await;
+
+    // Given a daemon that has delivered everything, when it is asked, then it answers for every table.
+    let (table, notes, code) = status(&stage, port, &[]);
+    assert_eq!((code, notes.as_str()), (Some(0), ""));
+    assert_eq!(table.lines().count(), 2 + 4, "{table}");
+    assert!(table.contains(" delivery.delivery-outbox4  running "), "{table}");
+    let (json, _, code) = status(&stage, port, &["--format", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["source"]), (Some(0), &Value::from("daemon")));
+    let tables = json["tables"].as_array().unwrap();
+    assert_eq!(tables[0]["table"], "delivery.delivery-outbox1");
+    let events: u64 = tables.iter().map(|table| table["events"].as_u64().unwrap()).sum();
+    assert_eq!(events, journal.committed().count() as u64);
+
+    // Given another daemon for the same tables, when it is asked, then its halted relays make the exit code 1.
+    let other = free_port();
+    let second = stage.run_on(other);
+    let halted = second.answer("/api/v1/tables", |body| body.contains("not_claimed")).await;
+    assert!(halted, "the second daemon does not say that it is halted");
+    let (table, _, code) = status(&stage, other, &[]);
+    assert_eq!(code, Some(1), "{table}");
+    assert!(table.contains("not_claimed: "), "{table}");
+    drop(second);
+
+    // Given a daemon that is stopped, when it is asked, then the store says where the tables resume.
+    assert_eq!(daemon.daemon.terminate(), Some(0));
+    let (table, notes, code) = status(&stage, port, &[]);
+    assert_eq!(code, Some(0), "{notes}");
+    assert!(notes.contains(&format!("no daemon answers at 127.0.0.1:{port}: ")), "{notes}");
+    assert!(notes.contains("this is what the position store says"), "{notes}");
+    assert!(table.lines().next().unwrap().split_whitespace().eq(["table", "state", "position", "last", "save"]));
+    assert!(table.contains(" unknown  gtid="), "{table}");
+    let (json, _, _) = status(&stage, port, &["--format", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["source"], &json["tables"][0]["events"]), (&Value::from("store"), &Value::Null));
+
+    // Given no MySQL either, when it is asked, then there is nothing to show.
+    stage.mysql.tell("kill").unwrap();
+    let (table, notes, code) = status(&stage, port, &[]);
+    assert_eq!((code, table.as_str()), (Some(69), ""), "{notes}");
+    assert!(notes.contains("no daemon answers") && notes.contains("the position store is unavailable"), "{notes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watching_shows_what_changes_until_it_is_told_to_stop() {
+    let stage = Stage::set().await;
+    let port = free_port();
+    let daemon = stage.run_on(port);
+    daemon.ready().await;
+    let mut command = stage.outboxd(&["--set", &format!("admin.listen=127.0.0.1:{port}")]);
+    command.args(["status", "--watch", "--format", "json"]).stdout(std::process::Stdio::piped());
+    let mut watching = command.spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(watching.stdout.take().unwrap()));
+    let answers: Vec<Value> = lines.take(2).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    assert_eq!(answers[0]["tables"][0]["events_per_second"], Value::Null, "one look has no rate");
+    assert_eq!(answers[1]["tables"][0]["events_per_second"], 0.0);
+    assert_eq!(crate::stage::Daemon(watching).terminate(), Some(0));
+}
