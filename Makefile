@@ -11,6 +11,10 @@ setup: ## What building and testing need, and real servers
 	scripts/setup
 	scripts/services install $(SERVERS)
 
+.PHONY: demo
+demo: setup ## The main job on real servers, with a kill and a verdict; ARGS=--keep leaves the servers up
+	cargo run -- demo $(ARGS)
+
 .PHONY: unit
 unit: ## Tests that need no server, in seconds
 	cargo test --lib --bins --test architecture

@@ -22,11 +22,12 @@
 //! - [`telemetry`]: logging, metrics and the admin listener
 //! - `testing`: the seams in memory, and their contracts (feature `testing`)
 //! - [`status`]: what relays are doing, as seen from outside; [`terminal`]: lines redrawn in place
-//! - [`history`]: the checker that proves the promises; [`services`]: real servers for it
+//! - [`history`]: the checker that proves the promises; [`services`]: real servers for it; [`demo`]: all of it, shown
 
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod demo;
 pub mod history;
 pub mod kafka;
 pub mod mysql;

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod config;
+mod demo;
 mod migrate;
 mod position;
 mod run;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::demo::DemoArguments;
 use self::position::PositionCommand;
 use self::status::StatusArguments;
 use crate::config::{ConfigErrors, Options, load};
@@ -33,6 +35,8 @@ pub mod code {
     pub const INTERNAL: u8 = 70;
     /// Preflight refused.
     pub const PREFLIGHT: u8 = 78;
+    /// The demo was told to stop before its verdict.
+    pub const INTERRUPTED: u8 = 130;
 }
 
 #[derive(Parser)]
@@ -42,7 +46,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 69 a server is unavailable, 70 internal, 78 preflight refused"
+    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 69 a server is unavailable, 70 internal, 78 preflight refused"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -76,6 +80,7 @@ enum Command {
     },
     /// Every key in force, with its source; secrets as ***
     Config,
+    Demo(DemoArguments),
     /// Completions for a shell
     Completions {
         /// The shell
@@ -121,7 +126,7 @@ fn show(text: &dyn std::fmt::Display) {
 }
 
 async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, DaemonError> {
-    let options = Options::of_process(config, sets);
+    let options = Options::of_process(config.clone(), sets.clone());
     let loaded = || load(&options).map_err(|errors| unusable(&errors));
     match command {
         Command::Run => run::run(loaded()?).await,
@@ -130,6 +135,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Status(arguments) => status::status(arguments, load(&options)).await,
         Command::Position { command } => position::position(&command, &loaded()?).await,
         Command::Config => Ok(config::config(&loaded()?)),
+        Command::Demo(arguments) => demo::demo(arguments, config.as_deref(), &sets).await,
         Command::Completions { shell } => Ok(completions::completions(shell)),
     }
 }

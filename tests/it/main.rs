@@ -4,6 +4,7 @@
 
 mod contract;
 mod crashes;
+mod demo;
 mod migrate;
 mod outages;
 mod ownership;

@@ -1,0 +1,59 @@
+//! `outboxd demo`: the main job on real servers, with a kill in the middle and a verdict at the end.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::SignalKind;
+use tokio_util::sync::CancellationToken;
+
+use super::{code, say, signals};
+use crate::daemon::DaemonError;
+use crate::demo::{self, DemoError, DemoSettings};
+
+/// Play a delivery platform on private MySQL and Kafka, kill the relay on the way, and judge what arrived
+///
+/// Exits with 0 if every committed event arrived, in order, and nothing that was rolled back; with 1 if not, with 69 if a
+/// server does not start, and with 130 after Ctrl-C. Whatever ends it, nothing is left behind.
+#[derive(Args)]
+pub(super) struct DemoArguments {
+    /// How long writers write, in seconds
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Transactions per second
+    #[arg(long, value_name = "N", default_value = "200")]
+    rate: NonZeroU32,
+    /// Leave the servers and the relay up at the end until Ctrl-C or Enter, and say how to connect
+    #[arg(long)]
+    keep: bool,
+    /// The script that starts servers
+    #[arg(long, value_name = "PATH", default_value = "scripts/services")]
+    services: PathBuf,
+}
+
+/// `config` and `sets` are handed on to the daemon.
+pub(super) async fn demo(arguments: DemoArguments, config: Option<&Path>, sets: &[String]) -> Result<u8, DaemonError> {
+    let DemoArguments { seconds, rate, keep, services } = arguments;
+    let duration = Duration::from_secs(seconds);
+    let daemon_arguments = demo::arguments(config, sets);
+    let stop = CancellationToken::new();
+    let mut signals = signals::heard(&[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])?;
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        signals.recv().await;
+        stopping.cancel();
+    });
+    match demo::run(DemoSettings { services, duration, rate, keep, daemon_arguments }, stop).await {
+        Ok(true) => Ok(code::CLEAN),
+        Ok(false) => Ok(code::HALTED),
+        Err(error @ DemoError::Interrupted) => {
+            say(&error.to_string());
+            Ok(code::INTERRUPTED)
+        }
+        Err(error @ (DemoError::NoServices(_) | DemoError::Server { .. } | DemoError::Topic(_))) => {
+            Err(DaemonError::Server(error.to_string()))
+        }
+        Err(error) => Err(DaemonError::Internal(error.to_string())),
+    }
+}

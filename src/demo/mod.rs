@@ -1,0 +1,41 @@
+//! The demo: a delivery platform on real servers, its events relayed by a real daemon that is killed on the way.
+//!
+//! Promise: what the verdict says was read back from Kafka and held against the writers' own journal; whatever ends the
+//! demo, servers, daemon and folder end with it.
+//!
+//! ```text
+//! stage: MySQL, Kafka, topic, tables     relay: `outboxd run`, a child process
+//!    ^                                       ^
+//!    +------------- script ------------------+      show: one live table, or plain lines
+//! ```
+
+mod error;
+mod keep;
+mod relay;
+mod script;
+mod show;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use self::error::DemoError;
+pub use self::relay::arguments;
+pub use self::script::run;
+
+/// What to play.
+#[derive(Debug, Clone)]
+pub struct DemoSettings {
+    /// The script that holds servers.
+    pub services: PathBuf,
+    /// How long writers write.
+    pub duration: Duration,
+    /// Transactions per second.
+    pub rate: std::num::NonZeroU32,
+    /// Whether the servers stay up at the end, until told to stop.
+    pub keep: bool,
+    /// What the daemon's command line begins with: its configuration file and its `--set`s.
+    pub daemon_arguments: Vec<std::ffi::OsString>,
+}

@@ -1,0 +1,52 @@
+//! The demo, as a newcomer runs it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// In a folder of its own for everything temporary.
+fn demo(folder: &Path, directory: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
+    command.arg("demo").args(arguments).current_dir(directory).env("TMPDIR", folder).output().unwrap()
+}
+
+/// What the verdict's table says of something.
+fn figure(text: &str, name: &str) -> u64 {
+    let line = text.lines().find(|line| line.starts_with(&format!("│ {name} "))).unwrap_or_else(|| panic!("{text}"));
+    line.rsplit('┆').next().unwrap().trim_matches(['│', ' ']).parse().unwrap()
+}
+
+#[test]
+fn the_demo_kills_the_relay_and_finds_that_nothing_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(folder.path(), env!("CARGO_MANIFEST_DIR"), &["--seconds", "6"]);
+    let (text, notes) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{text}{notes}");
+    assert!(!text.contains('\u{1b}'), "plain without a terminal: {text}");
+    assert!(text.contains("is killed with SIGKILL") && text.contains("  4 killed; "), "{text}");
+    assert!(text.contains("`outboxd run` again, process ") && text.contains("  4 running; "), "{text}");
+    assert!(figure(&text, "committed") > 100, "{text}");
+    assert_eq!(figure(&text, "delivered"), figure(&text, "committed"));
+    for none in ["missing", "from rolled-back transactions", "out of order"] {
+        assert_eq!(figure(&text, none), 0, "{none}: {text}");
+    }
+    figure(&text, "duplicates");
+    assert!(text.contains("Every committed event arrived, in order, and nothing of what was rolled back."), "{text}");
+    // The folder of a held server goes a moment after the server.
+    let deadline = std::time::Instant::now() + crate::stage::PATIENCE;
+    while folder.path().read_dir().unwrap().next().is_some() {
+        assert!(std::time::Instant::now() < deadline, "{:?} is left behind", folder.path().read_dir());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn without_the_servers_script_the_demo_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(folder.path(), folder.path().to_str().unwrap(), &[]);
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{notes}");
+    assert!(
+        notes.contains("scripts/services is not there; run the demo in the folder of an outboxd checkout"),
+        "{notes}"
+    );
+}
