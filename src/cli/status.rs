@@ -63,7 +63,7 @@ enum Source {
 struct Report {
     source: Source,
     tables: Vec<Line>,
-    /// Why it is not the daemon that said it.
+    /// What there is to say beside it: why it is not the daemon that said it, or why it has no tables.
     #[serde(skip)]
     note: Option<String>,
 }
@@ -91,8 +91,10 @@ impl Sources {
                     let rate = self.rates.look(&status, self.started.elapsed());
                     Line::of_daemon(status, rate)
                 };
-                let tables = tables.into_iter().map(&mut line).collect();
-                return Ok(Report { source: Source::Daemon, tables, note: None });
+                let tables: Vec<_> = tables.into_iter().map(&mut line).collect();
+                let waiting = if tables.is_empty() { self.daemon.ready().await.err() } else { None };
+                let note = waiting.map(|waiting| format!("the daemon has no tables yet: {}", waiting.reason));
+                return Ok(Report { source: Source::Daemon, tables, note });
             }
             Err(silent) => silent,
         };

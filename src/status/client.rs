@@ -27,7 +27,13 @@ pub struct Client {
 impl Client {
     /// Each answer may take `patience`.
     pub fn new(address: String, patience: Duration) -> Self {
-        Self { address, agent: Agent::config_builder().timeout_global(Some(patience)).build().into() }
+        Self {
+            address,
+            agent: {
+                let config = Agent::config_builder().timeout_global(Some(patience)).http_status_as_error(false);
+                config.build().into()
+            },
+        }
     }
 
     /// Where a daemon that listens on `listen` is to be asked from the same machine.
@@ -45,7 +51,7 @@ impl Client {
         self.ask("api/v1/tables", |mut answer| answer.body_mut().read_json()).await
     }
 
-    /// Whether the daemon is ready; an error while it is not, or does not answer.
+    /// Whether the daemon is ready; the error says why it is not, or that it does not answer.
     pub async fn ready(&self) -> Result<(), Silent> {
         self.ask("readyz", |_| Ok(())).await
     }
@@ -56,14 +62,23 @@ impl Client {
         read: fn(ureq::http::Response<ureq::Body>) -> Result<T, ureq::Error>,
     ) -> Result<T, Silent> {
         let (agent, url) = (self.agent.clone(), format!("http://{}/{path}", self.address));
-        let asked = tokio::task::spawn_blocking(move || agent.get(&url).call().and_then(read));
-        let silent = |reason: String| Silent { address: self.address.clone(), reason };
-        asked.await.map_err(|error| silent(error.to_string()))?.map_err(|error| silent(error.to_string()))
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut answer = agent.get(&url).call().map_err(|error| error.to_string())?;
+            if answer.status().is_success() {
+                return read(answer).map_err(|error| error.to_string());
+            }
+            let body = answer.body_mut().read_to_string().unwrap_or_default();
+            Err(if body.trim().is_empty() { answer.status().to_string() } else { body.trim().to_owned() })
+        });
+        let answer = asked.await.unwrap_or_else(|error| Err(error.to_string()));
+        answer.map_err(|reason| Silent { address: self.address.clone(), reason })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -80,5 +95,19 @@ mod tests {
         let client = Client::new(Client::address_of(free), Duration::from_secs(1));
         let silent = client.tables().await.unwrap_err();
         assert!(silent.to_string().starts_with(&format!("no daemon answers at {free}: ")), "{silent}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_given_in_the_daemons_words() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::new(listener.local_addr().unwrap().to_string(), Duration::from_secs(5));
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            let body = "waits for mysql\n";
+            write!(stream, "HTTP/1.1 503 No\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        });
+        assert_eq!(client.ready().await.unwrap_err().reason, "waits for mysql");
+        answering.join().unwrap();
     }
 }
