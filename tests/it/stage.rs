@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+const SHARDS: &str = "delivery.delivery-outbox{1..4}";
+
 /// A private server by the scripts of this checkout.
 pub(crate) fn hold(name: &str) -> Service {
     Service::hold(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services")), name, &[]).unwrap()
@@ -58,7 +60,7 @@ impl Stage {
             .env("OUTBOXD__MYSQL__URL", format!("mysql://admin@127.0.0.1:{}", self.mysql.port()))
             .env("OUTBOXD__MYSQL__PASSWORD", "admin")
             .env("OUTBOXD__KAFKA__BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", self.kafka.port()))
-            .env("OUTBOXD__OUTBOX__0__TABLES", "delivery.delivery-outbox{1..4}")
+            .env("OUTBOXD__OUTBOX__0__TABLES", SHARDS)
             .env("OUTBOXD__OUTBOX__0__TOPIC", "delivery")
             .env("OUTBOXD__OUTBOX__0__START", "earliest")
             .env("OUTBOXD__ADMIN__LISTEN", "127.0.0.1:0")
@@ -73,8 +75,13 @@ impl Stage {
 
     /// With the admin listener on this port.
     pub(crate) fn run_on(&self, port: u16) -> Watched {
+        self.run_for(SHARDS, port)
+    }
+
+    /// Of these tables, with the admin listener on this port.
+    pub(crate) fn run_for(&self, tables: &str, port: u16) -> Watched {
         let mut command = self.outboxd(&["run"]);
-        command.env("OUTBOXD__ADMIN__LISTEN", format!("127.0.0.1:{port}"));
+        command.env("OUTBOXD__OUTBOX__0__TABLES", tables).env("OUTBOXD__ADMIN__LISTEN", format!("127.0.0.1:{port}"));
         Watched { daemon: Daemon(command.spawn().unwrap()), port }
     }
 

@@ -38,14 +38,17 @@ async fn status_asks_the_daemon_then_the_store_and_says_when_neither_answers() {
     let events: u64 = tables.iter().map(|table| table["events"].as_u64().unwrap()).sum();
     assert_eq!(events, journal.committed().count() as u64);
 
-    // Given another daemon for the same tables, when it is asked, then its halted relays make the exit code 1.
+    // Given another daemon that cannot have one of its tables, when it is asked, then the exit code is 1.
+    let tables = "delivery.delivery-outbox{4..5}";
+    let migrated = stage.outboxd(&["migrate"]).env("OUTBOXD__OUTBOX__0__TABLES", tables).status().unwrap();
+    assert!(migrated.success());
     let other = free_port();
-    let second = stage.run_on(other);
+    let second = stage.run_for(tables, other);
     let halted = second.answer("/api/v1/tables", |body| body.contains("not_claimed")).await;
     assert!(halted, "the second daemon does not say that it is halted");
     let (table, _, code) = status(&stage, other, &[]);
     assert_eq!(code, Some(1), "{table}");
-    assert!(table.contains("not_claimed: "), "{table}");
+    assert!(table.contains(" delivery.delivery-outbox4: not_claimed: "), "{table}");
     drop(second);
 
     // Given a daemon that is stopped, when it is asked, then the store says where the tables resume.
