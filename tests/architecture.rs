@@ -29,8 +29,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "preflight",
             "relay",
             "source",
+            "status",
             "table",
             "telemetry",
+            "terminal",
         ],
     ),
     (
@@ -68,7 +70,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["position", "relay", "table"]),
     ("history", &["table"]),
     ("services", &[]),
-    ("demo", &["config", "history", "services", "table"]),
+    // It reads what the daemon answers; the forms are those of the admin listener.
+    ("status", &["position", "table", "telemetry", "terminal"]),
+    ("terminal", &[]),
+    ("demo", &["config", "history", "services", "status", "table", "telemetry", "terminal"]),
     ("testing", &["outbox", "outlet", "position", "source", "table"]),
 ];
 

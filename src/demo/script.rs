@@ -12,7 +12,7 @@ use super::show::{Show, plain};
 use super::stage::{Stage, TOPIC};
 use super::{DemoError, DemoSettings, keep};
 use crate::history::{Isolation, Journal, Reader, ReaderSettings, Seen, Verdict, WriteError, Writer, WriterSettings};
-use crate::status::text::count;
+use crate::terminal::text::count;
 
 /// How long what was committed may take to arrive.
 const PATIENCE: Duration = Duration::from_mins(1);

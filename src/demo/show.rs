@@ -15,8 +15,8 @@ use crate::status::Line;
 use crate::status::client::Client;
 use crate::status::layout::{self, Layout};
 use crate::status::rates::Rates;
-use crate::status::text::{count, lag};
 use crate::telemetry::admin::TableStatus;
+use crate::terminal::text::{count, lag};
 use crate::terminal::{self, Screen};
 
 const TICK: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::Line;
-use super::text;
+use crate::terminal::text;
 
 /// A rule below the header, and nothing else.
 pub const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));

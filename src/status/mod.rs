@@ -2,13 +2,10 @@
 //!
 //! Promise: what is not known is said to be unknown; nothing is guessed from what was known before.
 //!
-//! [`client`] asks the admin listener, [`rates`] turns counters into events per second, [`layout`] draws the table,
-//! [`text`] shortens what does not fit.
-
+//! [`client`] asks the admin listener, [`rates`] turns counters into events per second, [`layout`] draws the table.
 pub mod client;
 pub mod layout;
 pub mod rates;
-pub mod text;
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -3,13 +3,13 @@
 //! Promise: what was written above stays; the cursor is back when the screen is dropped, whatever ends it; a terminal
 //! that changes its size, or is too small, is drawn as well as it goes.
 
+pub mod text;
+
 use std::io::{self, IsTerminal, Stdout, Write};
 
 use crossterm::cursor::{Hide, MoveToColumn, MoveUp, Show};
 use crossterm::terminal::{self, Clear, ClearType};
 use crossterm::{Command, queue};
-
-use crate::status::text;
 
 /// What of a terminal is redrawn in place.
 pub struct Screen<W: Write = Stdout> {
