@@ -145,16 +145,17 @@ impl MysqlSource {
         for subscription in subscriptions {
             let columns: Vec<(String, String, Option<u16>)> = conn
                 .exec(
+                    // Any collation of the character set tells enough; MariaDB lists the newer ones without name and id.
                     "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, (SELECT MIN(o.ID) FROM information_schema.COLLATIONS o WHERE \
-                     o.COLLATION_NAME = c.COLLATION_NAME) FROM information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = ? AND \
-                     c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
+                     o.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME) FROM information_schema.COLUMNS c WHERE \
+                     c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
                     (subscription.table.schema(), subscription.table.table()),
                 )
                 .await?;
             let define = |(name, kind, collation): (String, String, Option<u16>)| Defined {
                 name,
                 unsigned: kind.contains("unsigned"),
-                // Columns without a collation are binary.
+                // Columns without a character set are binary.
                 collation: collation.or(Some(63)),
             };
             defined.push(columns.into_iter().map(define).collect());
