@@ -2,6 +2,8 @@
 //!
 //! Promise: nothing is relayed before the servers are looked at; a task that ends without a reason ends the daemon.
 
+pub mod preflight;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +12,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::preflight::Survey;
 use crate::config::Config;
 use crate::kafka::{AtLeastOnce, Producer, ProducerError};
-use crate::mysql::connect::{Endpoint, is_transient};
-use crate::mysql::preflight::{self, Finding};
+use crate::mysql::connect::Endpoint;
 use crate::mysql::settings::{MysqlSettings, PasswordError};
 use crate::mysql::{MysqlSource, MysqlStore};
 use crate::outbox::{Mapping, TopicTemplate};
 use crate::position::{Claim, StoreError};
+use crate::preflight::{Check, Status, Unavailable};
 use crate::relay::backoff::Backoff;
 use crate::relay::stats::{TableStats, TailStats};
 use crate::relay::supervisor::{Reader, Summary, Supervisor, SupervisorError, Table};
@@ -40,7 +43,7 @@ pub enum DaemonError {
     Configuration(String),
     /// The servers are not set up as they must be.
     #[error("preflight refused:\n  {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
-    Preflight(Vec<Finding>),
+    Preflight(Vec<Check>),
     /// A server refused for good.
     #[error("{0}")]
     Server(String),
@@ -143,55 +146,26 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
 }
 
 impl Shared {
-    /// Waits until MySQL and Kafka answer, saying why; then looks whether they are set up as they must be.
+    /// Waits until MySQL and Kafka answer, saying why; refuses as soon as one is known not to be set up as it must be.
     async fn wait_for_servers(&self) -> Result<Vec<Table>, DaemonError> {
         let mut backoff = Backoff::new(self.config.relay.retry_initial, self.config.relay.retry_max);
-        let tables = loop {
-            match self.look().await {
-                Ok(Ok(tables)) => break tables,
-                Ok(Err(error)) => return Err(error),
-                Err(error) if is_transient(&error) => {
-                    warn!(server = %self.log, %error, "waiting_for_mysql");
-                    tokio::time::sleep(backoff.wait()).await;
-                }
-                Err(error) => return Err(DaemonError::Server(format!("mysql {}: {error}", self.log))),
+        loop {
+            let Survey { tables, report } = preflight::survey(&self.config, self.server_id, true).await?;
+            if report.refuses() {
+                return Err(DaemonError::Preflight(report.with(Status::Failed).cloned().collect()));
             }
-        };
-        for topic in
-            tables.iter().filter_map(|table| table.mapping.fixed_topic()).collect::<std::collections::BTreeSet<_>>()
-        {
-            loop {
-                let answer = tokio::task::block_in_place(|| self.producer.partitions(topic, Duration::from_secs(5)));
-                match answer {
-                    Ok(Some(partitions)) => break info!(topic, partitions, "topic_found"),
-                    Ok(None) => {
-                        return Err(DaemonError::Preflight(vec![Finding {
-                            setting: format!("topic {topic}"),
-                            expected: "exists".to_owned(),
-                            found: "not there".to_owned(),
-                            cure: format!("kafka-topics.sh --create --topic {topic}"),
-                        }]));
-                    }
-                    Err(error) => {
-                        warn!(topic, %error, "waiting_for_kafka");
-                        tokio::time::sleep(backoff.wait()).await;
-                    }
-                }
+            if let Some(definite) = report.unavailable.iter().find(|server| !server.transient) {
+                return Err(DaemonError::Server(definite.to_string()));
             }
+            if report.unavailable.is_empty() {
+                preflight::log(&report);
+                return Ok(tables);
+            }
+            for Unavailable { server, reason, .. } in &report.unavailable {
+                warn!(%server, %reason, "waiting_for_server");
+            }
+            tokio::time::sleep(backoff.wait()).await;
         }
-        Ok(tables)
-    }
-
-    async fn look(&self) -> Result<Result<Vec<Table>, DaemonError>, mysql_async::Error> {
-        let mut conn = self.log.connect().await?;
-        let existing = preflight::tables(&mut conn).await?;
-        let tables = match select(&self.config, &existing) {
-            Ok(tables) => tables,
-            Err(error) => return Ok(Err(error)),
-        };
-        let subscriptions: Vec<_> = tables.iter().map(|table| table.subscription.clone()).collect();
-        let findings = preflight::check(&mut conn, &subscriptions, self.server_id).await?;
-        Ok(if findings.is_empty() { Ok(tables) } else { Err(DaemonError::Preflight(findings)) })
     }
 
     /// The relays and what they are made of.

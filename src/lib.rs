@@ -19,6 +19,7 @@
 //! - [`relay`]: assembling batches, queues, windows, the tail and the workers
 //! - [`mysql`]: connections, preflight, the log's stream, decoding, the position store
 //! - [`kafka`]: the producer and its outlet
+//! - [`preflight`]: what is asked of the servers before anything is relayed
 //! - [`telemetry`]: logging, metrics and the admin listener
 //! - `testing`: the seams in memory, and their contracts (feature `testing`)
 //! - [`status`]: what relays are doing, as seen from outside; [`terminal`]: lines redrawn in place
@@ -34,6 +35,7 @@ pub mod mysql;
 pub mod outbox;
 pub mod outlet;
 pub mod position;
+pub mod preflight;
 pub mod relay;
 pub mod services;
 pub mod source;

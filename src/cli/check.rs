@@ -1,21 +1,84 @@
 //! `outboxd check`: whether the servers are set up as they must be.
 
-use super::{code, server, show};
-use crate::config::Loaded;
-use crate::daemon::{self, DaemonError};
-use crate::mysql::preflight;
+use clap::ValueEnum;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Cell, Color, Table};
+use serde::Serialize;
 
-pub(super) async fn check(loaded: &Loaded) -> Result<u8, DaemonError> {
-    let (log, _) = daemon::endpoints(&loaded.config)?;
-    let mut conn = log.connect().await.map_err(|error| server(&error))?;
-    let existing = preflight::tables(&mut conn).await.map_err(|error| server(&error))?;
-    let subscriptions: Vec<_> =
-        daemon::select(&loaded.config, &existing)?.into_iter().map(|table| table.subscription).collect();
+use super::{code, show};
+use crate::config::Loaded;
+use crate::daemon::{DaemonError, preflight};
+use crate::preflight::{Check, Report, Status};
+
+/// For whom the answers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A table, then what to cure.
+    Text,
+    /// One object: `verdict`, `checks`, `unavailable`.
+    Json,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    verdict: &'static str,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+pub(super) async fn check(loaded: &Loaded, format: Format) -> Result<u8, DaemonError> {
     let server_id = loaded.config.mysql.resolve_server_id();
-    let findings = preflight::check(&mut conn, &subscriptions, server_id).await.map_err(|error| server(&error))?;
-    if !findings.is_empty() {
-        return Err(DaemonError::Preflight(findings));
+    let report = preflight::survey(&loaded.config, server_id, false).await?.report;
+    let (verdict, code) = verdict(&report);
+    match format {
+        Format::Text => text(&report),
+        Format::Json => {
+            let shown = serde_json::to_string_pretty(&Shown { verdict, report: &report });
+            show(&shown.map_err(|error| DaemonError::Internal(error.to_string()))?);
+        }
     }
-    show(&format!("{} tables, nothing to cure", subscriptions.len()));
-    Ok(code::CLEAN)
+    Ok(code)
+}
+
+fn verdict(report: &Report) -> (&'static str, u8) {
+    if !report.unavailable.is_empty() {
+        ("unavailable", code::UNAVAILABLE)
+    } else if report.refuses() {
+        ("failed", code::PREFLIGHT)
+    } else if report.with(Status::Warned).next().is_some() {
+        ("warned", code::CLEAN)
+    } else {
+        ("passed", code::CLEAN)
+    }
+}
+
+fn mark(status: Status) -> Cell {
+    match status {
+        Status::Passed => Cell::new("✓ passed").fg(Color::Green),
+        Status::Warned => Cell::new("! warned").fg(Color::Yellow),
+        Status::Failed => Cell::new("✗ failed").fg(Color::Red),
+    }
+}
+
+fn text(report: &Report) {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["", "check", "setting", "found"]);
+    for check in &report.checks {
+        let Check { name, setting, found, .. } = check;
+        table.add_row([mark(check.status), Cell::new(name), Cell::new(setting), Cell::new(found)]);
+    }
+    show(&table);
+    for status in [Status::Failed, Status::Warned] {
+        for Check { setting, expected, found, cure, .. } in report.with(status) {
+            let word = if status == Status::Failed { "✗ failed" } else { "! warned" };
+            let cure = cure.as_deref().unwrap_or_default();
+            show(&format!("\n{word}: {setting}\n  expected  {expected}\n  found     {found}\n  cure      {cure}"));
+        }
+    }
+    for unavailable in &report.unavailable {
+        show(&format!("\n✗ unavailable: {unavailable}\n  what only it knows was not checked"));
+    }
+    let count = |status| report.with(status).count();
+    let (passed, warned, failed) = (count(Status::Passed), count(Status::Warned), count(Status::Failed));
+    show(&format!("\n{passed} passed, {warned} warned, {failed} failed"));
 }

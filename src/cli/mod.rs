@@ -63,8 +63,12 @@ struct Arguments {
 enum Command {
     /// Relay until SIGTERM or SIGINT; a second signal leaves at once
     Run,
-    /// Look whether MySQL is set up as it must be
-    Check,
+    /// Look whether MySQL and Kafka are set up as they must be, and say what cures what is not
+    Check {
+        /// A table for people, or JSON for machines
+        #[arg(long, value_enum, default_value = "text")]
+        format: check::Format,
+    },
     /// Create the position table and the outbox tables that are missing
     Migrate {
         /// Print the statements instead of running them
@@ -130,7 +134,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
     let loaded = || load(&options).map_err(|errors| unusable(&errors));
     match command {
         Command::Run => run::run(loaded()?).await,
-        Command::Check => check::check(&loaded()?).await,
+        Command::Check { format } => check::check(&loaded()?, format).await,
         Command::Migrate { print } => migrate::migrate(&loaded()?, print).await,
         Command::Status(arguments) => status::status(arguments, load(&options)).await,
         Command::Position { command } => position::position(&command, &loaded()?).await,

@@ -2,6 +2,7 @@
 
 mod error;
 mod outlet;
+pub mod preflight;
 mod producer;
 pub mod settings;
 

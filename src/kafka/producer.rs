@@ -180,14 +180,6 @@ impl Producer {
         inboxes.push(Arc::clone(&inbox));
         Publisher { shared: Arc::clone(&self.shared), inbox, slot: inboxes.len() - 1, limit }
     }
-
-    /// Asks the cluster for the topic's number of partitions; `None` when it does not exist. Blocks.
-    pub fn partitions(&self, topic: &str, timeout: Duration) -> Result<Option<usize>, ProducerError> {
-        let metadata = self.shared.producer.client().fetch_metadata(Some(topic), timeout);
-        let metadata = metadata.map_err(|error| ProducerError(error.to_string()))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        Ok(found.map(|found| found.partitions().len()).filter(|&partitions| partitions > 0))
-    }
 }
 
 impl Drop for Producer {

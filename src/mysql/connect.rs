@@ -71,4 +71,29 @@ impl Flavor {
         let mut number = || numbers.next().unwrap_or(0);
         Ok(Self { mariadb: version.contains("MariaDB"), version: (number(), number(), number()) })
     }
+
+    fn is_mysql_from(self, version: (u16, u16, u16)) -> bool {
+        !self.mariadb && self.version >= version
+    }
+
+    /// The statement that lists the registered replicas.
+    pub(super) fn replicas(self) -> &'static str {
+        if self.is_mysql_from((8, 0, 22)) { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" }
+    }
+
+    /// The statement that tells from which servers this one replicates.
+    pub(super) fn replica_status(self) -> &'static str {
+        if self.mariadb {
+            "SHOW ALL SLAVES STATUS"
+        } else if self.is_mysql_from((8, 0, 22)) {
+            "SHOW REPLICA STATUS"
+        } else {
+            "SHOW SLAVE STATUS"
+        }
+    }
+
+    /// The statement that tells what is written to the log.
+    pub(super) fn log_status(self) -> &'static str {
+        if self.is_mysql_from((8, 2, 0)) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" }
+    }
 }

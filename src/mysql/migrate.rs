@@ -59,6 +59,15 @@ pub fn of_outboxes(tables: &[TableName]) -> Vec<String> {
     all
 }
 
+/// How the migration defines a column of an outbox table, if it is one of its own.
+pub(super) fn definition(column: &str) -> Option<&'static str> {
+    let of = |line: &'static str| {
+        let (name, definition) = line.trim().split_once(' ')?;
+        name.eq_ignore_ascii_case(column).then(|| definition.split(" COMMENT").next().unwrap_or(definition).trim())
+    };
+    OUTBOX.lines().find_map(of)
+}
+
 fn fill(template: &str, table: &TableName) -> Vec<String> {
     let filled = template.replace("{schema}", &quote(table.schema())).replace("{table}", &quote(table.table()));
     let lines = filled.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
@@ -115,6 +124,13 @@ async fn apply(conn: &mut Conn, statements: &[String]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_definition_of_a_column_is_that_of_the_migration() {
+        assert_eq!(definition("payload"), Some("JSON NULL"));
+        assert_eq!(definition("id"), Some("CHAR(36) CHARACTER SET ascii NOT NULL"));
+        assert_eq!(definition("other"), None);
+    }
 
     #[test]
     fn every_table_is_created_once_with_its_name_quoted() {

@@ -38,7 +38,7 @@ impl MysqlSource {
 }
 
 /// A place in the server's log: the oldest there is, or its end. `None` when the server writes no log.
-async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Position>, Error> {
+pub(super) async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Position>, Error> {
     let flavor = Flavor::of(conn).await?;
     if !flavor.mariadb {
         let mode: Option<String> = conn.query_first("SELECT @@GLOBAL.gtid_mode").await?;

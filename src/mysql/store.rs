@@ -117,7 +117,7 @@ impl MysqlStore {
                 // A lock that is taken twice would have to be released twice.
                 "SELECT IF(IS_USED_LOCK(n.name) <=> CONNECTION_ID(), 1, GET_LOCK(n.name, ?)) FROM (SELECT \
                  CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)) AS name) n",
-                (seconds, self.lock_name(table)),
+                (seconds, lock_name(&self.table, table)),
             )
             .await?;
         if got.flatten() == Some(1) {
@@ -129,10 +129,18 @@ impl MysqlStore {
         Err(StoreError::Owned { table: table.clone(), owner: owner.unwrap_or_else(|| "another process".to_owned()) }
             .into())
     }
+}
 
-    fn lock_name(&self, table: &TableName) -> String {
-        format!("{} {table}", self.table)
-    }
+/// Whether a live process has claimed the table in the position table of this (quoted) name.
+pub(super) async fn is_owned(conn: &mut Conn, positions: &str, table: &TableName) -> Result<bool, Error> {
+    let owner: Option<Option<u64>> = conn
+        .exec_first("SELECT IS_USED_LOCK(CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)))", (lock_name(positions, table),))
+        .await?;
+    Ok(owner.flatten().is_some())
+}
+
+fn lock_name(positions: &str, table: &TableName) -> String {
+    format!("{positions} {table}")
 }
 
 fn read(table: &TableName, text: Option<&str>) -> Result<Option<Position>, StoreError> {
@@ -206,7 +214,7 @@ impl PositionStore for MysqlStore {
             claimed.remove(&claim.table);
             conn.exec_drop(
                 "DO RELEASE_LOCK(CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)))",
-                (self.lock_name(&claim.table),),
+                (lock_name(&self.table, &claim.table),),
             )
             .await?;
             Ok(())

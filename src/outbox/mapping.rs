@@ -94,9 +94,20 @@ impl Mapping {
         &self.columns
     }
 
-    /// The topic, if it does not depend on the event.
-    pub fn fixed_topic(&self) -> Option<&str> {
-        self.topic.fixed()
+    /// Whether rows need a value in this column, which is one of [`Self::columns`] by its place.
+    pub fn requires(&self, column: usize) -> bool {
+        [self.id, self.event_type, self.key].contains(&column)
+            || column == self.aggregatetype && self.topic.fixed().is_none()
+    }
+
+    /// The topic, or what makes it.
+    pub fn topic(&self) -> &TopicTemplate {
+        &self.topic
+    }
+
+    /// The topic as configured.
+    pub fn template(&self) -> &str {
+        &self.template
     }
 
     /// Makes the record of a row and hands it to `with`.
@@ -198,6 +209,9 @@ mod tests {
         assert_eq!(map(row, "delivery").unwrap(), "delivery 🛵-7 {} 1700000000123 id=e1 eventType=Created");
         assert_eq!(map(row, "ev.{aggregatetype}").unwrap(), "ev.order 🛵-7 {} 1700000000123 id=e1 eventType=Created");
         let tombstone = [Some("e1"), None, Some("k"), Some("Gone"), None];
+        let mapping = |topic| Mapping::new(Columns::default(), TopicTemplate::parse(topic).unwrap(), topic);
+        let required = |topic| (0..5).filter(|&column| mapping(topic).requires(column)).collect::<Vec<_>>();
+        assert_eq!((required("d"), required("{aggregatetype}")), (vec![0, 2, 3], vec![0, 1, 2, 3]));
         assert_eq!(map(tombstone, "delivery").unwrap(), "delivery k null 1700000000123 id=e1 eventType=Gone");
     }
 

@@ -119,6 +119,12 @@ impl TopicTemplate {
         self.tail.is_none().then_some(self.head.as_str())
     }
 
+    /// Whether some event may go to the topic of this name.
+    pub fn may_be(&self, topic: &str) -> bool {
+        let inner = |tail: &String| topic.strip_prefix(&self.head).and_then(|rest| rest.strip_suffix(tail.as_str()));
+        self.tail.as_ref().map_or(topic == self.head, |tail| inner(tail).is_some_and(|inner| !inner.is_empty()))
+    }
+
     /// The topic of an event; `None` when the result is no topic name.
     pub fn resolve(&self, aggregatetype: &str) -> Option<Cow<'_, str>> {
         match &self.tail {
@@ -148,6 +154,7 @@ mod tests {
         assert_eq!(template.fixed(), None);
         assert_eq!(template.resolve("delivery").as_deref(), Some("outbox.event.delivery"));
         assert_eq!(template.resolve("a b"), None);
+        assert!(template.may_be("outbox.event.x") && !template.may_be("outbox.event.") && !template.may_be("x"));
         assert_eq!(TopicTemplate::parse("{aggregatetype}").unwrap().resolve("x").as_deref(), Some("x"));
         assert_eq!(TopicTemplate::parse("delivery").unwrap().fixed(), Some("delivery"));
         for bad in ["", "a b", "x.{type}", "x{", "..", "{aggregatetype}{aggregatetype}"] {

@@ -1,0 +1,129 @@
+//! Asks MySQL, the store of positions and Kafka whether they are set up as they must be: all three in one go, each also
+//! when another does not answer.
+
+use mysql_async::Error;
+use tracing::{info, warn};
+
+use super::{DaemonError, Table, endpoints, select};
+use crate::config::Config;
+use crate::kafka::preflight::{self as kafka, Creation, Largest};
+use crate::mysql::connect::{Endpoint, is_transient};
+use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn};
+use crate::outbox::TopicTemplate;
+use crate::preflight::{Report, Status, Unavailable};
+
+/// What a record takes besides the values of its row: names of headers, lengths, the batch around it.
+const RECORD_OVERHEAD: u64 = 1024;
+
+/// What was asked and found.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// The tables that are selected; none when MySQL does not answer.
+    pub tables: Vec<Table>,
+    /// The answers.
+    pub report: Report,
+}
+
+/// Asks every server once. `start`: topics that are not there are created if the configuration says so; otherwise the
+/// cluster is only asked whether it would.
+pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Survey, DaemonError> {
+    let (log, positions) = endpoints(config)?;
+    let server_id = ServerId { id: server_id, configured: config.mysql.server_id.is_some() };
+    let mut survey = Survey::default();
+    let mut widest = Vec::new();
+    match ask_log(config, &log, &positions, server_id, &mut survey).await? {
+        Ok(answers) => {
+            survey.report.checks.extend(answers.checks);
+            widest = answers.widest;
+        }
+        Err(error) => survey.report.unavailable.insert(0, unavailable("mysql", &log, &error)),
+    }
+    let creation = match (config.kafka.create_topics, start) {
+        (false, _) => Creation::Leave,
+        (true, false) => Creation::Rehearse,
+        (true, true) => Creation::Create,
+    };
+    let mut wanted = Vec::new();
+    for outbox in &config.outbox {
+        let topic =
+            TopicTemplate::parse(&outbox.topic).map_err(|error| DaemonError::Configuration(error.to_string()))?;
+        let of_block = |table: &Table| table.mapping.template() == outbox.topic;
+        let names: Vec<_> = survey.tables.iter().filter(|table| of_block(table)).collect();
+        let of_tables =
+            widest.iter().filter(|widest| names.iter().any(|table| table.subscription.table == widest.table));
+        let largest = of_tables.max_by_key(|widest| widest.bytes).map(|widest| Largest {
+            bytes: widest.bytes.saturating_add(RECORD_OVERHEAD),
+            because: format!("{} of {}", widest.column, widest.table),
+        });
+        wanted.push(kafka::Wanted { topic, text: outbox.topic.clone(), largest });
+    }
+    match kafka::check(&config.kafka, &wanted, creation).await {
+        Ok(checks) => survey.report.checks.extend(checks),
+        Err(unavailable) => survey.report.unavailable.push(unavailable),
+    }
+    Ok(survey)
+}
+
+fn unavailable(what: &str, endpoint: &Endpoint, error: &Error) -> Unavailable {
+    let (server, reason) = (format!("{what} {endpoint}"), error.to_string());
+    Unavailable { server, reason, transient: is_transient(error) }
+}
+
+/// Asks the log's server, and before it the store, whose answers some checks of the log need.
+async fn ask_log(
+    config: &Config,
+    log: &Endpoint,
+    positions: &Endpoint,
+    server_id: ServerId,
+    survey: &mut Survey,
+) -> Result<Result<Answers, Error>, DaemonError> {
+    let mut conn = log.connect().await;
+    if let Ok(conn) = &mut conn {
+        match mysql::tables(conn).await {
+            Ok(existing) => survey.tables = select(config, &existing)?,
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    let wanted: Vec<_> = survey.tables.iter().map(wanted).collect();
+    let store = match ask_store(config, positions, &wanted).await {
+        Ok(store) => Some(store),
+        Err(error) => {
+            survey.report.unavailable.push(unavailable("positions", positions, &error));
+            None
+        }
+    };
+    Ok(match conn {
+        Ok(mut conn) => mysql::check(&mut conn, &wanted, server_id, store.as_ref()).await,
+        Err(error) => {
+            survey.report.checks.extend(store.as_ref().map(Store::check));
+            Err(error)
+        }
+    })
+}
+
+async fn ask_store(config: &Config, positions: &Endpoint, wanted: &[Wanted]) -> Result<Store, Error> {
+    let mut conn = positions.connect().await?;
+    Store::ask(&mut conn, &config.positions.schema, &config.positions.table, wanted).await
+}
+
+fn wanted(table: &Table) -> Wanted {
+    let column =
+        |(place, name): (usize, &String)| WantedColumn { name: name.clone(), required: table.mapping.requires(place) };
+    Wanted {
+        table: table.subscription.table.clone(),
+        columns: table.subscription.columns.iter().enumerate().map(column).collect(),
+        has_start: table.start.is_some(),
+    }
+}
+
+/// Tells the log what a start may go on with.
+pub(super) fn log(report: &Report) {
+    for check in report.with(Status::Warned) {
+        let cure = check.cure.as_deref().unwrap_or_default();
+        let crate::preflight::Check { name, setting, expected, found, .. } = check;
+        warn!(check = %name, %setting, %expected, %found, %cure, "preflight_warning");
+    }
+    for check in report.with(Status::Passed).filter(|check| check.name == crate::preflight::Name::Topic) {
+        info!(topic = %check.setting, found = %check.found, "topic_found");
+    }
+}

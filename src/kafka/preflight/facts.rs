@@ -1,0 +1,189 @@
+//! What the cluster says about itself: only questions here, and the creation of topics where that is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tokio::time::{Instant, sleep};
+
+use super::Creation;
+use crate::kafka::settings::KafkaSettings;
+use crate::preflight::Unavailable;
+
+/// How long the cluster may take for one answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Keeps the last complaint, which says more than that a broker could not be reached.
+#[derive(Clone, Default)]
+struct Complaints(Arc<Mutex<String>>);
+
+impl ClientContext for Complaints {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility != "FAIL" {
+            return;
+        }
+        // `[thrd:…]: HOST:PORT/ID: what happened`
+        let message = message.split_once("]: ").map_or(message, |(_, message)| message);
+        message.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+/// One topic's partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) partitions: usize,
+    /// Of the partition that has the fewest.
+    pub(super) replicas: usize,
+}
+
+/// A topic that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Topic {
+    pub(super) name: String,
+    pub(super) layout: Option<Layout>,
+    /// What came of creating it, if that was wanted and it was not there.
+    pub(super) creation: Option<Result<(), String>>,
+    /// Its settings, or why they are not told.
+    pub(super) settings: Result<BTreeMap<String, String>, Code>,
+}
+
+/// Everything that checks look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) brokers: usize,
+    /// The names of all topics that may be seen, but for internal ones.
+    pub(super) names: BTreeSet<String>,
+    pub(super) topics: Vec<Topic>,
+}
+
+struct Cluster {
+    admin: Arc<AdminClient<Complaints>>,
+    complaints: Complaints,
+    server: String,
+}
+
+type Layouts = BTreeMap<String, Layout>;
+
+impl Facts {
+    /// Asks for the topics of these names, and creates those that are not there if `creation` says so.
+    pub(super) async fn ask(
+        settings: &KafkaSettings,
+        names: &BTreeSet<&str>,
+        creation: Creation,
+    ) -> Result<Self, Unavailable> {
+        let cluster = Cluster::new(settings)?;
+        let (brokers, mut layouts) = cluster.layouts().await?;
+        let mut described = cluster.settings(names).await?;
+        let is_missing = |name: &&str| {
+            !layouts.contains_key(*name) && matches!(described.get(*name), Some(Err(Code::UnknownTopicOrPartition)))
+        };
+        let missing: Vec<&str> = names.iter().copied().filter(is_missing).collect();
+        let mut created = BTreeMap::new();
+        if creation != Creation::Leave && !missing.is_empty() {
+            created = cluster.create(&missing, settings, creation == Creation::Rehearse).await?;
+            let deadline = Instant::now() + DEADLINE;
+            let wait = |layouts: &Layouts| {
+                creation == Creation::Create
+                    && created.iter().any(|(name, outcome)| outcome.is_ok() && !layouts.contains_key(name))
+            };
+            while wait(&layouts) && Instant::now() < deadline {
+                sleep(Duration::from_millis(50)).await;
+                layouts = cluster.layouts().await?.1;
+            }
+            if creation == Creation::Create {
+                described = cluster.settings(names).await?;
+            }
+        }
+        let topic = |&name: &&str| Topic {
+            name: name.to_owned(),
+            layout: layouts.get(name).copied(),
+            creation: created.remove(name),
+            settings: described.remove(name).unwrap_or(Err(Code::Unknown)),
+        };
+        let topics = names.iter().map(topic).collect();
+        let names = layouts.into_keys().filter(|name| !name.starts_with("__")).collect();
+        Ok(Self { brokers, names, topics })
+    }
+}
+
+impl Cluster {
+    fn new(settings: &KafkaSettings) -> Result<Self, Unavailable> {
+        let mut config = ClientConfig::new();
+        config.extend(settings.properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+        config.set("bootstrap.servers", &settings.bootstrap_servers);
+        let complaints = Complaints::default();
+        let server = format!("kafka {}", settings.bootstrap_servers);
+        match AdminClient::from_config_and_context(&config, complaints.clone()) {
+            Ok(admin) => Ok(Self { admin: Arc::new(admin), complaints, server }),
+            Err(error) => Err(Unavailable { server, reason: error.to_string(), transient: false }),
+        }
+    }
+
+    fn unavailable(&self, error: &KafkaError) -> Unavailable {
+        let complaint = self.complaints.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = if complaint.is_empty() { error.to_string() } else { format!("{error}: {complaint}") };
+        Unavailable { server: self.server.clone(), reason, transient: true }
+    }
+
+    /// How many brokers there are, and every topic that we may see. Asking for one topic by name might create it.
+    async fn layouts(&self) -> Result<(usize, Layouts), Unavailable> {
+        let admin = Arc::clone(&self.admin);
+        let asked = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, DEADLINE)).await;
+        let metadata = match asked {
+            Ok(metadata) => metadata.map_err(|error| self.unavailable(&error))?,
+            Err(_) => return Err(self.unavailable(&KafkaError::Canceled)),
+        };
+        let layout = |topic: &rdkafka::metadata::MetadataTopic| {
+            let partitions = topic.partitions();
+            let replicas = partitions.iter().map(|partition| partition.replicas().len()).min()?;
+            Some((topic.name().to_owned(), Layout { partitions: partitions.len(), replicas }))
+        };
+        let layouts = metadata.topics().iter().filter(|topic| topic.error().is_none()).filter_map(layout).collect();
+        Ok((metadata.brokers().len(), layouts))
+    }
+
+    async fn settings(
+        &self,
+        names: &BTreeSet<&str>,
+    ) -> Result<BTreeMap<String, Result<BTreeMap<String, String>, Code>>, Unavailable> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(DEADLINE));
+        let answers = self.admin.describe_configs(&asked, &options).await.map_err(|error| self.unavailable(&error))?;
+        let settings = |answer: Result<rdkafka::admin::ConfigResource, Code>| {
+            answer.map(|resource| resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect())
+        };
+        // The answers come in the order of the questions.
+        Ok(names.iter().map(|name| (*name).to_owned()).zip(answers.into_iter().map(settings)).collect())
+    }
+
+    async fn create(
+        &self,
+        names: &[&str],
+        settings: &KafkaSettings,
+        rehearse: bool,
+    ) -> Result<BTreeMap<String, Result<(), String>>, Unavailable> {
+        let replicas = i32::from(settings.replication_factor);
+        let topics: Vec<_> = names
+            .iter()
+            .map(|name| NewTopic::new(name, settings.partitions, TopicReplication::Fixed(replicas)))
+            .collect();
+        let options = AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE));
+        let outcomes = self.admin.create_topics(&topics, &options.validate_only(rehearse)).await;
+        let outcome = |outcome| match outcome {
+            // Another daemon was quicker.
+            Ok(name) | Err((name, Code::TopicAlreadyExists)) => (name, Ok(())),
+            Err((name, code)) => (name, Err(code.to_string())),
+        };
+        Ok(outcomes.map_err(|error| self.unavailable(&error))?.into_iter().map(outcome).collect())
+    }
+}

@@ -1,0 +1,51 @@
+//! Preflight of Kafka: whether every record can be delivered, and acknowledged records stay.
+//!
+//! Questions ([`facts`]) and judgement ([`topics`]) are apart, so the judgement needs no cluster to be tested.
+
+mod facts;
+mod topics;
+
+use std::collections::BTreeSet;
+
+use self::facts::Facts;
+use super::settings::KafkaSettings;
+use crate::outbox::TopicTemplate;
+use crate::preflight::{Check, Unavailable};
+
+/// Topics that events go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// One topic, or a template.
+    pub topic: TopicTemplate,
+    /// The same as configured.
+    pub text: String,
+    /// The largest record that its tables may make, if they could be asked.
+    pub largest: Option<Largest>,
+}
+
+/// How large a record may become.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Largest {
+    /// Bytes of the record, headers included.
+    pub bytes: u64,
+    /// What makes it so large, for people.
+    pub because: String,
+}
+
+/// What becomes of topics that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creation {
+    /// Nothing: their absence is a failed check.
+    Leave,
+    /// The cluster is asked whether it would create them.
+    Rehearse,
+    /// They are created.
+    Create,
+}
+
+/// Checks the topics, after creating those that are not there if that is wanted.
+pub async fn check(settings: &KafkaSettings, wanted: &[Wanted], creation: Creation) -> Result<Vec<Check>, Unavailable> {
+    let names: BTreeSet<&str> = wanted.iter().filter_map(|wanted| wanted.topic.fixed()).collect();
+    let facts = Facts::ask(settings, &names, creation).await?;
+    Ok(topics::check(&facts, settings, wanted, creation))
+}

@@ -1,0 +1,283 @@
+//! Judgement without a server: facts changed one at a time, and the one finding each leads to.
+
+use super::facts::{Column, Facts, Refusal, Replica, Skew, Table};
+use super::*;
+use crate::mysql::connect::Flavor;
+use crate::preflight::{Name, Status};
+
+const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+fn column(name: &str, kind: &str, octets: Option<u64>) -> Column {
+    let text = octets.is_some();
+    Column {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        charset: text.then(|| "utf8mb4".to_owned()),
+        collation: text.then_some(45),
+        octets,
+        ..Column::default()
+    }
+}
+
+fn good() -> Facts {
+    let variables = [
+        ("log_bin", "ON"),
+        ("binlog_format", "ROW"),
+        ("binlog_row_image", "FULL"),
+        ("binlog_row_metadata", "FULL"),
+        ("binlog_expire_logs_seconds", "2592000"),
+        ("gtid_mode", "ON"),
+        ("log_replica_updates", "ON"),
+        ("max_allowed_packet", "67108864"),
+        ("server_id", "1"),
+    ];
+    Facts {
+        flavor: Flavor { mariadb: false, version: (8, 4, 0) },
+        account: "'u'@'%'".to_owned(),
+        variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        privileges: vec!["REPLICATION SLAVE".to_owned(), "REPLICATION CLIENT".to_owned()],
+        filters: Some((String::new(), String::new())),
+        is_replica: Some(false),
+        replicas: Some(Vec::new()),
+        skew: Skew::default(),
+        logs: Some(vec![("binlog.000002".to_owned(), 1000)]),
+        beginning: Some(format!("gtid={SERVER}:1-10").parse().unwrap()),
+        end: Some(format!("gtid={SERVER}:1-90").parse().unwrap()),
+        transactional: vec!["InnoDB".to_owned()],
+        tables: vec![Table {
+            name: TableName::new("d", "o-1"),
+            refusal: None,
+            kind: "BASE TABLE".to_owned(),
+            engine: "InnoDB".to_owned(),
+            columns: vec![column("id", "char(36)", Some(144)), column("payload", "json", None)],
+        }],
+    }
+}
+
+fn maria(mut facts: Facts) -> Facts {
+    facts.flavor = Flavor { mariadb: true, version: (11, 8, 6) };
+    facts.variables.remove("gtid_mode");
+    facts.beginning = Some("domains=0-1-10".parse().unwrap());
+    facts.end = Some("domains=0-1-90".parse().unwrap());
+    facts
+}
+
+fn wanted() -> Vec<Wanted> {
+    let column = |name: &str, required| WantedColumn { name: name.to_owned(), required };
+    let columns = vec![column("id", true), column("payload", false)];
+    vec![Wanted { table: TableName::new("d", "o-1"), columns, has_start: false }]
+}
+
+fn saved(position: &str) -> Store {
+    Store::of(&[("d.o-1", position)])
+}
+
+/// Everything that did not pass.
+fn found(facts: &Facts, store: &Store, server_id: ServerId) -> Vec<Check> {
+    let mut checks = binlog::check(facts, &wanted());
+    checks.extend(identity::check(facts, server_id, Some(store)));
+    checks.extend(grants::check(facts));
+    checks.extend(tables::check(facts, &wanted()));
+    checks.extend(positions::check(facts, &wanted(), store));
+    assert!(checks.iter().all(|check| check.cure.is_some() == (check.status != Status::Passed)), "{checks:#?}");
+    checks.retain(|check| check.status != Status::Passed);
+    checks
+}
+
+const OURS: ServerId = ServerId { id: 7, configured: true };
+
+#[track_caller]
+fn gives(facts: &Facts, name: Name, status: Status, cure: &str) {
+    let found = found(facts, &saved(&facts.end.as_ref().unwrap().to_string()), OURS);
+    assert_eq!(
+        found.iter().map(|check| (check.name, check.status)).collect::<Vec<_>>(),
+        [(name, status)],
+        "{found:#?}"
+    );
+    assert!(found[0].cure.as_ref().unwrap().contains(cure), "{found:#?}");
+}
+
+#[test]
+fn given_a_server_as_it_should_be_when_checked_then_everything_passes() {
+    for facts in [good(), maria(good())] {
+        let end = facts.end.as_ref().unwrap().to_string();
+        assert_eq!(found(&facts, &saved(&end), OURS), []);
+    }
+}
+
+#[test]
+fn given_one_wrong_variable_when_checked_then_it_alone_is_found_with_its_cure() {
+    for (variable, value, name, status, cure) in [
+        ("log_bin", "OFF", Name::LogBin, Status::Failed, "log_bin"),
+        ("binlog_format", "MIXED", Name::BinlogFormat, Status::Failed, "SET PERSIST binlog_format = 'ROW'"),
+        ("binlog_row_image", "MINIMAL", Name::BinlogRowImage, Status::Warned, "SET PERSIST binlog_row_image = 'FULL'"),
+        ("binlog_row_metadata", "MINIMAL", Name::BinlogRowMetadata, Status::Warned, "SET PERSIST binlog_row_metadata"),
+        (
+            "binlog_expire_logs_seconds",
+            "3600",
+            Name::BinlogExpiry,
+            Status::Warned,
+            "binlog_expire_logs_seconds = 604800",
+        ),
+        ("gtid_mode", "OFF_PERMISSIVE", Name::GtidMode, Status::Warned, "gtid_mode = ON_PERMISSIVE"),
+        ("server_id", "7", Name::ServerId, Status::Failed, "leave it out"),
+    ] {
+        let mut facts = good();
+        facts.variables.insert(variable.to_owned(), value.to_owned());
+        gives(&facts, name, status, cure);
+    }
+    let mut facts = maria(good());
+    facts.variables.insert("log_bin_compress".to_owned(), "ON".to_owned());
+    gives(&facts, Name::BinlogCompression, Status::Failed, "SET GLOBAL log_bin_compress = OFF");
+    facts = maria(good());
+    facts.variables.remove("binlog_expire_logs_seconds");
+    facts.variables.insert("expire_logs_days".to_owned(), "0.500000".to_owned());
+    gives(&facts, Name::BinlogExpiry, Status::Warned, "SET GLOBAL expire_logs_days = 7");
+    for (name, value) in [("binlog_expire_logs_seconds", "0"), ("binlog_transaction_compression", "ON")] {
+        facts = good();
+        facts.variables.insert(name.to_owned(), value.to_owned());
+        assert_eq!(found(&facts, &saved(&facts.end.as_ref().unwrap().to_string()), OURS), []);
+    }
+}
+
+#[test]
+fn given_images_that_leave_columns_out_when_an_insert_may_do_so_then_the_check_fails() {
+    let mut facts = good();
+    facts.tables[0].columns[1].nullable = true;
+    for image in ["MINIMAL", "NOBLOB"] {
+        facts.variables.insert("binlog_row_image".to_owned(), image.to_owned());
+        gives(&facts, Name::BinlogRowImage, Status::Failed, "reconnect");
+    }
+    facts.variables.insert("binlog_row_image".to_owned(), "FULL_NODUP".to_owned());
+    assert_eq!(found(&facts, &saved(&facts.end.as_ref().unwrap().to_string()), OURS), []);
+    facts.tables[0].columns[1].nullable = false;
+    facts.tables[0].columns[0].has_default = true;
+    facts.variables.insert("binlog_row_image".to_owned(), "NOBLOB".to_owned());
+    gives(&facts, Name::BinlogRowImage, Status::Warned, "FULL");
+}
+
+#[test]
+fn given_what_would_be_lost_in_silence_when_checked_then_it_fails() {
+    let mut facts = good();
+    facts.filters = Some(("other, more".to_owned(), String::new()));
+    gives(&facts, Name::BinlogFilters, Status::Failed, "`d` is logged");
+    facts = good();
+    facts.filters = Some((String::new(), "d".to_owned()));
+    gives(&facts, Name::BinlogFilters, Status::Failed, "binlog_ignore_db");
+    facts = good();
+    facts.is_replica = Some(true);
+    facts.variables.insert("log_replica_updates".to_owned(), "OFF".to_owned());
+    gives(&facts, Name::ReplicaUpdates, Status::Failed, "log_replica_updates");
+}
+
+#[test]
+fn given_a_replica_with_our_id_when_a_daemon_is_alive_then_it_may_be_that_one() {
+    let mut facts = good();
+    facts.replicas = Some(vec![Replica { server_id: 7, host: "h".to_owned() }]);
+    gives(&facts, Name::ServerId, Status::Failed, "another number");
+    let mut store = saved(&facts.end.as_ref().unwrap().to_string());
+    store.is_owned = true;
+    assert_eq!(found(&facts, &store, OURS)[0].status, Status::Warned);
+    facts = maria(good());
+    facts.replicas = None;
+    gives(&facts, Name::ServerId, Status::Warned, "GRANT REPLICATION MASTER ADMIN");
+    let random = ServerId { configured: false, ..OURS };
+    assert_eq!(found(&facts, &saved(&facts.end.as_ref().unwrap().to_string()), random), []);
+}
+
+#[test]
+fn given_a_clock_beyond_a_second_when_surely_so_then_it_is_warned_of() {
+    let mut facts = good();
+    facts.skew = Skew { ahead_micros: -1_500_000, give_or_take: std::time::Duration::from_millis(600) };
+    assert_eq!(found(&facts, &saved(&facts.end.as_ref().unwrap().to_string()), OURS), []);
+    facts.skew.give_or_take = std::time::Duration::from_millis(400);
+    gives(&facts, Name::Clock, Status::Warned, "NTP");
+}
+
+#[test]
+fn given_missing_grants_when_checked_then_the_cure_names_the_account() {
+    let mut facts = good();
+    facts.privileges = vec!["REPLICATION SLAVE ADMIN".to_owned(), "REPLICATION CLIENT".to_owned()];
+    gives(&facts, Name::Grants, Status::Failed, "GRANT REPLICATION SLAVE ON *.* TO 'u'@'%'");
+    facts = good();
+    facts.tables[0].refusal = Some(Refusal { code: 1142, message: "SELECT command denied".to_owned() });
+    facts.tables[0].columns.clear();
+    gives(&facts, Name::Table, Status::Failed, "GRANT SELECT ON `d`.`o-1` TO 'u'@'%'");
+}
+
+#[test]
+fn given_a_table_that_cannot_be_relayed_when_checked_then_the_statement_that_changes_it_is_told() {
+    let change = |change: &dyn Fn(&mut Table)| {
+        let mut facts = good();
+        change(&mut facts.tables[0]);
+        facts
+    };
+    let facts = change(&|table| table.engine = "MyISAM".to_owned());
+    gives(&facts, Name::Engine, Status::Failed, "ALTER TABLE `d`.`o-1` ENGINE = InnoDB");
+    let facts = change(&|table| drop(table.columns.pop()));
+    gives(&facts, Name::Columns, Status::Failed, "ALTER TABLE `d`.`o-1` ADD COLUMN `payload` JSON NULL");
+    let facts = change(&|table| table.kind = "VIEW".to_owned());
+    gives(&facts, Name::Table, Status::Failed, "the table behind it");
+    for (kind, status, cure) in [
+        ("text /*M!100301 COMPRESSED*/", Status::Failed, "MODIFY COLUMN `id` text NOT NULL"),
+        ("enum('a')", Status::Warned, "MODIFY COLUMN `id` VARCHAR(255)"),
+        ("uuid", Status::Warned, "MODIFY COLUMN `id` VARCHAR(255)"),
+    ] {
+        gives(&change(&|table| table.columns[0].kind = kind.to_owned()), Name::Columns, status, cure);
+    }
+    let facts = change(&|table| {
+        table.columns[0].charset = Some("utf16".to_owned());
+        table.columns[0].collation = Some(54);
+    });
+    gives(&facts, Name::Columns, Status::Failed, "MODIFY COLUMN `id` char(36) CHARACTER SET utf8mb4 NOT NULL");
+    let facts = change(&|table| table.columns[0].nullable = true);
+    gives(&facts, Name::Columns, Status::Warned, "MODIFY COLUMN `id` char(36) CHARACTER SET utf8mb4 NOT NULL");
+}
+
+#[test]
+fn given_a_saved_position_when_the_log_does_not_have_it_any_more_then_what_is_missing_is_told() {
+    let judged = |facts: &Facts, position: &str| {
+        let found = found(facts, &saved(position), OURS);
+        found.first().map(|check| (check.name, check.status, check.found.clone()))
+    };
+    let mysql = good();
+    assert_eq!(judged(&mysql, &format!("gtid={SERVER}:1-10")), None);
+    let (name, status, told) = judged(&mysql, &format!("gtid={SERVER}:1-8 +2 of {SERVER}:9")).unwrap();
+    assert_eq!((name, status), (Name::Position, Status::Failed));
+    assert!(told.ends_with(&format!("purged before it was relayed: {SERVER}:9-10")), "{told}");
+    assert_eq!(judged(&mysql, &format!("gtid={SERVER}:1-91")).unwrap().1, Status::Warned);
+    assert_eq!(judged(&mysql, "file=binlog.000002:1000"), None);
+    for wrong in ["file=binlog.000002:1001", "file=binlog.000001:4", "domains=0-1-1", "nonsense"] {
+        assert_eq!(judged(&mysql, wrong).unwrap().1, Status::Failed, "{wrong}");
+    }
+    let maria = maria(good());
+    assert_eq!(judged(&maria, "domains=0-1-10"), None);
+    assert_eq!(judged(&maria, "domains=0-1-9").unwrap().1, Status::Failed);
+    assert_eq!(judged(&maria, "domains=0-1-91").unwrap().1, Status::Warned);
+    assert_eq!(judged(&maria, "domains=1-1-5").unwrap().1, Status::Failed);
+}
+
+#[test]
+fn given_no_saved_position_when_the_log_is_not_whole_then_start_has_to_be_told() {
+    let mut facts = good();
+    let nothing = Store::of(&[]);
+    let found_now = found(&facts, &nothing, OURS);
+    assert_eq!((found_now[0].name, found_now[0].status), (Name::Position, Status::Failed));
+    assert!(found_now[0].cure.as_ref().unwrap().contains("start = \"earliest\""));
+    facts.beginning = Some(crate::position::Position::default());
+    assert_eq!(found(&facts, &nothing, OURS), []);
+}
+
+#[test]
+fn given_columns_when_added_up_then_the_packet_bounds_them() {
+    let mut facts = good();
+    let widest = tables::widest(&facts, &wanted());
+    assert_eq!((widest[0].bytes, widest[0].column.as_str()), (67_108_864, "payload json"));
+    facts.tables[0].columns[1] = column("payload", "text", Some(65_535));
+    assert_eq!(tables::widest(&facts, &wanted())[0].bytes, 65_535 + 144);
+}
+
+#[test]
+fn given_an_account_when_quoted_then_quotes_within_are_doubled() {
+    assert_eq!(account("o'b@x@10.%"), "'o''b@x'@'10.%'");
+}
