@@ -16,7 +16,7 @@ pub struct KafkaSettings {
     pub bootstrap_servers: String,
     /// Passed to librdkafka as they are; see [`refusal`] for those that are not.
     pub properties: Properties,
-    /// Whether topics that do not exist are created.
+    /// Whether topics that do not exist are created at start; those of a template are not known by then.
     pub create_topics: bool,
     /// Partitions of a topic that is created.
     pub partitions: i32,

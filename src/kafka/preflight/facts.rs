@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -50,8 +52,8 @@ pub(super) struct Topic {
     pub(super) layout: Option<Layout>,
     /// What came of creating it, if that was wanted and it was not there.
     pub(super) creation: Option<Result<(), String>>,
-    /// Its settings, or why they are not told.
-    pub(super) settings: Result<BTreeMap<String, String>, Code>,
+    /// Its settings; `None` where they are not told.
+    pub(super) settings: Option<BTreeMap<String, String>>,
 }
 
 /// Everything that checks look at.
@@ -81,10 +83,7 @@ impl Facts {
         let cluster = Cluster::new(settings)?;
         let (brokers, mut layouts) = cluster.layouts().await?;
         let mut described = cluster.settings(names).await?;
-        let is_missing = |name: &&str| {
-            !layouts.contains_key(*name) && matches!(described.get(*name), Some(Err(Code::UnknownTopicOrPartition)))
-        };
-        let missing: Vec<&str> = names.iter().copied().filter(is_missing).collect();
+        let missing: Vec<&str> = names.iter().copied().filter(|name| !layouts.contains_key(*name)).collect();
         let mut created = BTreeMap::new();
         if creation != Creation::Leave && !missing.is_empty() {
             created = cluster.create(&missing, settings, creation == Creation::Rehearse).await?;
@@ -105,7 +104,7 @@ impl Facts {
             name: name.to_owned(),
             layout: layouts.get(name).copied(),
             creation: created.remove(name),
-            settings: described.remove(name).unwrap_or(Err(Code::Unknown)),
+            settings: described.remove(name),
         };
         let topics = names.iter().map(topic).collect();
         let names = layouts.into_keys().filter(|name| !name.starts_with("__")).collect();
@@ -149,21 +148,25 @@ impl Cluster {
         Ok((metadata.brokers().len(), layouts))
     }
 
+    /// The settings of those topics whose settings we may read.
     async fn settings(
         &self,
         names: &BTreeSet<&str>,
-    ) -> Result<BTreeMap<String, Result<BTreeMap<String, String>, Code>>, Unavailable> {
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, Unavailable> {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
         let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(DEADLINE));
         let answers = self.admin.describe_configs(&asked, &options).await.map_err(|error| self.unavailable(&error))?;
-        let settings = |answer: Result<rdkafka::admin::ConfigResource, Code>| {
-            answer.map(|resource| resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect())
+        let settings = |answer: Result<ConfigResource, Code>| match answer {
+            // The client library gives what is refused, or not there, as a topic without any setting.
+            Ok(ConfigResource { specifier: OwnedResourceSpecifier::Topic(name), entries }) if !entries.is_empty() => {
+                Some((name, entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()))
+            }
+            _ => None,
         };
-        // The answers come in the order of the questions.
-        Ok(names.iter().map(|name| (*name).to_owned()).zip(answers.into_iter().map(settings)).collect())
+        Ok(answers.into_iter().filter_map(settings).collect())
     }
 
     async fn create(

@@ -1,6 +1,6 @@
 //! Preflight of Kafka: whether every record can be delivered, and acknowledged records stay.
 //!
-//! Questions ([`facts`]) and judgement ([`topics`]) are apart, so the judgement needs no cluster to be tested.
+//! Questions (`facts`) and judgement (`topics`) are apart, so the judgement needs no cluster to be tested.
 
 mod facts;
 mod topics;

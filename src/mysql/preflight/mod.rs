@@ -1,6 +1,6 @@
 //! Preflight of MySQL and MariaDB: whether every event can be relayed from this server, in order and only once committed.
 //!
-//! Questions ([`facts`]) and judgement (a file for each group) are apart, so the judgement needs no server to be tested.
+//! Questions (`facts`) and judgement (a file for each group) are apart, so the judgement needs no server to be tested.
 
 mod binlog;
 mod facts;

@@ -1,0 +1,263 @@
+//! `outboxd check` on servers that are set up wrongly, one thing at a time: it finds that, and its cure cures it.
+
+use std::process::Stdio;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use rdkafka::Message;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::stage::{Daemon, PATIENCE, Stage, free_port, hold};
+
+type Environment<'a> = &'a [(&'a str, &'a str)];
+
+/// What came out: the exit code, and everything that was printed.
+struct Outcome {
+    code: Option<i32>,
+    shown: Value,
+}
+
+impl Outcome {
+    fn of(stage: &Stage, environment: Environment<'_>) -> Self {
+        let output = stage.outboxd(&["check", "--format", "json"]).envs(environment.iter().copied()).output().unwrap();
+        let shown = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        Self { code: output.status.code(), shown }
+    }
+
+    /// Name, status and cure of what did not pass; but for the one replica of a cluster of one broker.
+    fn found(&self) -> Vec<[String; 3]> {
+        let checks = self.shown["checks"].as_array().unwrap();
+        let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
+        let all = checks.iter().map(|check| ["name", "status", "cure"].map(|key| text(check, key)));
+        all.filter(|[name, status, _]| status != "passed" && name != "replication_factor").collect()
+    }
+
+    /// The only thing that did not pass has this name and status; gives its cure.
+    #[track_caller]
+    fn only(&self, name: &str, status: &str) -> String {
+        let found = self.found();
+        assert!(matches!(&found[..], [one] if one[0] == name && one[1] == status), "{found:#?}");
+        assert_eq!(self.code, Some(if status == "failed" { 78 } else { 0 }));
+        found[0][2].clone()
+    }
+}
+
+async fn run(conn: &mut Conn, sql: &str) {
+    conn.query_drop(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// A cure begins with the statement; advice may follow it.
+fn statement(cure: &str) -> &str {
+    cure.split("; ").next().unwrap()
+}
+
+fn admin(stage: &Stage) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka.port())).create().unwrap()
+}
+
+fn start(stage: &Stage, environment: Environment<'_>) -> Daemon {
+    Daemon(stage.outboxd(&["run"]).envs(environment.iter().copied()).stderr(Stdio::inherit()).spawn().unwrap())
+}
+
+/// Checks until the outcome is as it should become.
+async fn until(stage: &Stage, environment: Environment<'_>, good: impl Fn(&Outcome) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let outcome = Outcome::of(stage, environment);
+        if good(&outcome) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{:#}", outcome.shown);
+        sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_found_and_its_cure_cures_it() {
+    let stage = Stage::set().await;
+    let mut conn = Conn::new(stage.opts()).await.unwrap();
+
+    // A fresh stage: JSON columns are wider than records may be. The shape is for scripts.
+    let fresh = Outcome::of(&stage, &[]);
+    let cure = fresh.only("max_message_bytes", "warned");
+    assert_eq!(fresh.shown["verdict"], "warned");
+    assert_eq!(fresh.shown["unavailable"], Value::Array(Vec::new()));
+    let log_bin = fresh.shown["checks"].as_array().unwrap().iter().find(|check| check["name"] == "log_bin").unwrap();
+    assert_eq!(
+        log_bin.to_string(),
+        r#"{"cure":null,"expected":"ON","found":"ON","name":"log_bin","setting":"log_bin","status":"passed"}"#
+    );
+    let bytes = cure.split("max.message.bytes=").nth(1).unwrap().split(';').next().unwrap().to_owned();
+    assert!(cure.contains(&format!("\"message.max.bytes\" = {bytes}")), "{cure}");
+    let alter = AlterConfig::new(ResourceSpecifier::Topic("delivery")).set("max.message.bytes", &bytes);
+    admin(&stage).alter_configs([&alter], &AdminOptions::new()).await.unwrap();
+    let wide = [("OUTBOXD__KAFKA__PROPERTIES__MESSAGE_MAX_BYTES", bytes.as_str())];
+    until(&stage, &wide, |outcome| outcome.found().is_empty()).await;
+
+    // Statements break it, and statements cure it.
+    for (wrong, name) in [
+        ("SET GLOBAL binlog_row_image = 'MINIMAL'", "binlog_row_image"),
+        ("ALTER TABLE delivery.`delivery-outbox1` DROP COLUMN payload", "columns"),
+        ("ALTER TABLE delivery.`delivery-outbox2` ENGINE = MyISAM", "engine"),
+    ] {
+        run(&mut conn, wrong).await;
+        let cure = Outcome::of(&stage, &wide).only(name, "failed");
+        if name == "engine" {
+            assert_eq!(stage.outboxd(&["run"]).status().unwrap().code(), Some(78), "run refuses too");
+            let text = stage.outboxd(&["check"]).output().unwrap();
+            let text = String::from_utf8(text.stdout).unwrap();
+            assert!(
+                text.contains("✗ failed: engine of delivery.delivery-outbox2\n") && !text.contains('\u{1b}'),
+                "{text}"
+            );
+        }
+        run(&mut conn, statement(&cure)).await;
+        assert!(Outcome::of(&stage, &wide).found().is_empty(), "{cure}");
+    }
+    run(&mut conn, "DROP TABLE delivery.`delivery-outbox3`").await;
+    assert_eq!(Outcome::of(&stage, &wide).only("table", "failed"), "outboxd migrate");
+    assert!(stage.outboxd(&["migrate"]).status().unwrap().success());
+    assert!(Outcome::of(&stage, &wide).found().is_empty());
+
+    // Somebody without grants; what is granted by the cures is enough.
+    run(&mut conn, "CREATE USER poor IDENTIFIED BY 'poor-secret'").await;
+    let url = format!("mysql://poor@127.0.0.1:{}", stage.mysql.port());
+    let poor = [wide[0], ("OUTBOXD__MYSQL__URL", url.as_str()), ("OUTBOXD__MYSQL__PASSWORD", "poor-secret")];
+    let outcome = Outcome::of(&stage, &poor);
+    let names: Vec<_> = outcome.found().into_iter().map(|[name, ..]| name).collect();
+    assert_eq!(names, ["grants", "grants", "table", "table", "table", "table", "position_table"]);
+    assert!(!outcome.shown.to_string().contains("poor-secret"));
+    for [_, _, cure] in outcome.found() {
+        run(&mut conn, statement(&cure)).await;
+    }
+    assert_eq!(Outcome::of(&stage, &poor).found(), Vec::<[String; 3]>::new());
+
+    // A position from before everything that is purged.
+    run(
+        &mut conn,
+        "INSERT INTO outboxd.outboxd_positions (table_name, epoch, owner, position) VALUES ('delivery.delivery-outbox4', 1, \
+         '', 'gtid=')",
+    )
+    .await;
+    run(&mut conn, "FLUSH BINARY LOGS").await;
+    let logs: Vec<(String, u64, String)> = conn.query("SHOW BINARY LOGS").await.unwrap();
+    run(&mut conn, &format!("PURGE BINARY LOGS TO '{}'", logs.last().unwrap().0)).await;
+    let cure = Outcome::of(&stage, &wide).only("position", "failed");
+    run(&mut conn, cure.split("then ").nth(1).unwrap()).await;
+    assert!(Outcome::of(&stage, &wide).found().is_empty(), "{cure}");
+
+    // Ids: the server's own; a live daemon's, which may be ours; a killed daemon's, which the server forgets.
+    let own: Option<u32> = conn.query_first("SELECT @@server_id").await.unwrap();
+    let own = own.unwrap().to_string();
+    let cure = Outcome::of(&stage, &[wide[0], ("OUTBOXD__MYSQL__SERVER_ID", &own)]).only("server_id", "failed");
+    assert!(cure.contains("leave it out"), "{cure}");
+    let as_77 = [wide[0], ("OUTBOXD__MYSQL__SERVER_ID", "77"), ("OUTBOXD__MYSQL__HEARTBEAT", "1s")];
+    let is_warned =
+        |outcome: &Outcome| matches!(&outcome.found()[..], [one] if one[0] == "server_id" && one[1] == "warned");
+    let daemon = start(&stage, &as_77);
+    until(&stage, &as_77, is_warned).await;
+    daemon.kill();
+    let again = start(&stage, &as_77);
+    until(&stage, &as_77, is_warned).await;
+    assert_eq!(again.terminate(), Some(0));
+
+    // A topic that is not there is created by a start only, and only when that is wanted.
+    let other = [wide[0], ("OUTBOXD__OUTBOX__0__TOPIC", "other")];
+    let created = [other[0], other[1], ("OUTBOXD__KAFKA__CREATE_TOPICS", "true")];
+    let cure = Outcome::of(&stage, &other).only("topic", "failed");
+    assert!(cure.contains("kafka.create_topics = true"), "{cure}");
+    assert_eq!(Outcome::of(&stage, &created).found(), Vec::<[String; 3]>::new());
+    Outcome::of(&stage, &other).only("topic", "failed");
+    let none = [created[0], created[1], created[2], ("OUTBOXD__KAFKA__REPLICATION_FACTOR", "3")];
+    let cure = Outcome::of(&stage, &none).only("topic", "failed");
+    assert!(cure.contains("kafka.replication_factor (3, of 1 brokers)"), "{cure}");
+    let daemon = start(&stage, &created);
+    until(&stage, &other, |outcome| outcome.found().iter().all(|[name, ..]| name != "topic")).await;
+    assert_eq!(daemon.terminate(), Some(0));
+
+    // Who does not answer is named, and the others are asked all the same.
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let url = format!("mysql://admin@{nobody}");
+    for (variable, value, server, other) in [
+        ("OUTBOXD__KAFKA__BOOTSTRAP_SERVERS", nobody.as_str(), format!("kafka {nobody}"), "log_bin"),
+        ("OUTBOXD__MYSQL__URL", url.as_str(), format!("mysql {nobody}"), "topic"),
+    ] {
+        let outcome = Outcome::of(&stage, &[(variable, value)]);
+        assert_eq!((outcome.code, &outcome.shown["verdict"]), (Some(69), &Value::from("unavailable")));
+        assert_eq!(outcome.shown["unavailable"][0]["server"], server);
+        assert!(outcome.shown["checks"].as_array().unwrap().iter().any(|check| check["name"] == other));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_passes_and_relays_text_whose_character_set_the_log_does_not_tell() {
+    let kafka = hold("kafka-4.1");
+    let outboxes = vec![outboxd::table::TableName::new("delivery", "delivery-outbox1")];
+    let mut stage = Stage { mysql: hold("mariadb-10.11"), kafka, outboxes };
+    for topic in ["from-10.11", "from-11.8"] {
+        if topic == "from-11.8" {
+            stage.mysql = hold("mariadb-11.8");
+        }
+        let mut conn = Conn::new(stage.opts()).await.unwrap();
+        let admin = [
+            ("OUTBOXD__OUTBOX__0__TABLES", "delivery.delivery-outbox1"),
+            ("OUTBOXD__OUTBOX__0__TOPIC", topic),
+            ("OUTBOXD__KAFKA__CREATE_TOPICS", "true"),
+            ("OUTBOXD__KAFKA__PROPERTIES__MESSAGE_MAX_BYTES", "20000000"),
+        ];
+        assert!(stage.outboxd(&["migrate"]).envs(admin).status().unwrap().success());
+        for sql in [
+            "CREATE USER relay IDENTIFIED BY 'relay'",
+            "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO relay",
+            "GRANT SELECT ON delivery.* TO relay",
+            "GRANT SELECT, INSERT, UPDATE ON outboxd.outboxd_positions TO relay",
+        ] {
+            run(&mut conn, sql).await;
+        }
+        let url = format!("mysql://relay@127.0.0.1:{}", stage.mysql.port());
+        let relay = [
+            admin[0],
+            admin[1],
+            admin[2],
+            admin[3],
+            ("OUTBOXD__MYSQL__URL", &url),
+            ("OUTBOXD__MYSQL__PASSWORD", "relay"),
+        ];
+        assert_eq!(Outcome::of(&stage, &relay).found(), Vec::<[String; 3]>::new(), "{topic}");
+
+        run(&mut conn, "SET GLOBAL log_bin_compress = ON").await;
+        let cure = Outcome::of(&stage, &relay).only("binlog_compression", "failed");
+        run(&mut conn, statement(&cure)).await;
+        run(&mut conn, "SET GLOBAL binlog_row_metadata = 'NO_LOG'").await;
+        Outcome::of(&stage, &relay).only("binlog_row_metadata", "warned");
+
+        run(&mut conn, "ALTER TABLE delivery.`delivery-outbox1` MODIFY aggregateid CHAR(20) NOT NULL").await;
+        run(&mut conn, "INSERT INTO delivery.`delivery-outbox1` VALUES ('e1', 'order', 'k1', 'Created', '{}')").await;
+        let daemon = start(&stage, &relay);
+        until(&stage, &relay[..], |outcome| {
+            outcome.shown["checks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|check| check["name"] == "topic" && check["found"] == "1 partitions, 1 replicas")
+        })
+        .await;
+        let consumer: StreamConsumer = ClientConfig::new()
+            .set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka.port()))
+            .set("group.id", "test")
+            .create()
+            .unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        let record = timeout(PATIENCE, consumer.recv()).await.unwrap().unwrap();
+        assert_eq!(record.key(), Some(&b"k1"[..]), "{topic}");
+        assert_eq!(daemon.terminate(), Some(0));
+    }
+}
