@@ -32,11 +32,15 @@ impl Endpoint {
 
     /// Opens a connection.
     pub async fn connect(&self) -> Result<Conn, Error> {
-        if let Ok(conn) = tokio::time::timeout(self.connect_timeout, Conn::new(self.opts.clone())).await {
-            return conn;
-        }
-        let reason = format!("{self} did not answer within {}", humantime::format_duration(self.connect_timeout));
-        Err(Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason).into()))
+        self.patiently(Conn::new(self.opts.clone())).await?
+    }
+
+    /// Waits for an answer as long as connecting may take: a server whose machine is gone never says so.
+    pub async fn patiently<T>(&self, answer: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::time::timeout(self.connect_timeout, answer).await.map_err(|_| {
+            let reason = format!("{self} did not answer within {}", humantime::format_duration(self.connect_timeout));
+            Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason).into())
+        })
     }
 }
 

@@ -119,7 +119,7 @@ pub struct MysqlSettings {
     pub password_file: Option<PathBuf>,
     /// The replica id the daemon shows to the server, different from every other replica's; random when not set.
     pub server_id: Option<u32>,
-    /// How long connecting may take.
+    /// How long connecting may take, or the answer to a request.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// How often the server says that it is there when the binlog has nothing new.

@@ -112,9 +112,11 @@ impl LogSource for MysqlSource {
 
     async fn open(&mut self, from: &Position, subscriptions: &[Subscription]) -> Result<MysqlStream, SourceError> {
         let at = from.to_string();
-        let mut conn = self.endpoint.connect().await.map_err(|error| classify(&error, &at))?;
-        let tables = self.prepare(&mut conn, from, subscriptions).await.map_err(|error| classify(&error, &at))?;
-        check_purged(&mut conn, from).await?;
+        let classify = |error: Error| classify(&error, &at);
+        let mut conn = self.endpoint.connect().await.map_err(classify)?;
+        let prepared = self.endpoint.patiently(self.prepare(&mut conn, from, subscriptions));
+        let tables = prepared.await.and_then(|tables| tables).map_err(classify)?;
+        self.endpoint.patiently(check_purged(&mut conn, from)).await.map_err(classify)??;
         let request = BinlogStreamRequest::new(self.server_id);
         let request = match &from.point {
             Point::Gtid(set) => request.with_gtid().with_gtid_set(sids(set)),
@@ -122,7 +124,8 @@ impl LogSource for MysqlSource {
             Point::Domains(_) => request,
             Point::File(point) => request.with_filename(point.file.as_bytes()).with_pos(point.offset),
         };
-        let stream = conn.get_binlog_stream(request).await.map_err(|error| classify(&error, &at))?;
+        let stream = self.endpoint.patiently(conn.get_binlog_stream(request)).await;
+        let stream = stream.and_then(|stream| stream).map_err(classify)?;
         Ok(MysqlStream::new(stream, tables, from.clone(), self.silence_deadline))
     }
 }

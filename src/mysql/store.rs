@@ -11,10 +11,17 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::connect::{Endpoint, is_transient};
 use crate::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
 use crate::table::{TableName, quote};
+
+/// A lock's name on the server, made from one that may be longer than the server takes.
+const LOCK: &str = "CONCAT('outboxd:', LEFT(SHA2(?, 256), 40))";
+
+/// How long one attempt to get a lock back waits on the server.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// Positions in a table of a MySQL server. Cheap to clone; the clones share one connection.
 #[derive(Clone)]
@@ -29,15 +36,17 @@ pub struct MysqlStore {
 #[derive(Default)]
 struct Session {
     conn: Option<Conn>,
+    /// The id of the connection before, which may hold our locks for as long as the server has not noticed its end.
+    before: Option<u32>,
     claimed: HashMap<TableName, Held>,
 }
 
 /// A claimed table.
 struct Held {
-    /// The durable position: only the owner moves it, so it need not be asked for.
-    position: Option<Position>,
-    /// The lock went with an older connection, and another process has it now. The other tables go on.
-    lost: Option<StoreError>,
+    /// Only the owner moves it, so it need not be asked for.
+    durable: Option<Position>,
+    /// The lock was lost with a connection, and somebody else has it.
+    lost: bool,
 }
 
 enum Failure {
@@ -58,7 +67,8 @@ impl From<StoreError> for Failure {
 }
 
 impl MysqlStore {
-    /// The store in `schema`.`table` of the server. A claim waits up to `lock_wait` for an owner that is just leaving.
+    /// The store in `schema`.`table` of the server. After a connection was lost, its locks are waited for up to
+    /// `lock_wait`, all together.
     pub fn new(endpoint: Endpoint, schema: &str, table: &str, lock_wait: Duration) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self {
@@ -76,33 +86,23 @@ impl MysqlStore {
         request: impl AsyncFnOnce(&mut Conn, &mut HashMap<TableName, Held>) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
         let mut session = self.session.lock().await;
-        let Session { conn, claimed } = &mut *session;
+        // Taken out: a request that is given up half-way must not leave its answer to the next.
         let result = async {
-            if conn.is_none() {
-                let mut fresh = self.endpoint.connect().await?;
-                // An idle owner must keep its locks.
-                fresh.query_drop("SET SESSION wait_timeout = 31536000, time_zone = '+00:00'").await?;
-                for (table, held) in claimed.iter_mut() {
-                    held.lost = match self.lock(&mut fresh, table).await {
-                        Ok(()) => None,
-                        Err(Failure::Store(error)) => Some(error),
-                        Err(error) => return Err(error),
-                    };
-                }
-                *conn = Some(fresh);
+            let mut conn = match session.conn.take() {
+                Some(conn) => conn,
+                None => self.reconnect(&mut session).await?,
+            };
+            session.before = Some(conn.id());
+            let result = self.endpoint.patiently(request(&mut conn, &mut session.claimed)).await?;
+            if !matches!(&result, Err(Failure::Server(error)) if is_transient(error)) {
+                session.conn = Some(conn);
             }
-            match conn {
-                Some(conn) => request(conn, claimed).await,
-                None => Err(StoreError::Unavailable("not connected".to_owned()).into()),
-            }
+            result
         }
         .await;
         result.map_err(|failure| match failure {
             Failure::Store(error) => error,
-            Failure::Server(error) if is_transient(&error) => {
-                *conn = None;
-                StoreError::Unavailable(error.to_string())
-            }
+            Failure::Server(error) if is_transient(&error) => StoreError::Unavailable(error.to_string()),
             Failure::Server(error) => StoreError::Refused(format!(
                 "{}: {error}; run `outboxd migrate`, or grant SELECT, INSERT, UPDATE on it",
                 self.table
@@ -110,14 +110,53 @@ impl MysqlStore {
         })
     }
 
-    async fn lock(&self, conn: &mut Conn, table: &TableName) -> Result<(), Failure> {
-        let seconds = self.lock_wait.as_secs();
-        let got: Option<Option<i64>> = conn
+    async fn reconnect(&self, session: &mut Session) -> Result<Conn, Failure> {
+        let mut conn = self.endpoint.connect().await?;
+        // An idle owner must keep its locks.
+        let idle = conn.query_drop("SET SESSION wait_timeout = 31536000, time_zone = '+00:00'");
+        self.endpoint.patiently(idle).await??;
+        let deadline = Instant::now() + self.lock_wait;
+        for (table, held) in &mut session.claimed {
+            let mut wait = Duration::ZERO;
+            held.lost = loop {
+                match self.endpoint.patiently(self.lock(&mut conn, table, wait)).await? {
+                    Ok(()) => break false,
+                    Err(Failure::Store(StoreError::Owned { .. })) if Instant::now() < deadline => {
+                        let ended = self.end_before(&mut conn, table, session.before);
+                        self.endpoint.patiently(ended).await??;
+                        wait = LOCK_WAIT;
+                    }
+                    Err(Failure::Store(StoreError::Owned { .. })) => break true,
+                    Err(failure) => return Err(failure),
+                }
+            };
+        }
+        Ok(conn)
+    }
+
+    /// Ends our own connection of before, if it is the one that still has the table's lock. Whoever has the lock afterwards
+    /// also knows that no request of that connection is still under way.
+    async fn end_before(&self, conn: &mut Conn, table: &TableName, before: Option<u32>) -> Result<(), Failure> {
+        let holder: Option<(Option<u32>, String)> = conn
             .exec_first(
+                format!("SELECT IS_USED_LOCK({LOCK}), owner FROM {} WHERE table_name = ?", self.table),
+                (lock_name(&self.table, table), table.to_string()),
+            )
+            .await?;
+        let (Some((Some(holder), owner)), Some(before)) = (holder, before) else { return Ok(()) };
+        if holder == before && owner == self.owner {
+            // It may be gone by now.
+            let _ = conn.query_drop(format!("KILL {holder}")).await;
+        }
+        Ok(())
+    }
+
+    async fn lock(&self, conn: &mut Conn, table: &TableName, wait: Duration) -> Result<(), Failure> {
+        let got: Option<Option<i64>> =
+            conn.exec_first(
                 // A lock that is taken twice would have to be released twice.
-                "SELECT IF(IS_USED_LOCK(n.name) <=> CONNECTION_ID(), 1, GET_LOCK(n.name, ?)) FROM (SELECT \
-                 CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)) AS name) n",
-                (seconds, lock_name(&self.table, table)),
+                format!("SELECT IF(IS_USED_LOCK(n.name) <=> CONNECTION_ID(), 1, GET_LOCK(n.name, ?)) FROM (SELECT {LOCK} AS name) n"),
+                (wait.as_secs(), lock_name(&self.table, table)),
             )
             .await?;
         if got.flatten() == Some(1) {
@@ -154,7 +193,7 @@ fn read(table: &TableName, text: Option<&str>) -> Result<Option<Position>, Store
 impl PositionStore for MysqlStore {
     async fn claim(&self, table: &TableName) -> Result<Claimed, StoreError> {
         self.with(async |conn, claimed| {
-            self.lock(conn, table).await?;
+            self.lock(conn, table, Duration::ZERO).await?;
             let name = table.to_string();
             conn.exec_drop(
                 format!(
@@ -170,7 +209,7 @@ impl PositionStore for MysqlStore {
                 .await?;
             let (epoch, position) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
             let position = read(table, position.as_deref())?;
-            claimed.insert(table.clone(), Held { position: position.clone(), lost: None });
+            claimed.insert(table.clone(), Held { durable: position.clone(), lost: false });
             Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position })
         })
         .await
@@ -179,13 +218,15 @@ impl PositionStore for MysqlStore {
     async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
             let Claim { table, epoch } = claim;
-            let held = claimed.get(table);
-            if let Some(lost) = held.and_then(|held| held.lost.clone()) {
-                return Err(lost.into());
+            let Some(held) = claimed.get_mut(table) else {
+                return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs: 0 }.into());
+            };
+            if held.lost {
+                self.lock(conn, table, Duration::ZERO).await?;
+                held.lost = false;
             }
-            let durable = held.and_then(|held| held.position.clone());
             let forward = |durable: &Position| durable.partial_cmp(position).is_some_and(std::cmp::Ordering::is_le);
-            if let Some(durable) = durable.filter(|durable| !forward(durable)) {
+            if let Some(durable) = held.durable.as_ref().filter(|durable| !forward(durable)) {
                 let (from, to) = (durable.to_string(), position.to_string());
                 return Err(StoreError::Backwards { table: table.clone(), from, to }.into());
             }
@@ -203,7 +244,7 @@ impl PositionStore for MysqlStore {
                     return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs }.into());
                 }
             }
-            claimed.insert(table.clone(), Held { position: Some(position.clone()), lost: None });
+            held.durable = Some(position.clone());
             Ok(())
         })
         .await
@@ -212,11 +253,7 @@ impl PositionStore for MysqlStore {
     async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
             claimed.remove(&claim.table);
-            conn.exec_drop(
-                "DO RELEASE_LOCK(CONCAT('outboxd:', LEFT(SHA2(?, 256), 40)))",
-                (lock_name(&self.table, &claim.table),),
-            )
-            .await?;
+            conn.exec_drop(format!("DO RELEASE_LOCK({LOCK})"), (lock_name(&self.table, &claim.table),)).await?;
             Ok(())
         })
         .await
