@@ -16,7 +16,8 @@ pub(super) enum Statement<'a> {
     /// Rows changed in statement format: the rows themselves are not in the log.
     Dml,
     Truncate,
-    /// DDL and the rest.
+    /// Tables are made, changed, renamed or dropped.
+    Definition,
     Other,
 }
 
@@ -39,6 +40,7 @@ impl<'a> Statement<'a> {
             ("XA", "END") => Self::XaEnd,
             ("INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH", _) => Self::Dml,
             ("TRUNCATE", _) => Self::Truncate,
+            ("ALTER" | "CREATE" | "DROP" | "RENAME", _) => Self::Definition,
             _ => Self::Other,
         }
     }
@@ -50,6 +52,18 @@ pub(super) fn mentions(text: &str, schema: &str, table: &TableName) -> bool {
     // A schema's name is often the beginning of its tables' names: it has to stand besides them.
     let elsewhere = || text.replace(&name, "").contains(&table.schema().to_lowercase());
     text.contains(&name) && (schema.eq_ignore_ascii_case(table.schema()) || elsewhere())
+}
+
+/// Schema and text of an `EXECUTE_LOAD_QUERY` event's body, which is `LOAD DATA` in statement format
+/// (`mysql::binlog::event::Execute_load_query_event`: a QUERY event whose fixed part has 13 bytes more).
+pub(super) fn of_load(body: &[u8]) -> Option<(String, String)> {
+    const FIXED: usize = 13 + 13;
+    let schema = usize::from(*body.get(8)?);
+    let variables = usize::from(u16::from_le_bytes(*body.get(11..13)?.first_chunk()?));
+    let rest = body.get(FIXED + variables..)?;
+    let (schema, text) = (rest.get(..schema)?, rest.get(schema + 1..)?);
+    let text_of = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Some((text_of(schema), text_of(text)))
 }
 
 /// Cuts comments in front off.
@@ -92,7 +106,8 @@ mod tests {
             ("XA START X'01',X'',1", Statement::XaStart),
             ("/* hint */ -- more\n insert into t values (1)", Statement::Dml),
             ("TRUNCATE TABLE x", Statement::Truncate),
-            ("CREATE TABLE begin_x (a int)", Statement::Other),
+            ("CREATE TABLE begin_x (a int)", Statement::Definition),
+            ("FLUSH TABLES", Statement::Other),
         ] {
             assert_eq!(Statement::classify(text), meaning, "{text}");
         }

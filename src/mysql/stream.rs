@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::source::classify;
-use super::statement::{Statement, mentions};
+use super::statement::{Statement, mentions, of_load};
 use super::tables::{Rows, Tables};
 use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
 use crate::source::{Fault, ForeignDml, LogEvent, LogStream, Slot, SourceError};
@@ -121,6 +121,10 @@ impl MysqlStream {
             kind::TABLE_MAP => {
                 let at = self.at();
                 self.tables.map(body, &at).map_err(|error| self.damaged(&error))?;
+                if let Some(table) = self.tables.outdated() {
+                    // Opening again reads the definitions as they are now, and this transaction from its beginning.
+                    return Err(SourceError::Transient(format!("the definition of {table} has changed")));
+                }
                 None
             }
             kind::WRITE_V1 | kind::WRITE_V2 => self.rows(code, body),
@@ -130,7 +134,11 @@ impl MysqlStream {
                 let detail = "compressed row events are not supported; set log_bin_compress=OFF on the server";
                 LogEvent::Fault { slot: Some(slot), fault: self.fault("mariadb_compressed_rows", detail) }
             }),
-            kind::QUERY | kind::EXECUTE_LOAD_QUERY => {
+            kind::EXECUTE_LOAD_QUERY => {
+                let (schema, text) = of_load(body).ok_or_else(|| self.damaged(&"a LOAD DATA statement"))?;
+                self.query(&text, &schema)
+            }
+            kind::QUERY => {
                 let query = event.read_event::<QueryEvent<'_>>().map_err(|error| self.damaged(&error))?;
                 self.query(&query.query(), &query.schema())
             }
@@ -248,6 +256,9 @@ impl MysqlStream {
             Statement::Savepoint(name) => return Some(LogEvent::Savepoint { name: name.to_owned() }),
             Statement::RollbackTo(name) => return Some(LogEvent::RollbackTo { name: name.to_owned() }),
             Statement::Dml | Statement::Truncate => self.statement(&statement, text, schema),
+            Statement::Definition => {
+                self.tables.redefine(|table| mentions(text, schema, table));
+            }
             Statement::Other => {}
         }
         // A group without BEGIN is this one statement.

@@ -30,13 +30,26 @@ pub(super) struct Tables {
     subscriptions: Vec<Subscription>,
     slots: HashMap<TableName, Slot>,
     defined: Vec<Vec<Defined>>,
+    /// Tables that were defined anew since `defined` was read.
+    redefined: Vec<bool>,
+    /// A table map without names that `defined` may not fit.
+    outdated: Option<Slot>,
     open: HashMap<u64, (Slot, Result<Arc<Layout>, Fault>)>,
 }
 
 impl Tables {
     pub(super) fn new(dialect: Dialect, subscriptions: &[Subscription], defined: Vec<Vec<Defined>>) -> Self {
         let slots = subscriptions.iter().enumerate().map(|(slot, wanted)| (wanted.table.clone(), slot)).collect();
-        Self { dialect, subscriptions: subscriptions.to_vec(), slots, defined, open: HashMap::new() }
+        let redefined = vec![false; subscriptions.len()];
+        Self {
+            dialect,
+            subscriptions: subscriptions.to_vec(),
+            slots,
+            defined,
+            redefined,
+            outdated: None,
+            open: HashMap::new(),
+        }
     }
 
     pub(super) fn subscriptions(&self) -> &[Subscription] {
@@ -75,8 +88,23 @@ impl Tables {
         self.open.clear();
     }
 
-    fn layout(&self, slot: Slot, mut map: TableMap, at: &str) -> Result<Layout, Fault> {
+    /// Notes that tables are defined anew from here on.
+    pub(super) fn redefine(&mut self, concerned: impl Fn(&TableName) -> bool) {
+        for (redefined, wanted) in self.redefined.iter_mut().zip(&self.subscriptions) {
+            *redefined |= concerned(&wanted.table);
+        }
+    }
+
+    /// The table whose definition has to be read again before its rows can be understood.
+    pub(super) fn outdated(&self) -> Option<&TableName> {
+        self.outdated.map(|slot| &self.subscriptions[slot].table)
+    }
+
+    fn layout(&mut self, slot: Slot, mut map: TableMap, at: &str) -> Result<Layout, Fault> {
         if map.columns.iter().any(|column| column.name.is_none()) {
+            if self.redefined[slot] {
+                self.outdated = Some(slot);
+            }
             let defined = &self.defined[slot];
             if defined.len() != map.columns.len() {
                 return Err(Fault {
