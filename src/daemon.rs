@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -29,8 +31,11 @@ use crate::table::{TableName, TablePattern};
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a claim waits for an owner that is just leaving.
-const CLAIM_WAIT: Duration = Duration::from_secs(10);
+/// How long the locks of a lost connection are waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How long one look at the servers may take before they count as away.
+const LOOK_WAIT: Duration = Duration::from_mins(1);
 
 /// Why the daemon does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -124,25 +129,35 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
     let server_id = config.mysql.resolve_server_id();
     let properties = config.kafka.properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let producer = Producer::new(&config.kafka.bootstrap_servers, &properties)?;
-    let store = MysqlStore::new(positions, &config.positions.schema, &config.positions.table, CLAIM_WAIT);
+    let store = MysqlStore::new(positions, &config.positions.schema, &config.positions.table, LOCK_WAIT);
     let shared = Arc::new(Shared { config, log, server_id, store, producer, tail_stats: Arc::default() });
-    let tables = tokio::select! {
-        tables = shared.wait_for_servers() => tables?,
-        () = stop.cancelled() => return Ok(Summary { halted: 0 }),
+    let address = listener.local_addr().map_err(|error| DaemonError::Internal(error.to_string()))?;
+    info!(%address, "admin_listening");
+    let metrics = |stats: Vec<Arc<TableStats>>| {
+        let metrics = Metrics::new(stats, Arc::clone(&shared.tail_stats)).map(Arc::new);
+        metrics.map_err(|error| DaemonError::Internal(error.to_string()))
     };
-    let stats: Vec<_> =
-        tables.iter().map(|table| Arc::new(TableStats::new(table.subscription.table.clone()))).collect();
-    let metrics = Metrics::new(stats.clone(), Arc::clone(&shared.tail_stats));
-    let metrics = Arc::new(metrics.map_err(|error| DaemonError::Internal(error.to_string()))?);
-    info!(address = ?listener.local_addr().ok(), "admin_listening");
+    let (publish, current) = watch::channel(metrics(Vec::new())?);
     let admin_stop = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, metrics, admin_stop.clone()));
-    let summary = shared.supervisor().run(tables.into_iter().zip(stats).collect(), stop).await;
+    let admin = tokio::spawn(admin::serve(listener, current, admin_stop.clone()));
+    let summary = async {
+        let Some(tables) = stop.run_until_cancelled(shared.wait_for_servers()).await else {
+            return Ok(Summary { halted: 0 });
+        };
+        let with_stats = |table: Table| {
+            let stats = Arc::new(TableStats::new(table.subscription.table.clone()));
+            (table, stats)
+        };
+        let relays: Vec<_> = tables?.into_iter().map(with_stats).collect();
+        publish.send_replace(metrics(relays.iter().map(|(_, stats)| Arc::clone(stats)).collect())?);
+        Ok(shared.supervisor().run(relays, stop.clone()).await?)
+    }
+    .await;
     admin_stop.cancel();
     if let Ok(Err(error)) = admin.await {
         warn!(%error, "admin_ended");
     }
-    summary.map_err(DaemonError::from)
+    summary
 }
 
 impl Shared {
@@ -150,7 +165,13 @@ impl Shared {
     async fn wait_for_servers(&self) -> Result<Vec<Table>, DaemonError> {
         let mut backoff = Backoff::new(self.config.relay.retry_initial, self.config.relay.retry_max);
         loop {
-            let Survey { tables, report } = preflight::survey(&self.config, self.server_id, true).await?;
+            let survey = preflight::survey(&self.config, self.server_id, true);
+            let Ok(survey) = timeout(LOOK_WAIT, survey).await else {
+                warn!(after = ?LOOK_WAIT, "servers_do_not_answer");
+                self.tail_stats.set_waiting("waiting for servers that do not answer".to_owned());
+                continue;
+            };
+            let Survey { tables, report } = survey?;
             if report.refuses() {
                 return Err(DaemonError::Preflight(report.with(Status::Failed).cloned().collect()));
             }
@@ -163,8 +184,9 @@ impl Shared {
             }
             for Unavailable { server, reason, .. } in &report.unavailable {
                 warn!(%server, %reason, "waiting_for_server");
+                self.tail_stats.set_waiting(format!("waiting for {server}: {reason}"));
             }
-            tokio::time::sleep(backoff.wait()).await;
+            sleep(backoff.wait()).await;
         }
     }
 

@@ -20,6 +20,11 @@ impl FilePoint {
         let (base, number) = self.file.rsplit_once('.')?;
         Some((base, number.parse().ok()?))
     }
+
+    /// Whether this is the very first place: a log's first file has number 1, and its header is 4 bytes long.
+    pub fn is_beginning(&self) -> bool {
+        self.offset <= 4 && self.parts().is_some_and(|(_, number)| number == 1)
+    }
 }
 
 impl PartialOrd for FilePoint {

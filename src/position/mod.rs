@@ -105,13 +105,13 @@ impl Point {
 }
 
 impl Position {
-    /// Whether nothing at all is covered. A file and offset does not tell.
+    /// Whether nothing at all is covered: a log that begins here is whole.
     pub fn is_beginning(&self) -> bool {
         self.partial.is_none()
             && match &self.point {
                 Point::Gtid(set) => set.is_empty(),
                 Point::Domains(point) => *point == DomainPoint::default(),
-                Point::File(_) => false,
+                Point::File(point) => point.is_beginning(),
             }
     }
 }

@@ -13,15 +13,17 @@ use state::{Part, Savepoint, Table, Transaction, undone};
 
 use super::Item;
 use crate::position::{Partial, Position, TxnId};
-use crate::source::{Fault, LogEvent, Mark, RowSet, Slot};
+use crate::source::{Fault, ForeignDml, LogEvent, Mark, RowSet, Slot};
 
-/// Sizes in bytes.
+/// What the assembler keeps to; sizes in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// A batch is handed on when it has reached this size.
     pub batch_bytes: usize,
     /// Rows of one transaction that are held until its end is known, over all tables.
     pub hold_bytes: usize,
+    /// Whether an UPDATE on a table halts its relay.
+    pub halt_on_update: bool,
 }
 
 /// Assembles batches for a set of tables.
@@ -45,6 +47,10 @@ impl Assembler {
         match event {
             LogEvent::Begin { txn, commit_micros } => self.begin(txn, commit_micros),
             LogEvent::Rows { slot, rows } => self.rows(slot, rows, position),
+            LogEvent::Foreign { slot, kind: ForeignDml::Update } if self.limits.halt_on_update => {
+                let at = self.open.as_ref().map(|open| open.txn.to_string()).unwrap_or_default();
+                self.fault(slot, updated(at), position);
+            }
             LogEvent::Foreign { slot, kind } => {
                 if let Some(part) = self.part(slot, position) {
                     part.foreign.push(kind);
@@ -229,7 +235,7 @@ impl Assembler {
 
     fn savepoint(&mut self, name: String) {
         let Some(open) = self.open.as_mut() else { return };
-        open.savepoints.retain(|savepoint| savepoint.name != name);
+        open.savepoints.retain(|savepoint| !same(&savepoint.name, &name));
         let marks = open.touched.iter().filter_map(|&slot| {
             let table = &self.tables[slot];
             table.part.as_ref().map(|part| (slot, table.batch.mark(), part.rows))
@@ -240,7 +246,7 @@ impl Assembler {
 
     fn rollback_to(&mut self, name: &str, position: &Position) {
         let Some(open) = self.open.as_mut() else { return };
-        let found = open.savepoints.iter().position(|savepoint| savepoint.name == name);
+        let found = open.savepoints.iter().position(|savepoint| same(&savepoint.name, name));
         let marks = found.map(|found| {
             open.savepoints.truncate(found + 1);
             open.savepoints[found].marks.clone()
@@ -309,6 +315,16 @@ impl Assembler {
             table.pass(position);
         }
     }
+}
+
+/// Names of savepoints, as the server compares them.
+fn same(a: &str, b: &str) -> bool {
+    a.to_lowercase() == b.to_lowercase()
+}
+
+fn updated(at: String) -> Fault {
+    let detail = "an UPDATE on an outbox table; insert a new row instead, or set relay.on_update = \"warn\"";
+    Fault { name: "update_on_outbox", detail: detail.to_owned(), at }
 }
 
 #[cfg(test)]

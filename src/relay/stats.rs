@@ -151,7 +151,8 @@ impl TailStats {
         self.connected.store(true, Relaxed);
     }
 
-    pub(super) fn set_waiting(&self, reason: String) {
+    /// Notes why the log is not open.
+    pub fn set_waiting(&self, reason: String) {
         self.connected.store(false, Relaxed);
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }

@@ -4,7 +4,9 @@
 //! name does not end the others; one that has to start again does so from its durable position, with a tail of its own,
 //! and no other waits for it.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -15,7 +17,7 @@ use tracing::{error, info, warn};
 use super::assembler::Limits;
 use super::backoff::Backoff;
 use super::queue;
-use super::settings::{RelaySettings, Start};
+use super::settings::{OnUpdate, RelaySettings, Start};
 use super::stats::{State, TableStats, TailStats};
 use super::tail::{Feed, NoCommonPosition, Tail};
 use super::worker::{Halt, Outcome, Worker};
@@ -24,6 +26,12 @@ use crate::outlet::Outlet;
 use crate::position::{Claim, Position, PositionStore, StoreError};
 use crate::source::{Fault, LogSource, SourceError, Subscription};
 use crate::table::TableName;
+
+/// How long claims wait for an owner that is just leaving, all together.
+const CLAIM_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a claim is tried meanwhile.
+const CLAIM_EVERY: Duration = Duration::from_millis(200);
 
 /// One table to relay.
 #[derive(Debug, Clone)]
@@ -127,9 +135,10 @@ where
         let mut running = tables.len();
         let mut halted = 0;
         let mut feeds = Vec::new();
+        let deadline = Instant::now() + CLAIM_WAIT;
         for (table, stats) in tables {
             let relay = Box::new(Relay { table, stats, backoff: this.backoff(), started: Instant::now() });
-            match this.ready(&relay, &stop).await? {
+            match this.ready(&relay, deadline, &stop).await? {
                 Ok((feed, worker)) => {
                     feeds.push(feed);
                     let stop = stop.clone();
@@ -179,6 +188,7 @@ where
         let limits = Limits {
             batch_bytes: bytes(self.settings.batch_bytes),
             hold_bytes: bytes(self.settings.transaction_hold_bytes),
+            halt_on_update: self.settings.on_update == OnUpdate::Halt,
         };
         Tail::new((self.source)(of), feeds, limits, self.backoff(), Arc::clone(&self.tail_stats))
     }
@@ -196,7 +206,7 @@ where
     }
 
     async fn alone(&self, relay: &Relay, stop: CancellationToken) -> Result<Outcome, SupervisorError> {
-        match self.ready(relay, &stop).await? {
+        match self.ready(relay, Instant::now() + CLAIM_WAIT, &stop).await? {
             Err(outcome) => Ok(outcome),
             Ok((feed, worker)) => {
                 let tail = AbortOnDropHandle::new(tokio::spawn(self.tail(Reader::Own, vec![feed])?.run(stop.clone())));
@@ -215,17 +225,21 @@ where
     }
 
     /// Claims a table. One that cannot be claimed halts alone.
-    async fn ready(&self, relay: &Relay, stop: &CancellationToken) -> Result<Ready<O>, SupervisorError> {
+    async fn ready(
+        &self,
+        relay: &Relay,
+        deadline: Instant,
+        stop: &CancellationToken,
+    ) -> Result<Ready<O>, SupervisorError> {
         let Relay { table, stats, .. } = relay;
         let name = &table.subscription.table;
-        let (claim, resume) = match self.claim(table, stop).await? {
+        let (claim, resume) = match self.claim(table, deadline, stop).await? {
             Ok(Some(claimed)) => claimed,
             Ok(None) => {
                 stats.set_state(State::Stopped, None);
                 return Ok(Err(Outcome::Drained));
             }
-            Err(error) => {
-                let halt = Halt { name: "not_claimed", detail: error.to_string() };
+            Err(halt) => {
                 stats.set_state(State::Halted, Some(halt.to_string()));
                 return Ok(Err(Outcome::Halted(halt)));
             }
@@ -243,18 +257,27 @@ where
         Ok(Ok((Feed { subscription: table.subscription.clone(), resume, queue: sender }, worker)))
     }
 
-    /// The right to relay a table, and from where; `None` when `stop` came first.
+    /// The right to relay a table, and from where; `None` when `stop` came first. An owner that is just leaving is waited
+    /// for until `deadline`.
     async fn claim(
         &self,
         table: &Table,
+        deadline: Instant,
         stop: &CancellationToken,
-    ) -> Result<Result<Option<(Claim, Position)>, StoreError>, SupervisorError> {
+    ) -> Result<Result<Option<(Claim, Position)>, Halt>, SupervisorError> {
         let name = &table.subscription.table;
         let mut backoff = self.backoff();
         while !stop.is_cancelled() {
             let result = match self.store.claim(name).await {
                 Ok(claimed) => match claimed.position {
-                    Some(position) => return Ok(Ok(Some((claimed.claim, position)))),
+                    Some(position) => match self.stranded(&position).await {
+                        Ok(None) => return Ok(Ok(Some((claimed.claim, position)))),
+                        Ok(Some(halt)) => {
+                            let _ = self.store.release(&claimed.claim).await;
+                            return Ok(Err(halt));
+                        }
+                        Err(reason) => Err(StoreError::Unavailable(reason)),
+                    },
                     None => match self.first(table, stop).await? {
                         None => break,
                         // Where it starts must not depend on when it starts again.
@@ -268,12 +291,31 @@ where
             match result {
                 Err(StoreError::Unavailable(reason)) => {
                     warn!(table = %name, %reason, "waiting_for_position_store");
+                    self.tail_stats.set_waiting(format!("waiting for the position store: {reason}"));
                     let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
                 }
-                result => return Ok(result),
+                Err(StoreError::Owned { .. }) if Instant::now() < deadline => {
+                    let _ = stop.run_until_cancelled(sleep(CLAIM_EVERY)).await;
+                }
+                Err(error) => return Ok(Err(Halt { name: "not_claimed", detail: error.to_string() })),
+                Ok(claimed) => return Ok(Ok(claimed)),
             }
         }
         Ok(Ok(None))
+    }
+
+    /// Whether the log has lost what comes after a position. Asked for each table, so that one that is stranded halts alone.
+    async fn stranded(&self, position: &Position) -> Result<Option<Halt>, String> {
+        let oldest = match (self.source)(Reader::Own).oldest().await {
+            Ok(oldest) => oldest,
+            Err(SourceError::Transient(reason)) => return Err(reason),
+            // The tail will say the same of every table.
+            Err(SourceError::Definite(_)) => return Ok(None),
+        };
+        let reachable = oldest.point.partial_cmp(&position.point).is_some_and(Ordering::is_le);
+        let detail = || format!("the log begins after {oldest}, the table resumes after {position}");
+        let lost = oldest.point.kind() == position.point.kind() && !reachable;
+        Ok(lost.then(|| Halt { name: "position_purged", detail: detail() }))
     }
 
     /// Where a table starts that has never saved a position; `None` when `stop` came first. Without an answer in the

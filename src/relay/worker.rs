@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Item;
 use super::queue::Receiver;
-use super::settings::{OnUpdate, RelaySettings};
+use super::settings::RelaySettings;
 use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
 use crate::outbox::Mapping;
@@ -37,8 +37,6 @@ pub struct Pace {
     pub idle_checkpoint_interval: Duration,
     /// How long an end waits for acknowledgements. A batch that has begun may take the first half of it.
     pub shutdown_grace: Duration,
-    /// Whether an UPDATE on the table halts the relay.
-    pub halt_on_update: bool,
 }
 
 impl From<&RelaySettings> for Pace {
@@ -48,7 +46,6 @@ impl From<&RelaySettings> for Pace {
             checkpoint_interval: settings.checkpoint_interval,
             idle_checkpoint_interval: settings.idle_checkpoint_interval,
             shutdown_grace: settings.shutdown_grace,
-            halt_on_update: settings.on_update == OnUpdate::Halt,
         }
     }
 }
@@ -111,7 +108,15 @@ pub struct Worker<O> {
     /// Whether the last save failed, which is the stats' reason then.
     save_fails: bool,
     settled: Vec<Settled>,
+    /// When an UPDATE was warned of last.
+    warned: Option<Instant>,
 }
+
+/// How long giving up the table may take.
+const RELEASE_WAIT: Duration = Duration::from_secs(2);
+
+/// How often UPDATEs are warned of at most.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// How long to wait before a save that failed is tried again.
 const SAVE_RETRY: Duration = Duration::from_millis(250);
@@ -141,6 +146,7 @@ impl<O: Outlet> Worker<O> {
             refused: false,
             save_fails: false,
             settled: Vec::new(),
+            warned: None,
         }
     }
 
@@ -164,10 +170,15 @@ impl<O: Outlet> Worker<O> {
             Outcome::Restart(reason) => self.stats.set_state(State::Starting, Some(reason.clone())),
             Outcome::Drained | Outcome::Abandoned { .. } => self.stats.set_state(State::Stopped, None),
         }
-        // A relay that starts again stays the owner meanwhile.
-        let stays = matches!(outcome, Outcome::Restart(_)) && !stop.is_cancelled();
-        if !stays && let Err(error) = self.outlet.release().await {
-            debug!(table = %self.stats.table, %error, "release_failed");
+        // A relay that starts again stays the owner meanwhile. A server that does not answer must not hold up the end; the
+        // lock goes with the connection anyway.
+        if matches!(outcome, Outcome::Restart(_)) && !stop.is_cancelled() {
+            return outcome;
+        }
+        match timeout(RELEASE_WAIT, self.outlet.release()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(table = %self.stats.table, %error, "release_failed"),
+            Err(_) => debug!(table = %self.stats.table, "release_unanswered"),
         }
         outcome
     }
@@ -215,13 +226,9 @@ impl<O: Outlet> Worker<O> {
             }
             Item::Foreign(ForeignDml::Update) => {
                 let seen = self.stats.updates.fetch_add(1, Relaxed) + 1;
-                if self.pace.halt_on_update {
-                    let detail =
-                        "an UPDATE on an outbox table; insert a new row instead, or set relay.on_update = \"warn\"";
-                    return Err(End::Halt(Halt { name: "update_on_outbox", detail: detail.to_owned() }));
-                }
-                // Powers of two: the first is said at once, a flood does not fill the log.
-                if seen.is_power_of_two() {
+                // The first is said at once, a flood does not fill the log.
+                if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
+                    self.warned = Some(Instant::now());
                     warn!(table = %self.stats.table, seen, "update_ignored");
                 }
                 Ok(())

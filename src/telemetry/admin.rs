@@ -9,6 +9,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
@@ -71,8 +72,11 @@ fn waits_for(state: State, tail: &TailStats, in_flight: u64, lag_seconds: f64) -
     why.map(|why| format!("waits for the binlog: {}", why.as_deref().unwrap_or("it is not open yet")))
 }
 
+/// Metrics as they are now: without tables until it is known which there are.
+pub type Current = watch::Receiver<Arc<Metrics>>;
+
 /// Serves until stopped.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, metrics: Current, stop: CancellationToken) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(text))
         .route("/livez", get(|| async { "ok\n" }))
@@ -82,7 +86,8 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stop: Cancellat
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-async fn text(Shared(metrics): Shared<Arc<Metrics>>) -> (StatusCode, String) {
+async fn text(Shared(current): Shared<Current>) -> (StatusCode, String) {
+    let metrics = Arc::clone(&current.borrow());
     match metrics.text() {
         Ok(text) => (StatusCode::OK, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -90,18 +95,23 @@ async fn text(Shared(metrics): Shared<Arc<Metrics>>) -> (StatusCode, String) {
 }
 
 /// Ready: the log is open and no relay has stopped.
-async fn ready(Shared(metrics): Shared<Arc<Metrics>>) -> (StatusCode, String) {
+async fn ready(Shared(current): Shared<Current>) -> (StatusCode, String) {
+    let metrics = Arc::clone(&current.borrow());
     if !metrics.tail().connected.load(Relaxed) {
         let why = metrics.tail().waiting().unwrap_or_else(|| "the binlog is not open yet".to_owned());
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
     }
     match metrics.tables().iter().find(|stats| stats.state() != State::Running) {
-        Some(stats) => (StatusCode::SERVICE_UNAVAILABLE, format!("{} is {}\n", stats.table, stats.state().name())),
+        Some(stats) => {
+            let why = stats.reason().map_or_else(String::new, |reason| format!(": {reason}"));
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{} is {}{why}\n", stats.table, stats.state().name()))
+        }
         None => (StatusCode::OK, "ready\n".to_owned()),
     }
 }
 
-async fn tables(Shared(metrics): Shared<Arc<Metrics>>) -> Json<Vec<TableStatus>> {
+async fn tables(Shared(current): Shared<Current>) -> Json<Vec<TableStatus>> {
+    let metrics = Arc::clone(&current.borrow());
     Json(metrics.tables().iter().map(|stats| TableStatus::of(stats, metrics.tail())).collect())
 }
 

@@ -109,8 +109,8 @@ impl Log {
     }
 }
 
-const WIDE: Limits = Limits { batch_bytes: 1 << 20, hold_bytes: 1 << 20 };
-const NARROW: Limits = Limits { batch_bytes: 1, hold_bytes: 1 };
+const WIDE: Limits = Limits { batch_bytes: 1 << 20, hold_bytes: 1 << 20, halt_on_update: false };
+const NARROW: Limits = Limits { batch_bytes: 1, hold_bytes: 1, halt_on_update: false };
 
 #[test]
 fn nothing_leaves_before_the_commit_nor_after_a_rollback() {
@@ -191,7 +191,7 @@ proptest! {
         kills in prop::collection::vec(0_usize..60, 0..4),
     ) {
         // A rollback after a release halts, which is another test; here only what fits is rolled back.
-        let limits = Limits { batch_bytes: batch, hold_bytes: hold };
+        let limits = Limits { batch_bytes: batch, hold_bytes: hold, halt_on_update: false };
         let mut expected = vec![Vec::new(); 2];
         let mut events = Vec::new();
         for (index, (inserts, committed)) in txns.iter().enumerate() {
