@@ -21,6 +21,7 @@ unit: ## Tests that need no server, in seconds
 
 .PHONY: test
 test: setup ## Every test, on real servers where they are needed
+	scripts/services install
 	cargo test --all-features
 
 .PHONY: lint

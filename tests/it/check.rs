@@ -1,7 +1,5 @@
 //! `outboxd check` on servers that are set up wrongly, one thing at a time: it finds that, and its cure cures it.
 
-use std::process::Stdio;
-
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use rdkafka::Message;
@@ -13,7 +11,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::stage::{Daemon, PATIENCE, Stage, free_port, hold};
+use crate::daemon::Daemon;
+use crate::stage::{PATIENCE, Stage, free_port};
 
 type Environment<'a> = &'a [(&'a str, &'a str)];
 
@@ -58,11 +57,11 @@ fn statement(cure: &str) -> &str {
 }
 
 fn admin(stage: &Stage) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka.port())).create().unwrap()
+    ClientConfig::new().set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka_port())).create().unwrap()
 }
 
 fn start(stage: &Stage, environment: Environment<'_>) -> Daemon {
-    Daemon(stage.outboxd(&["run"]).envs(environment.iter().copied()).stderr(Stdio::inherit()).spawn().unwrap())
+    Daemon::spawn(stage.outboxd(&["run"]).envs(environment.iter().copied()))
 }
 
 /// Checks until the outcome is as it should become.
@@ -80,7 +79,7 @@ async fn until(stage: &Stage, environment: Environment<'_>, good: impl Fn(&Outco
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_found_and_its_cure_cures_it() {
-    let stage = Stage::set().await;
+    let stage = Stage::of().own_kafka().topic("delivery").up().await;
     let mut conn = Conn::new(stage.opts()).await.unwrap();
 
     // A fresh stage: JSON columns are wider than records may be. The shape is for scripts.
@@ -165,7 +164,7 @@ async fn what_is_wrong_is_found_and_its_cure_cures_it() {
     daemon.kill();
     let again = start(&stage, &as_77);
     until(&stage, &as_77, is_warned).await;
-    assert_eq!(again.terminate(), Some(0));
+    assert_eq!(again.terminate().await, Some(0));
 
     // A topic that is not there is created by a start only, and only when that is wanted.
     let other = [wide[0], ("OUTBOXD__OUTBOX__0__TOPIC", "other")];
@@ -179,7 +178,7 @@ async fn what_is_wrong_is_found_and_its_cure_cures_it() {
     assert!(cure.contains("kafka.replication_factor (3, of 1 brokers)"), "{cure}");
     let daemon = start(&stage, &created);
     until(&stage, &other, |outcome| outcome.found().iter().all(|[name, ..]| name != "topic")).await;
-    assert_eq!(daemon.terminate(), Some(0));
+    assert_eq!(daemon.terminate().await, Some(0));
 
     // Who does not answer is named, and the others are asked all the same.
     let nobody = format!("127.0.0.1:{}", free_port());
@@ -197,13 +196,8 @@ async fn what_is_wrong_is_found_and_its_cure_cures_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_passes_and_relays_text_whose_character_set_the_log_does_not_tell() {
-    let kafka = hold("kafka-4.1");
-    let outboxes = vec![outboxd::table::TableName::new("delivery", "delivery-outbox1")];
-    let mut stage = Stage { mysql: hold("mariadb-10.11"), kafka, outboxes };
-    for topic in ["from-10.11", "from-11.8"] {
-        if topic == "from-11.8" {
-            stage.mysql = hold("mariadb-11.8");
-        }
+    for (server, topic) in [("mariadb-10.11", "from-10.11"), ("mariadb-11.8", "from-11.8")] {
+        let stage = Stage::of().server(server).shards(1).own_kafka().servers().await;
         let mut conn = Conn::new(stage.opts()).await.unwrap();
         let admin = [
             ("OUTBOXD__OUTBOX__0__TABLES", "delivery.delivery-outbox1"),
@@ -249,7 +243,7 @@ async fn mariadb_passes_and_relays_text_whose_character_set_the_log_does_not_tel
         })
         .await;
         let consumer: StreamConsumer = ClientConfig::new()
-            .set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka.port()))
+            .set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka_port()))
             .set("group.id", "test")
             .create()
             .unwrap();
@@ -258,6 +252,6 @@ async fn mariadb_passes_and_relays_text_whose_character_set_the_log_does_not_tel
         consumer.assign(&from).unwrap();
         let record = timeout(PATIENCE, consumer.recv()).await.unwrap().unwrap();
         assert_eq!(record.key(), Some(&b"k1"[..]), "{topic}");
-        assert_eq!(daemon.terminate(), Some(0));
+        assert_eq!(daemon.terminate().await, Some(0));
     }
 }

@@ -117,7 +117,7 @@ impl outlet::Bench for Outlets<'_> {
     /// Its records are larger than it takes.
     async fn failing(&self) -> String {
         let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", format!("127.0.0.1:{}", self.stage.kafka.port()))
+            .set("bootstrap.servers", format!("127.0.0.1:{}", self.stage.kafka_port()))
             .create()
             .unwrap();
         let topic = NewTopic::new("narrow", 1, TopicReplication::Fixed(1)).set("max.message.bytes", "50");
@@ -131,7 +131,7 @@ impl outlet::Bench for Outlets<'_> {
 
     async fn delivered(&self, prefix: &str, expected: usize) -> Vec<(String, String)> {
         let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", format!("127.0.0.1:{}", self.stage.kafka.port()))
+            .set("bootstrap.servers", format!("127.0.0.1:{}", self.stage.kafka_port()))
             .set("group.id", "contract")
             .set("auto.offset.reset", "earliest")
             .create()
@@ -202,9 +202,9 @@ impl source::Bench for Log<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_real_log_outlet_and_store_keep_the_contracts() {
-    let stage = Stage::set().await;
+    let stage = Stage::of().own_kafka().topic("delivery").up().await;
     store::keep(&Store { stage: &stage, users: AtomicU32::new(0) }).await;
-    let bootstrap = format!("127.0.0.1:{}", stage.kafka.port());
+    let bootstrap = format!("127.0.0.1:{}", stage.kafka_port());
     let producer = Producer::new(&bootstrap, &BTreeMap::new()).unwrap();
     outlet::keep(&Outlets { stage: &stage, producer, users: AtomicU32::new(0) }).await;
     session(&stage, READER).await;

@@ -1,23 +1,45 @@
 //! Killed at a bad moment.
 
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
 
-use crate::stage::{Stage, committed, write};
+use fastrand::Rng;
+use tokio::time::sleep;
+
+use crate::stage::{Stage, seed, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_again_and_again_it_loses_and_reorders_nothing() {
-    let stage = Stage::set().await;
-    let stop = CancellationToken::new();
-    let writing = write(&stage, 1, &stop);
-    for kills in 1..=5 {
+async fn killed_at_random_moments_it_loses_and_reorders_nothing() {
+    let stage = Stage::of().up().await;
+    let seed = seed();
+    let mut rng = Rng::with_seed(seed);
+    let writing = stage.write(seed).await;
+    for _ in 0..20 {
         let daemon = stage.run();
-        committed(&stage, kills * 500).await;
+        // Some are killed before they have begun, some while they publish.
+        sleep(Duration::from_millis(rng.u64(20..900))).await;
         daemon.kill();
     }
     let daemon = stage.run();
-    stop.cancel();
-    let journal = writing.await.unwrap();
-    let verdict = stage.verdict(&journal).await;
-    assert!(verdict.is_clean() && verdict.unresolved == 0, "{verdict}");
-    assert_eq!(daemon.terminate(), Some(0));
+    writing.more(100).await;
+    let journal = writing.stop().await;
+    let verdict = stage.judge(&journal, daemon).await;
+    assert!(verdict.total.committed > 1000, "there was load: {verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_kafka_is_silent_it_has_saved_nothing_that_is_not_acknowledged() {
+    let mut stage = Stage::of().own_kafka().set("RELAY__CHECKPOINT_INTERVAL", "50ms").up().await;
+    let writing = stage.write(5).await;
+    let daemon = stage.run();
+    writing.more(200).await;
+    stage.kafka().tell("pause").unwrap();
+    writing.more(500).await;
+    until("saves had the time to go wrong", async || daemon.metric("outboxd_lag_seconds") > 2.0).await;
+    daemon.kill();
+    // What the broker's socket holds may still arrive; what the dead process held may not.
+    stage.kafka().tell("kill").unwrap();
+    stage.kafka().tell("start").unwrap();
+    let daemon = stage.run();
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
 }

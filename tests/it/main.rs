@@ -1,14 +1,23 @@
 //! The daemon between a real MySQL and a real Kafka, judged by the history checker.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "seeds and logs of what fails")]
 
 mod check;
 mod contract;
 mod crashes;
+mod daemon;
 mod demo;
+mod mariadb;
 mod migrate;
+mod names;
+mod order;
 mod outages;
 mod ownership;
+mod rotation;
+mod secrets;
 mod stage;
+mod startup;
+mod statements;
 mod status;
 mod stops;

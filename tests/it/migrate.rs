@@ -9,7 +9,7 @@ use crate::stage::hold;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_can_be_applied_again_and_by_two_at_once() {
-    let mysql = hold("mysql-9.7");
+    let mysql = hold("mysql-9.7", &[]);
     let opts = Opts::from_url(&format!("mysql://admin:admin@127.0.0.1:{}", mysql.port())).unwrap();
     let table = TableName::new("outboxd", "outboxd_positions");
     let tables: Vec<_> = (1..=4).map(|n| TableName::new("delivery", &format!("delivery-outbox{n}"))).collect();

@@ -1,26 +1,121 @@
 //! Servers that go away and come back.
 
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
 
-use crate::stage::{Stage, committed, write};
+use tokio::time::sleep;
+
+use crate::stage::{Stage, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mysql_and_kafka_go_away_and_come_back_and_nothing_is_lost() {
-    let mut stage = Stage::set().await;
-    let stop = CancellationToken::new();
-    let writing = write(&stage, 3, &stop);
+async fn kafka_is_away_for_half_a_minute_and_nothing_is_lost() {
+    let mut stage = Stage::of().own_kafka().up().await;
+    let writing = stage.write(10).await;
     let daemon = stage.run();
-    committed(&stage, 300).await;
-    stage.kafka.tell("kill").unwrap();
-    committed(&stage, 600).await;
-    stage.kafka.tell("start").unwrap();
-    committed(&stage, 900).await;
+    writing.more(300).await;
+    stage.kafka().tell("kill").unwrap();
+    sleep(Duration::from_secs(30)).await;
+    assert!(daemon.metric("outboxd_lag_seconds") > 20.0, "the outage shows in the lag");
+    stage.kafka().tell("start").unwrap();
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_freezes_and_thaws_and_nothing_is_lost() {
+    let mut stage = Stage::of().own_kafka().up().await;
+    let writing = stage.write(11).await;
+    let daemon = stage.run();
+    writing.more(300).await;
+    stage.kafka().tell("pause").unwrap();
+    writing.more(1000).await;
+    stage.kafka().tell("resume").unwrap();
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_restarts_clean_and_by_force_and_nothing_is_lost() {
+    let mut stage = Stage::of().up().await;
+    let writing = stage.write(12).await;
+    let daemon = stage.run();
+    for end in ["kill", "stop"] {
+        writing.more(300).await;
+        stage.mysql.tell(end).unwrap();
+        daemon.waits_for("").await;
+        stage.mysql.tell("start").unwrap();
+    }
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_servers_go_away_at_once_and_nothing_is_lost() {
+    let mut stage = Stage::of().own_kafka().up().await;
+    let writing = stage.write(13).await;
+    let daemon = stage.run();
+    writing.more(300).await;
+    stage.kafka().tell("kill").unwrap();
     stage.mysql.tell("kill").unwrap();
+    daemon.waits_for("").await;
     stage.mysql.tell("start").unwrap();
-    committed(&stage, 1200).await;
-    stop.cancel();
-    let journal = writing.await.unwrap();
-    let verdict = stage.verdict(&journal).await;
-    assert!(verdict.is_clean() && verdict.unresolved == 0, "{verdict}");
-    assert_eq!(daemon.terminate(), Some(0));
+    writing.more(300).await;
+    stage.kafka().tell("start").unwrap();
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_mysql_is_noticed_by_its_silence() {
+    let setup = Stage::of().set("MYSQL__HEARTBEAT", "200ms").set("MYSQL__SILENCE_DEADLINE", "1s");
+    let mut stage = setup.set("MYSQL__CONNECT_TIMEOUT", "1s").up().await;
+    let writing = stage.write(14).await;
+    let daemon = stage.run();
+    writing.more(300).await;
+    stage.mysql.tell("pause").unwrap();
+    daemon.logs("nothing heard from the server for 1s").await;
+    daemon.waits_for("").await;
+    stage.mysql.tell("resume").unwrap();
+    daemon.ready().await;
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stops_within_its_grace_although_mysql_is_frozen() {
+    let setup = Stage::of().set("MYSQL__HEARTBEAT", "200ms").set("MYSQL__SILENCE_DEADLINE", "1s");
+    let mut stage = setup.set("RELAY__SHUTDOWN_GRACE", "2s").up().await;
+    let writing = stage.write(15).await;
+    let mut daemon = stage.run();
+    writing.more(300).await;
+    stage.mysql.tell("pause").unwrap();
+    let began = tokio::time::Instant::now();
+    daemon.signal("TERM");
+    daemon.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    stage.mysql.tell("resume").unwrap();
+    let daemon = stage.run();
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_connections_are_killed_and_nothing_is_lost() {
+    let stage = Stage::of().up().await;
+    let writing = stage.write(16).await;
+    let daemon = stage.run();
+    daemon.ready().await;
+    for _ in 0..5 {
+        writing.more(100).await;
+        stage.kill_owner().await;
+        stage.kill_readers().await;
+        daemon.ready().await;
+    }
+    until("it has connected again", async || daemon.metric("outboxd_tail_reconnects") >= 3.0).await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
 }

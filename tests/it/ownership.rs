@@ -1,20 +1,68 @@
 //! Two daemons for one table.
 
-use tokio_util::sync::CancellationToken;
-
-use crate::stage::{Stage, committed, write};
+use crate::stage::Stage;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_daemon_for_the_same_tables_is_refused() {
-    let stage = Stage::set().await;
-    let stop = CancellationToken::new();
-    let writing = write(&stage, 4, &stop);
+async fn a_second_daemon_for_the_same_tables_is_refused_until_the_first_is_gone() {
+    let stage = Stage::of().up().await;
+    let writing = stage.write(20).await;
     let first = stage.run();
-    committed(&stage, 200).await;
-    stop.cancel();
-    let journal = writing.await.unwrap();
-    stage.verdict(&journal).await;
-    let second = stage.outboxd(&["run"]).status().unwrap();
-    assert_eq!(second.code(), Some(1), "every relay of the second halts by name");
-    assert_eq!(first.terminate(), Some(0));
+    first.ready().await;
+    let mut second = stage.run();
+    assert_eq!(second.ended().await, Some(1), "every relay of the second halts");
+    assert_eq!(second.log().matches("not_claimed").count(), 4, "and by name");
+    writing.more(200).await;
+    first.kill();
+    let third = stage.run();
+    third.ready().await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, third).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_sleeps_while_another_takes_over_is_refused_when_it_wakes_up() {
+    let stage = Stage::of().up().await;
+    let writing = stage.write(21).await;
+    let mut sleeper = stage.run();
+    sleeper.ready().await;
+    writing.more(200).await;
+    sleeper.signal("STOP");
+    // As a server does that loses the connection to a host that is cut off.
+    stage.kill_owner().await;
+    let heir = stage.run();
+    heir.ready().await;
+    writing.more(200).await;
+    sleeper.signal("CONT");
+    assert_eq!(sleeper.ended().await, Some(1), "the sleeper halts");
+    assert!(sleeper.log().contains("owned_elsewhere"));
+    let journal = writing.stop().await;
+    // What it had read before it was put to sleep may leave when it wakes up, after what came later.
+    let verdict = stage.verdict(&journal).await;
+    assert_eq!((verdict.total.missing, verdict.total.ghosts), (0, 0), "{verdict}");
+    assert_eq!(heir.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_cannot_save_although_its_heir_is_gone() {
+    let stage = Stage::of().up().await;
+    let writing = stage.write(22).await;
+    let mut zombie = stage.run();
+    zombie.ready().await;
+    writing.more(200).await;
+    zombie.signal("STOP");
+    stage.kill_owner().await;
+    let heir = stage.run();
+    heir.ready().await;
+    writing.more(200).await;
+    assert_eq!(heir.terminate().await, Some(0));
+    let saved = stage.positions();
+    zombie.signal("CONT");
+    assert_eq!(zombie.ended().await, Some(1), "the zombie halts");
+    assert!(zombie.log().contains("fenced"));
+    assert_eq!(stage.positions(), saved, "it has moved nothing");
+    let last = stage.run();
+    let journal = writing.stop().await;
+    let verdict = stage.verdict(&journal).await;
+    assert_eq!((verdict.total.missing, verdict.total.ghosts), (0, 0), "{verdict}");
+    assert_eq!(last.terminate().await, Some(0));
 }

@@ -2,54 +2,273 @@
 
 use std::num::NonZero;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
-use outboxd::history::{Isolation, Journal, Reader, ReaderSettings, Seen, Verdict, Writer, WriterSettings};
+use outboxd::history::{
+    Delivered, Isolation, Journal, Progress, Reader, ReaderSettings, Seen, Verdict, Writer, WriterSettings,
+};
 use outboxd::services::Service;
 use outboxd::table::TableName;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::daemon::Daemon;
+
+/// How long a condition may take to hold.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-const SHARDS: &str = "delivery.delivery-outbox{1..4}";
+/// Stages at once: each has a server of its own, and the machine may have two cores.
+static STAGES: Semaphore = Semaphore::const_new(3);
+
+/// The Kafka that tests share, each with a topic of its own. Ends with the process.
+static KAFKA: OnceLock<Service> = OnceLock::new();
+
+/// Numbers topics.
+static TOPICS: AtomicU32 = AtomicU32::new(1);
 
 /// A private server by the scripts of this checkout.
-pub(crate) fn hold(name: &str) -> Service {
-    Service::hold(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services")), name, &[]).unwrap()
+pub(crate) fn hold(name: &str, settings: &[&str]) -> Service {
+    Service::hold(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services")), name, settings).unwrap()
 }
 
-/// MySQL, Kafka, four shards with hyphens in their names, and one topic.
+/// What a stage is made of.
+pub(crate) struct Setup {
+    server: &'static str,
+    settings: Vec<&'static str>,
+    own_kafka: bool,
+    topic: Option<String>,
+    partitions: i32,
+    tables: String,
+    blocks: usize,
+    outboxes: Vec<TableName>,
+    environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Another server than MySQL.
+    pub(crate) fn server(mut self, name: &'static str) -> Self {
+        self.server = name;
+        self
+    }
+
+    /// A further setting of the server, as `KEY=VALUE`.
+    pub(crate) fn setting(mut self, setting: &'static str) -> Self {
+        self.settings.push(setting);
+        self
+    }
+
+    /// MySQL as it was before GTIDs: positions are files and offsets.
+    pub(crate) fn without_gtids(self) -> Self {
+        self.setting("gtid_mode=OFF").setting("enforce_gtid_consistency=OFF")
+    }
+
+    /// A Kafka that this test may stop.
+    pub(crate) fn own_kafka(mut self) -> Self {
+        self.own_kafka = true;
+        self
+    }
+
+    /// Partitions of the topic; with one, all records have one order.
+    pub(crate) fn partitions(mut self, partitions: i32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// The topic's name, on a Kafka of its own.
+    pub(crate) fn topic(mut self, name: &str) -> Self {
+        self.topic = Some(name.to_owned());
+        self
+    }
+
+    /// Another number of shards than four.
+    pub(crate) fn shards(self, shards: usize) -> Self {
+        let names: Vec<_> = (1..=shards).map(|n| TableName::new("delivery", &format!("delivery-outbox{n}"))).collect();
+        self.tables(&format!("delivery.delivery-outbox{{1..{shards}}}"), names)
+    }
+
+    /// These outbox tables, selected by this pattern.
+    pub(crate) fn tables(mut self, pattern: &str, names: Vec<TableName>) -> Self {
+        pattern.clone_into(&mut self.tables);
+        self.outboxes = names;
+        self
+    }
+
+    /// As many `[[outbox]]` blocks, all to the stage's topic.
+    pub(crate) fn blocks(mut self, blocks: usize) -> Self {
+        self.blocks = blocks;
+        self
+    }
+
+    /// A key of the daemon's configuration, by its environment name without `OUTBOXD__`.
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
+        self.environment.push((format!("OUTBOXD__{key}"), value.to_owned()));
+        self
+    }
+
+    /// Starts the servers, and creates the topic and the tables.
+    pub(crate) async fn up(self) -> Stage {
+        let stage = self.servers().await;
+        stage.create_topic().await;
+        stage.migrate();
+        stage
+    }
+
+    /// Starts the servers only.
+    pub(crate) async fn servers(self) -> Stage {
+        let permit = STAGES.acquire().await.unwrap();
+        let own_kafka = self.own_kafka;
+        let kafka = tokio::task::spawn_blocking(move || {
+            let fresh = || hold("kafka-4.1", &[]);
+            if own_kafka {
+                return Some(fresh());
+            }
+            KAFKA.get_or_init(fresh);
+            None
+        });
+        let (server, settings) = (self.server, self.settings);
+        let mysql = tokio::task::spawn_blocking(move || hold(server, &settings));
+        Stage {
+            mysql: mysql.await.unwrap(),
+            own_kafka: kafka.await.unwrap(),
+            outboxes: self.outboxes,
+            topic: self.topic.unwrap_or_else(|| format!("delivery-{}", TOPICS.fetch_add(1, Ordering::Relaxed))),
+            partitions: self.partitions,
+            tables: self.tables,
+            blocks: self.blocks,
+            environment: self.environment,
+            _permit: permit,
+        }
+    }
+}
+
+/// Servers, tables and a topic.
 pub(crate) struct Stage {
     pub(crate) mysql: Service,
-    pub(crate) kafka: Service,
     pub(crate) outboxes: Vec<TableName>,
+    pub(crate) topic: String,
+    own_kafka: Option<Service>,
+    partitions: i32,
+    tables: String,
+    blocks: usize,
+    environment: Vec<(String, String)>,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl Stage {
-    pub(crate) async fn set() -> Self {
-        let kafka = std::thread::spawn(|| hold("kafka-4.1"));
-        let mysql = hold("mysql-9.7");
-        let kafka = kafka.join().unwrap();
+    /// MySQL, four shards with hyphens in their names, a topic of three partitions on the shared Kafka.
+    pub(crate) fn of() -> Setup {
+        let setup = Setup {
+            server: "mysql-9.7",
+            settings: Vec::new(),
+            own_kafka: false,
+            topic: None,
+            partitions: 3,
+            tables: String::new(),
+            blocks: 1,
+            outboxes: Vec::new(),
+            environment: Vec::new(),
+        };
+        setup.shards(4)
+    }
+
+    /// The Kafka that this test alone uses.
+    pub(crate) fn kafka(&mut self) -> &mut Service {
+        self.own_kafka.as_mut().expect("the setup asks for its own Kafka")
+    }
+
+    pub(crate) fn kafka_port(&self) -> u16 {
+        self.own_kafka.as_ref().or(KAFKA.get()).map_or(0, Service::port)
+    }
+
+    fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.kafka_port())
+    }
+
+    pub(crate) async fn create_topic(&self) {
         let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", format!("127.0.0.1:{}", kafka.port())).create().unwrap();
-        let topic = NewTopic::new("delivery", 3, TopicReplication::Fixed(1));
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(1));
         admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
-        let outboxes = (1..=4).map(|n| TableName::new("delivery", &format!("delivery-outbox{n}"))).collect();
-        let stage = Self { mysql, kafka, outboxes };
-        let migrated = stage.outboxd(&["migrate"]).status().unwrap();
-        assert!(migrated.success());
-        stage
+    }
+
+    pub(crate) fn migrate(&self) {
+        let migrated = self.outboxd(&["migrate"]).output().unwrap();
+        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     }
 
     pub(crate) fn opts(&self) -> Opts {
         Opts::from_url(&format!("mysql://admin:admin@127.0.0.1:{}", self.mysql.port())).unwrap()
+    }
+
+    pub(crate) async fn connect(&self) -> Conn {
+        Conn::new(self.opts()).await.unwrap()
+    }
+
+    /// Runs statements on a connection of their own.
+    pub(crate) async fn sql<S: AsRef<str>>(&self, statements: impl IntoIterator<Item = S>) {
+        let mut conn = self.connect().await;
+        for sql in statements {
+            conn.query_drop(sql.as_ref()).await.unwrap_or_else(|error| panic!("{}: {error}", sql.as_ref()));
+        }
+        conn.disconnect().await.unwrap();
+    }
+
+    /// Deletes every file of the log but the newest, and gives its name. Waits for readers that the server still counts.
+    pub(crate) async fn purge(&self) -> String {
+        let newest = self.newest_log().await;
+        until("older files are gone", async || {
+            self.sql([format!("PURGE BINARY LOGS TO '{newest}'")]).await;
+            self.ask("SHOW BINARY LOGS").await == newest
+        })
+        .await;
+        newest
+    }
+
+    /// The file that the server writes its log to.
+    pub(crate) async fn newest_log(&self) -> String {
+        let logs: Vec<mysql_async::Row> = self.connect().await.query("SHOW BINARY LOGS").await.unwrap();
+        logs.last().unwrap().get(0).unwrap()
+    }
+
+    /// The first column of the first row.
+    pub(crate) async fn ask(&self, question: &str) -> String {
+        let mut conn = self.connect().await;
+        let row: Option<mysql_async::Row> = conn.query_first(question).await.unwrap();
+        row.and_then(|mut row| row.take::<Option<String>, _>(0).flatten()).unwrap_or_default()
+    }
+
+    /// Ends the connection that holds the locks, as a server does that loses the connection to a host that is cut off.
+    pub(crate) async fn kill_owner(&self) {
+        let name = format!("`outboxd`.`outboxd_positions` {}", self.outboxes[0]);
+        let owner = format!("SELECT CAST(IS_USED_LOCK(CONCAT('outboxd:', LEFT(SHA2('{name}', 256), 40))) AS CHAR)");
+        until("somebody has the lock", async || !self.ask(&owner).await.is_empty()).await;
+        self.sql([format!("KILL {}", self.ask(&owner).await)]).await;
+    }
+
+    /// Ends every connection that reads the log.
+    pub(crate) async fn kill_readers(&self) {
+        let mut conn = self.connect().await;
+        let all: Vec<mysql_async::Row> = conn.query("SHOW PROCESSLIST").await.unwrap();
+        for row in all {
+            if row.get::<String, _>("Command").is_some_and(|command| command.starts_with("Binlog Dump")) {
+                conn.query_drop(format!("KILL {}", row.get::<u64, _>("Id").unwrap())).await.unwrap();
+            }
+        }
+    }
+
+    /// Saved positions, as `outboxd position show` tells.
+    pub(crate) fn positions(&self) -> String {
+        String::from_utf8(self.outboxd(&["position", "show"]).output().unwrap().stdout).unwrap()
     }
 
     /// The command, configured by environment alone.
@@ -59,48 +278,121 @@ impl Stage {
             .args(arguments)
             .env("OUTBOXD__MYSQL__URL", format!("mysql://admin@127.0.0.1:{}", self.mysql.port()))
             .env("OUTBOXD__MYSQL__PASSWORD", "admin")
-            .env("OUTBOXD__KAFKA__BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", self.kafka.port()))
-            .env("OUTBOXD__OUTBOX__0__TABLES", SHARDS)
-            .env("OUTBOXD__OUTBOX__0__TOPIC", "delivery")
+            .env("OUTBOXD__KAFKA__BOOTSTRAP_SERVERS", self.bootstrap())
+            .env("OUTBOXD__OUTBOX__0__TABLES", &self.tables)
+            .envs((0..self.blocks).map(|block| (format!("OUTBOXD__OUTBOX__{block}__TOPIC"), &self.topic)))
             .env("OUTBOXD__OUTBOX__0__START", "earliest")
             .env("OUTBOXD__ADMIN__LISTEN", "127.0.0.1:0")
             .env("NO_COLOR", "1")
-            .env("OUTBOXD__RELAY__SHUTDOWN_GRACE", "20s");
+            .env("OUTBOXD__RELAY__SHUTDOWN_GRACE", "20s")
+            .env("OUTBOXD__RELAY__RETRY_MAX", "2s")
+            .envs(self.environment.iter().map(|(key, value)| (key, value)));
         command
     }
 
     pub(crate) fn run(&self) -> Daemon {
-        Daemon(self.outboxd(&["run"]).stderr(Stdio::inherit()).spawn().unwrap())
+        Daemon::spawn(&self.outboxd(&["run"]))
     }
 
-    /// With the admin listener on this port.
-    pub(crate) fn run_on(&self, port: u16) -> Watched {
-        self.run_for(SHARDS, port)
-    }
-
-    /// Of these tables, with the admin listener on this port.
-    pub(crate) fn run_for(&self, tables: &str, port: u16) -> Watched {
+    /// With further keys, by their environment names without `OUTBOXD__`.
+    pub(crate) fn run_with(&self, keys: &[(&str, &str)]) -> Daemon {
         let mut command = self.outboxd(&["run"]);
-        command.env("OUTBOXD__OUTBOX__0__TABLES", tables).env("OUTBOXD__ADMIN__LISTEN", format!("127.0.0.1:{port}"));
-        Watched { daemon: Daemon(command.spawn().unwrap()), port }
+        for (key, value) in keys {
+            command.env(format!("OUTBOXD__{key}"), value);
+        }
+        Daemon::spawn(&command)
     }
 
-    pub(crate) fn reader(&self) -> Reader {
+    /// Runs writers at a moderate rate.
+    pub(crate) async fn write(&self, seed: u64) -> Writing {
+        let mut settings = WriterSettings::new(self.opts(), self.outboxes.clone(), seed);
+        settings.rate = NonZero::new(300);
+        let writer = Writer::new(settings).unwrap();
+        writer.prepare().await.unwrap();
+        let (progress, stop) = (writer.progress(), CancellationToken::new());
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut journal = writer.run(stopped).await.unwrap();
+            writer.resolve(&mut journal).await.unwrap();
+            journal
+        });
+        Writing { progress, stop, task }
+    }
+
+    fn reader(&self) -> Reader {
         let settings = ReaderSettings {
-            bootstrap_servers: format!("127.0.0.1:{}", self.kafka.port()),
-            topics: vec!["delivery".to_owned()],
+            bootstrap_servers: self.bootstrap(),
+            topics: vec![self.topic.clone()],
             isolation: Isolation::ReadCommitted,
         };
         Reader::new(&settings).unwrap()
     }
 
-    /// Reads until every committed event has been seen, or patience ends; then judges.
+    /// Every record that the topic has now.
+    pub(crate) async fn records(&self) -> Vec<Delivered> {
+        let mut reader = self.reader();
+        reader.read_to_end(Instant::now() + PATIENCE).await.unwrap();
+        reader.into_records()
+    }
+
+    /// Waits until the event with this id is in the topic.
+    pub(crate) async fn delivered(&self, id: &str) {
+        let found = self.reader().read_until(Instant::now() + PATIENCE, |seen| seen.contains(id)).await.unwrap();
+        assert!(found, "{id} is not delivered");
+    }
+
+    /// Reads until every committed event has been seen, or patience ends; then judges all that the topic has.
     pub(crate) async fn verdict(&self, journal: &Journal) -> Verdict {
         let expected = journal.committed().count();
         let mut reader = self.reader();
         let all = |seen: &Seen| seen.distinct() >= expected;
         reader.read_until(Instant::now() + PATIENCE, all).await.unwrap();
+        reader.read_to_end(Instant::now() + PATIENCE).await.unwrap();
         Verdict::of(journal, &reader.into_records())
+    }
+
+    /// The ending of most tests: everything arrives, the daemon stops clean, and the history has no fault.
+    pub(crate) async fn judge(&self, journal: &Journal, daemon: Daemon) -> Verdict {
+        self.verdict(journal).await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        let verdict = self.verdict(journal).await;
+        assert!(verdict.is_clean() && verdict.unresolved == 0 && verdict.unfinished == 0, "{verdict}");
+        verdict
+    }
+}
+
+/// Writers at work.
+pub(crate) struct Writing {
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+    task: JoinHandle<Journal>,
+}
+
+impl Writing {
+    /// Events committed so far.
+    pub(crate) fn events(&self) -> u64 {
+        self.progress.events()
+    }
+
+    /// Waits until so many more events are committed.
+    pub(crate) async fn more(&self, events: u64) {
+        let all = self.events() + events;
+        until("the writers go on", async || self.events() >= all).await;
+    }
+
+    /// Ends the writers.
+    pub(crate) async fn stop(self) -> Journal {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task).await.expect("the writers end").unwrap()
+    }
+}
+
+/// Waits until the condition holds; fails by its name.
+pub(crate) async fn until(name: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "in vain: {name}");
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -109,86 +401,10 @@ pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A running daemon whose admin port is known.
-pub(crate) struct Watched {
-    pub(crate) daemon: Daemon,
-    port: u16,
-}
-
-impl Watched {
-    /// Waits until `/readyz` answers 200.
-    pub(crate) async fn ready(&self) {
-        assert!(self.answer("/readyz", |_| true).await, "the daemon is not ready");
-    }
-
-    /// Waits until a path answers 200 with a body that is wanted; gives whether it did before patience ended.
-    pub(crate) async fn answer(&self, path: &str, wanted: impl Fn(&str) -> bool) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let asked = || ureq::get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string());
-        while !asked().is_ok_and(|body| wanted(&body)) {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        true
-    }
-}
-
-/// A running `outboxd run`; killed when dropped.
-pub(crate) struct Daemon(pub(crate) Child);
-
-impl Daemon {
-    pub(crate) fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    /// SIGTERM, and the exit code.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
-        Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        self.0.wait().unwrap().code()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Runs writers until `stop`, and gives their journal.
-pub(crate) fn write(stage: &Stage, seed: u64, stop: &CancellationToken) -> tokio::task::JoinHandle<Journal> {
-    let mut settings = WriterSettings::new(stage.opts(), stage.outboxes.clone(), seed);
-    settings.rate = NonZero::new(300);
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        let writer = Writer::new(settings).unwrap();
-        writer.prepare().await.unwrap();
-        let mut journal = writer.run(stop).await.unwrap();
-        writer.resolve(&mut journal).await.unwrap();
-        journal
-    })
-}
-
-/// Waits until so many events are in the outbox tables.
-pub(crate) async fn committed(stage: &Stage, rows: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Ok(mut conn) = Conn::new(stage.opts()).await {
-            let mut all = 0;
-            for table in &stage.outboxes {
-                let count: Option<u64> =
-                    conn.query_first(format!("SELECT COUNT(*) FROM {}", table.quoted())).await.unwrap();
-                all += count.unwrap_or(0);
-            }
-            if all >= rows {
-                return;
-            }
-        }
-        assert!(Instant::now() < deadline, "{rows} rows are not there");
-        sleep(Duration::from_millis(50)).await;
-    }
+/// Seeds what a test does at random: printed, and taken from `OUTBOXD_TEST_SEED` to play the same again.
+pub(crate) fn seed() -> u64 {
+    let chosen = std::env::var("OUTBOXD_TEST_SEED").ok().map(|text| text.parse().unwrap());
+    let seed = chosen.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    eprintln!("OUTBOXD_TEST_SEED={seed}");
+    seed
 }

@@ -1,9 +1,8 @@
 //! What `outboxd status` says, of a daemon that runs and of one that does not.
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
-use crate::stage::{Stage, committed, free_port, write};
+use crate::stage::{Stage, free_port, until};
 
 /// Standard output, standard error, and the exit code.
 fn status(stage: &Stage, port: u16, arguments: &[&str]) -> (String, String, Option<i32>) {
@@ -15,14 +14,12 @@ fn status(stage: &Stage, port: u16, arguments: &[&str]) -> (String, String, Opti
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_asks_the_daemon_then_the_store_and_says_when_neither_answers() {
-    let mut stage = Stage::set().await;
-    let stop = CancellationToken::new();
-    let writing = write(&stage, 5, &stop);
+    let mut stage = Stage::of().up().await;
+    let writing = stage.write(5).await;
     let port = free_port();
-    let daemon = stage.run_on(port);
-    committed(&stage, 200).await;
-    stop.cancel();
-    let journal = writing.await.unwrap();
+    let daemon = stage.run_with(&[("ADMIN__LISTEN", &format!("127.0.0.1:{port}"))]);
+    writing.more(200).await;
+    let journal = writing.stop().await;
     stage.verdict(&journal).await;
 
     // Given a daemon that has delivered everything, when it is asked, then it answers for every table.
@@ -43,16 +40,17 @@ async fn status_asks_the_daemon_then_the_store_and_says_when_neither_answers() {
     let migrated = stage.outboxd(&["migrate"]).env("OUTBOXD__OUTBOX__0__TABLES", tables).status().unwrap();
     assert!(migrated.success());
     let other = free_port();
-    let second = stage.run_for(tables, other);
-    let halted = second.answer("/api/v1/tables", |body| body.contains("not_claimed")).await;
-    assert!(halted, "the second daemon does not say that it is halted");
+    let listen = format!("127.0.0.1:{other}");
+    let second = stage.run_with(&[("OUTBOX__0__TABLES", tables), ("ADMIN__LISTEN", &listen)]);
+    let halted = async || second.page("/api/v1/tables").is_some_and(|(_, body)| body.contains("not_claimed"));
+    until("the second daemon says that it is halted", halted).await;
     let (table, _, code) = status(&stage, other, &[]);
     assert_eq!(code, Some(1), "{table}");
     assert!(table.contains(" delivery.delivery-outbox4: not_claimed: "), "{table}");
     drop(second);
 
     // Given a daemon that is stopped, when it is asked, then the store says where the tables resume.
-    assert_eq!(daemon.daemon.terminate(), Some(0));
+    assert_eq!(daemon.terminate().await, Some(0));
     let (table, notes, code) = status(&stage, port, &[]);
     assert_eq!(code, Some(0), "{notes}");
     assert!(notes.contains(&format!("no daemon answers at 127.0.0.1:{port}: ")), "{notes}");
@@ -72,9 +70,9 @@ async fn status_asks_the_daemon_then_the_store_and_says_when_neither_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watching_shows_what_changes_until_it_is_told_to_stop() {
-    let stage = Stage::set().await;
+    let stage = Stage::of().up().await;
     let port = free_port();
-    let daemon = stage.run_on(port);
+    let daemon = stage.run_with(&[("ADMIN__LISTEN", &format!("127.0.0.1:{port}"))]);
     daemon.ready().await;
     let mut command = stage.outboxd(&["--set", &format!("admin.listen=127.0.0.1:{port}")]);
     command.args(["status", "--watch", "--format", "json"]).stdout(std::process::Stdio::piped());
@@ -83,5 +81,6 @@ async fn watching_shows_what_changes_until_it_is_told_to_stop() {
     let answers: Vec<Value> = lines.take(2).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
     assert_eq!(answers[0]["tables"][0]["events_per_second"], Value::Null, "one look has no rate");
     assert_eq!(answers[1]["tables"][0]["events_per_second"], 0.0);
-    assert_eq!(crate::stage::Daemon(watching).terminate(), Some(0));
+    assert!(std::process::Command::new("kill").arg(watching.id().to_string()).status().unwrap().success());
+    assert_eq!(watching.wait().unwrap().code(), Some(0));
 }

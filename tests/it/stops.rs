@@ -1,29 +1,54 @@
-//! Clean stops.
+//! Clean stops, hasty stops, exit codes.
 
-use tokio_util::sync::CancellationToken;
-
-use crate::stage::{Stage, committed, free_port, write};
+use crate::stage::Stage;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_stop_under_load_leaves_no_duplicate() {
-    let stage = Stage::set().await;
-    let stop = CancellationToken::new();
-    let writing = write(&stage, 2, &stop);
-    for stops in 1..=3 {
+    let stage = Stage::of().up().await;
+    let writing = stage.write(2).await;
+    for _ in 0..5 {
         let daemon = stage.run();
-        committed(&stage, stops * 500).await;
-        assert_eq!(daemon.terminate(), Some(0));
+        writing.more(300).await;
+        assert_eq!(daemon.terminate().await, Some(0));
     }
     let daemon = stage.run();
-    stop.cancel();
-    let journal = writing.await.unwrap();
-    let verdict = stage.verdict(&journal).await;
-    assert!(verdict.is_clean() && verdict.total.duplicates == 0, "{verdict}");
-    assert_eq!(daemon.terminate(), Some(0));
+    let journal = writing.stop().await;
+    let verdict = stage.judge(&journal, daemon).await;
+    assert_eq!(verdict.total.duplicates, 0, "{verdict}");
     // With nothing to do, a restart publishes nothing.
-    let before = verdict.records;
-    let idle = stage.run_on(free_port());
+    let idle = stage.run();
     idle.ready().await;
-    assert_eq!(idle.daemon.terminate(), Some(0));
-    assert_eq!(stage.verdict(&journal).await.records, before);
+    assert_eq!(idle.terminate().await, Some(0));
+    assert_eq!(stage.verdict(&journal).await.records, verdict.records);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_leaves_at_once() {
+    let mut stage = Stage::of().own_kafka().set("RELAY__SHUTDOWN_GRACE", "50s").up().await;
+    let writing = stage.write(3).await;
+    let mut daemon = stage.run();
+    writing.more(200).await;
+    stage.kafka().tell("pause").unwrap();
+    writing.more(200).await;
+    daemon.signal("TERM");
+    daemon.logs("stopping").await;
+    let began = tokio::time::Instant::now();
+    daemon.signal("INT");
+    assert_eq!(daemon.ended().await, Some(70));
+    assert!(began.elapsed().as_secs() < 5);
+    stage.kafka().tell("resume").unwrap();
+    let daemon = stage.run();
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_tell_what_is_wrong() {
+    let stage = Stage::of().up().await;
+    let code = async |keys: &[(&str, &str)]| stage.run_with(keys).ended().await;
+    assert_eq!(code(&[("RELAY__QUEUE_BYTES", "many")]).await, Some(64), "configuration");
+    assert_eq!(code(&[("OUTBOX__0__TABLES", "delivery.nothing*")]).await, Some(64), "no table selected");
+    assert_eq!(code(&[("MYSQL__PASSWORD", "wrong")]).await, Some(69), "the server refuses");
+    assert_eq!(code(&[("OUTBOX__0__TABLES", "delivery.absent")]).await, Some(78), "preflight: no such table");
+    assert_eq!(code(&[("OUTBOX__0__TOPIC", "absent")]).await, Some(78), "preflight: no such topic");
 }

@@ -1,0 +1,102 @@
+//! A running daemon.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Stdio};
+
+use crate::stage::until;
+
+/// A running `outboxd run`; killed when dropped, and when the test process dies.
+pub(crate) struct Daemon {
+    child: Child,
+    /// Has no name, so that it goes with the last who has it open.
+    log: File,
+}
+
+impl Daemon {
+    pub(crate) fn spawn(command: &Command) -> Self {
+        let log = tempfile::tempfile().unwrap();
+        let mut leashed = Command::new("setpriv");
+        leashed.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+        leashed.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        leashed.stdin(Stdio::null()).stderr(log.try_clone().unwrap());
+        Self { child: leashed.spawn().unwrap(), log }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        let mut bytes = vec![0; usize::try_from(self.log.metadata().unwrap().len()).unwrap()];
+        self.log.read_exact_at(&mut bytes, 0).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Waits until it logs this text.
+    pub(crate) async fn logs(&self, text: &str) {
+        until(&format!("the log says {text}"), async || self.log().contains(text)).await;
+    }
+
+    /// The body of an admin page, and its status; `None` while it does not listen.
+    pub(crate) fn page(&self, path: &str) -> Option<(u16, String)> {
+        let log = self.log();
+        let (_, after) = log.split_once("admin_listening address=")?;
+        let address = after.split_whitespace().next()?;
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut answer = agent.get(format!("http://{address}{path}")).call().ok()?;
+        Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
+    }
+
+    /// Waits until `/readyz` answers 200.
+    pub(crate) async fn ready(&self) {
+        until("the daemon is ready", async || self.page("/readyz").is_some_and(|(status, _)| status == 200)).await;
+    }
+
+    /// Waits until `/readyz` says that it waits, and this of the reason.
+    pub(crate) async fn waits_for(&self, reason: &str) {
+        until(&format!("/readyz says {reason}"), async || {
+            self.page("/readyz").is_some_and(|(status, body)| status == 503 && body.contains(reason))
+        })
+        .await;
+    }
+
+    /// The sum of a metric over all tables.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.page("/metrics").unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap().success());
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until it has ended by itself, and gives the exit code.
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
+        until("the daemon ends", async || self.child.try_wait().unwrap().is_some()).await;
+        self.child.wait().unwrap().code()
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) async fn terminate(mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.ended().await
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+    }
+}

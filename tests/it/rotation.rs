@@ -1,0 +1,95 @@
+//! The log goes from file to file, and positions with it.
+
+use crate::order::event;
+use crate::stage::{Setup, Stage, until};
+
+/// Small files, a rotation now and then, restarts in between.
+async fn across_rotations(setup: Setup, kind: &str, seed: u64) {
+    let stage = setup.setting("max_binlog_size=16384").up().await;
+    let writing = stage.write(seed).await;
+    for turn in 0..6 {
+        let daemon = stage.run();
+        writing.more(150).await;
+        stage.sql(["FLUSH BINARY LOGS"]).await;
+        writing.more(50).await;
+        if turn % 2 == 0 {
+            daemon.kill();
+        } else {
+            assert_eq!(daemon.terminate().await, Some(0));
+        }
+        stage.sql(["FLUSH BINARY LOGS", "FLUSH BINARY LOGS"]).await;
+    }
+    assert!(stage.positions().contains(kind), "{}", stage.positions());
+    let daemon = stage.run();
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gtid_positions_hold_across_rotations() {
+    across_rotations(Stage::of(), "gtid=", 31).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_positions_hold_across_rotations() {
+    let setup = Stage::of().without_gtids();
+    across_rotations(setup, "file=", 32).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn domain_positions_hold_across_rotations_on_mariadb_10_11() {
+    across_rotations(Stage::of().server("mariadb-10.11"), "domains=", 33).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn domain_positions_hold_across_rotations_on_mariadb_11_8() {
+    across_rotations(Stage::of().server("mariadb-11.8"), "domains=", 34).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_table_is_not_stranded_by_a_purge() {
+    for setup in [Stage::of(), Stage::of().without_gtids()] {
+        let stage = setup.shards(2).set("RELAY__IDLE_CHECKPOINT_INTERVAL", "300ms").up().await;
+        let daemon = stage.run();
+        stage.sql([event(1, "first", "k")]).await;
+        stage.delivered("first").await;
+        stage.sql(["FLUSH BINARY LOGS"]).await;
+        // Shard 2 has never had an event; its position follows all the same.
+        let (newest, executed) = (stage.newest_log().await, stage.ask("SELECT @@GLOBAL.gtid_executed").await);
+        let beyond = format!(
+            "SELECT CAST(SUM(position LIKE 'file={newest}%' OR position LIKE 'gtid=%' AND GTID_SUBSET('{executed}', \
+             SUBSTRING(position, 6))) AS CHAR) FROM outboxd.outboxd_positions"
+        );
+        until("both positions are beyond the rotation", async || stage.ask(&beyond).await == "2").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        assert_eq!(stage.purge().await, newest);
+        let daemon = stage.run();
+        stage.sql([event(2, "second", "k")]).await;
+        stage.delivered("second").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        assert_eq!(stage.records().await.len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purged_position_halts_its_table_by_name_and_no_other() {
+    for setup in [Stage::of(), Stage::of().without_gtids(), Stage::of().server("mariadb-11.8")] {
+        let stage = setup.shards(2).up().await;
+        let daemon = stage.run();
+        stage.sql([event(1, "first", "k")]).await;
+        stage.delivered("first").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        stage.sql([event(1, "lost", "k"), "FLUSH BINARY LOGS".into()]).await;
+        stage.sql([event(1, "there", "k"), "FLUSH BINARY LOGS".into()]).await;
+        stage.purge().await;
+        let mut daemon = stage.run();
+        assert_eq!(daemon.ended().await, Some(1), "{}", daemon.log());
+        assert_eq!(daemon.log().matches("position_purged").count(), 2, "{}", daemon.log());
+        // Another table that is where the log is goes on beside the one that cannot.
+        stage.sql(["DELETE FROM outboxd.outboxd_positions WHERE table_name LIKE '%2'"]).await;
+        let daemon = stage.run();
+        stage.sql([event(2, "other", "k")]).await;
+        stage.delivered("other").await;
+        assert_eq!(daemon.terminate().await, Some(1));
+    }
+}

@@ -1,0 +1,50 @@
+//! What must not be seen.
+
+use crate::stage::Stage;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_password_nor_payload_show_anywhere_not_even_at_trace_level() {
+    const PASSWORD: &str = "Tr0ub4dor-and-3";
+    const PAYLOAD: &str = "confidential-route";
+    let stage = Stage::of().shards(1).up().await;
+    stage.sql(["CREATE USER relay IDENTIFIED BY 'Tr0ub4dor-and-3'", "GRANT ALL ON *.* TO relay"]).await;
+    let url = format!("mysql://relay:{PASSWORD}@127.0.0.1:{}", stage.mysql.port());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), PASSWORD).unwrap();
+    let table = stage.outboxes[0].quoted();
+    for (round, by_file) in [false, true].into_iter().enumerate() {
+        let keys = [("MYSQL__URL", url.as_str()), ("LOG__LEVEL", "trace"), ("POSITIONS__URL", url.as_str())];
+        let mut command = stage.outboxd(&["run"]);
+        for (key, value) in keys {
+            command.env(format!("OUTBOXD__{key}"), value);
+        }
+        command.env_remove("OUTBOXD__MYSQL__PASSWORD");
+        if by_file {
+            command.env("OUTBOXD__MYSQL__URL", format!("mysql://relay@127.0.0.1:{}", stage.mysql.port()));
+            command.env("OUTBOXD__MYSQL__PASSWORD_FILE", file.path());
+        }
+        let daemon = crate::daemon::Daemon::spawn(&command);
+        let id = format!("e-{round}");
+        let row = format!("INSERT INTO {table} VALUES ('{id}', 'a', 'k', 'T', '{{\"r\": \"{PAYLOAD}\"}}')");
+        stage.sql([row, format!("UPDATE {table} SET payload = '\"{PAYLOAD}\"'")]).await;
+        stage.delivered(&id).await;
+        daemon.logs("update_ignored").await;
+        let arguments = std::fs::read(format!("/proc/{}/cmdline", daemon.id())).unwrap();
+        assert!(!String::from_utf8_lossy(&arguments).contains(PASSWORD));
+        for page in ["/metrics", "/api/v1/tables", "/readyz"] {
+            let (_, body) = daemon.page(page).unwrap();
+            assert!(!body.contains(PASSWORD) && !body.contains(PAYLOAD), "{page}");
+        }
+        daemon.signal("TERM");
+        daemon.logs("relay_drained").await;
+        let log = daemon.log();
+        assert!(log.contains("TRACE") || log.contains("DEBUG"), "the level is in force");
+        assert!(!log.contains(PASSWORD), "the password is in the log");
+        assert!(!log.contains(PAYLOAD), "the payload is in the log");
+    }
+    let shown =
+        stage.outboxd(&["config"]).env("OUTBOXD__MYSQL__URL", &url).env("OUTBOXD__MYSQL__PASSWORD", PASSWORD).output();
+    let shown = shown.unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
+    assert!(shown.status.success() && text.contains("***") && !text.contains(PASSWORD), "{text}");
+}

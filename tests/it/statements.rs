@@ -1,0 +1,171 @@
+//! Statements other than the plain INSERT.
+
+use crate::order::{event, ids};
+use crate::stage::{Stage, until};
+
+/// The ids that leave for these statements, of two shards and one partition.
+async fn relayed(server: &'static str, statements: &[String]) -> Vec<String> {
+    let stage = Stage::of().server(server).shards(2).partitions(1).up().await;
+    let daemon = stage.run();
+    stage.sql(statements).await;
+    stage.sql([event(1, "end", "k")]).await;
+    stage.delivered("end").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    ids(&stage.records().await).into_iter().map(str::to_owned).collect()
+}
+
+const T: &str = "delivery.`delivery-outbox1`";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_are_ignored_and_an_insert_that_is_deleted_at_once_leaves() {
+    let truncate = format!("TRUNCATE {T}");
+    for server in ["mysql-9.7", "mariadb-11.8"] {
+        let statements = [
+            event(1, "a", "k"),
+            format!("DELETE FROM {T}"),
+            // Publishing without a table that grows.
+            "BEGIN".into(),
+            event(1, "b", "k"),
+            event(1, "c", "k"),
+            format!("DELETE FROM {T} WHERE id IN ('b', 'c')"),
+            "COMMIT".into(),
+            event(1, "d", "k"),
+            truncate.clone(),
+            event(1, "e", "k"),
+        ];
+        assert_eq!(relayed(server, &statements).await, ["a", "b", "c", "d", "e", "end"], "{server}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replace_and_upsert_publish_what_they_insert_and_not_what_they_change() {
+    let values = |verb: &str, id: &str, tail: &str| {
+        format!(
+            "{verb} INTO {T} (id, aggregatetype, aggregateid, type, payload) VALUES ('{id}', 'a', 'k', 'T', '1') {tail}"
+        )
+    };
+    let upsert = "ON DUPLICATE KEY UPDATE payload = '2'";
+    let statements = [
+        values("REPLACE", "new-1", ""),
+        values("INSERT", "new-2", upsert),
+        values("INSERT", "new-2", upsert),
+        values("INSERT IGNORE", "new-2", ""),
+        values("INSERT IGNORE", "new-3", ""),
+        format!(
+            "INSERT INTO {T} SELECT CONCAT(id, '-copy'), aggregatetype, aggregateid, type, payload FROM {T} WHERE id = 'new-3'"
+        ),
+    ];
+    assert_eq!(relayed("mysql-9.7", &statements).await, ["new-1", "new-2", "new-3", "new-3-copy", "end"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_may_gain_columns_be_rebuilt_and_be_made_anew() {
+    for setting in ["binlog_row_metadata=FULL", "binlog_row_metadata=MINIMAL"] {
+        let stage = Stage::of().shards(2).partitions(1).setting(setting).up().await;
+        let daemon = stage.run();
+        let copy = "delivery.`delivery-outbox2`";
+        let statements = [
+            event(1, "a", "k"),
+            format!("ALTER TABLE {T} ADD COLUMN note VARCHAR(20) NOT NULL DEFAULT 'x' FIRST"),
+            event(1, "b", "k"),
+            format!("ALTER TABLE {T} DROP COLUMN note, ADD COLUMN at DATETIME DEFAULT NOW() AFTER id"),
+            event(1, "c", "k"),
+            format!("ALTER TABLE {T} ENGINE = InnoDB"),
+            event(1, "d", "k"),
+            format!("DROP TABLE {T}"),
+            format!("CREATE TABLE {T} LIKE {copy}"),
+            event(1, "e", "k"),
+            format!("RENAME TABLE {T} TO delivery.old"),
+            format!("CREATE TABLE {T} LIKE {copy}"),
+            event(1, "f", "k"),
+        ];
+        // One by one: without names in the log, rows are understood by the table's definition at the time.
+        for (index, sql) in statements.iter().enumerate() {
+            stage.sql([sql]).await;
+            if sql.starts_with("INSERT") {
+                let id = ["a", "", "b", "", "c", "", "d", "", "", "e", "", "", "f"][index];
+                stage.delivered(id).await;
+            }
+        }
+        assert_eq!(daemon.terminate().await, Some(0));
+        assert_eq!(ids(&stage.records().await), ["a", "b", "c", "d", "e", "f"], "{setting}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_column_halts_the_table_by_name() {
+    let stage = Stage::of().shards(2).setting("binlog_row_metadata=FULL").up().await;
+    let daemon = stage.run();
+    daemon.ready().await;
+    stage.sql([format!("ALTER TABLE {T} DROP COLUMN payload")]).await;
+    stage.sql([format!("INSERT INTO {T} VALUES ('x', 'a', 'k', 'T')")]).await;
+    daemon.logs("missing_column").await;
+    stage.sql([event(2, "other", "k")]).await;
+    stage.delivered("other").await;
+    assert_eq!(daemon.terminate().await, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_load_data_leave_in_their_order() {
+    let stage = Stage::of().shards(1).partitions(1).up().await;
+    let daemon = stage.run();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let lines: Vec<_> = (0..1000).map(|n| format!("row-{n:04}\ta\tk\tT\t{{}}")).collect();
+    std::fs::write(file.path(), lines.join("\n") + "\n").unwrap();
+    stage.sql([format!("LOAD DATA INFILE '{}' INTO TABLE {T}", file.path().display()), event(1, "end", "k")]).await;
+    stage.delivered("end").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    let records = stage.records().await;
+    assert_eq!(records.len(), 1001);
+    assert!(ids(&records).is_sorted_by(|a, b| a < b || *b == "end"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_not_in_the_log_halt_the_table_by_name() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "x\ta\tk\tT\t{}\n").unwrap();
+    let load = format!("LOAD DATA INFILE '{}' INTO TABLE {T}", file.path().display());
+    for server in ["mysql-9.7", "mariadb-11.8"] {
+        for statement in [event(1, "unseen", "k"), load.clone()] {
+            let stage = Stage::of().server(server).shards(2).up().await;
+            let daemon = stage.run();
+            stage.sql([&event(1, "seen", "k"), "SET SESSION binlog_format = STATEMENT", &statement]).await;
+            daemon.logs("statement_format").await;
+            stage.sql([event(2, "other", "k")]).await;
+            stage.delivered("other").await;
+            stage.delivered("seen").await;
+            assert_eq!(daemon.terminate().await, Some(1), "{server}: {statement}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_are_counted_and_warned_of_once_and_nothing_leaves_for_them() {
+    let stage = Stage::of().shards(2).partitions(1).up().await;
+    let daemon = stage.run();
+    let mut statements: Vec<String> = (0..20).map(|n| event(1, &format!("e-{n:02}"), "k")).collect();
+    statements.extend((0..20).map(|n| format!("UPDATE {T} SET payload = '{n}' WHERE id = 'e-{n:02}'")));
+    statements.push(event(1, "end", "k"));
+    stage.sql(&statements).await;
+    stage.delivered("end").await;
+    until("updates are counted", async || daemon.metric("outboxd_updates_ignored_total") >= 20.0).await;
+    assert_eq!(daemon.log().matches("update_ignored").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.terminate().await, Some(0));
+    assert_eq!(stage.records().await.len(), 21);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_halt_the_table_where_that_is_asked_for() {
+    let stage = Stage::of().shards(2).set("RELAY__ON_UPDATE", "halt").up().await;
+    let daemon = stage.run();
+    stage.sql([event(1, "before", "k"), format!("UPDATE {T} SET payload = '2'"), event(1, "after", "k")]).await;
+    daemon.logs("update_on_outbox").await;
+    stage.sql([event(2, "other", "k")]).await;
+    stage.delivered("other").await;
+    stage.delivered("before").await;
+    assert_eq!(daemon.terminate().await, Some(1));
+    // The operator decides to go on.
+    let daemon = stage.run_with(&[("RELAY__ON_UPDATE", "warn")]);
+    stage.delivered("after").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+}
