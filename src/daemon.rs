@@ -184,8 +184,9 @@ impl Shared {
             }
             for Unavailable { server, reason, .. } in &report.unavailable {
                 warn!(%server, %reason, "waiting_for_server");
-                self.tail_stats.set_waiting(format!("waiting for {server}: {reason}"));
             }
+            let all: Vec<_> = report.unavailable.iter().map(ToString::to_string).collect();
+            self.tail_stats.set_waiting(format!("waiting for {}", all.join("; ")));
             sleep(backoff.wait()).await;
         }
     }

@@ -66,7 +66,7 @@ async fn first_starts(setup: Setup) {
     stage.purge().await;
     stage.sql(["DELETE FROM outboxd.outboxd_positions"]).await;
     let mut refused = crate::daemon::Daemon::spawn(&command);
-    assert_eq!(refused.ended().await, Some(64));
+    assert_eq!(refused.ended().await, Some(78));
     assert!(refused.log().contains("table_claimed") || !refused.log().contains("log_opened"));
     // Told to begin with what there is.
     let daemon = stage.run_with(&[("OUTBOX__0__START", "earliest")]);
