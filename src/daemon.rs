@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::preflight::Survey;
+use self::preflight::{Looked, Survey};
 use crate::config::Config;
 use crate::kafka::{AtLeastOnce, Producer, ProducerError};
 use crate::mysql::connect::Endpoint;
@@ -144,13 +144,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
         let Some(tables) = stop.run_until_cancelled(shared.wait_for_servers()).await else {
             return Ok(Summary { halted: 0 });
         };
-        let with_stats = |table: Table| {
-            let stats = Arc::new(TableStats::new(table.subscription.table.clone()));
-            (table, stats)
-        };
-        let relays: Vec<_> = tables?.into_iter().map(with_stats).collect();
-        publish.send_replace(metrics(relays.iter().map(|(_, stats)| Arc::clone(stats)).collect())?);
-        Ok(shared.supervisor().run(relays, stop.clone()).await?)
+        let Looked { fit, unfit } = tables?;
+        let stats = |name: &TableName| Arc::new(TableStats::new(name.clone()));
+        let relays: Vec<_> = fit.into_iter().map(|table| (stats(&table.subscription.table), table)).collect();
+        let halted: Vec<_> = unfit.iter().map(|(table, detail)| preflight::halted(stats(table), detail)).collect();
+        publish.send_replace(metrics(relays.iter().map(|(stats, _)| Arc::clone(stats)).chain(halted).collect())?);
+        let relays = relays.into_iter().map(|(stats, table)| (table, stats)).collect();
+        let summary = shared.supervisor().run(relays, stop.clone()).await?;
+        Ok(Summary { halted: summary.halted + unfit.len() })
     }
     .await;
     admin_stop.cancel();
@@ -161,8 +162,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
 }
 
 impl Shared {
-    /// Waits until MySQL and Kafka answer, saying why; refuses as soon as one is known not to be set up as it must be.
-    async fn wait_for_servers(&self) -> Result<Vec<Table>, DaemonError> {
+    /// Waits until MySQL and Kafka answer, saying why; refuses as soon as no table is left that can be relayed.
+    async fn wait_for_servers(&self) -> Result<Looked, DaemonError> {
         let mut backoff = Backoff::new(self.config.relay.retry_initial, self.config.relay.retry_max);
         loop {
             let survey = preflight::survey(&self.config, self.server_id, true);
@@ -172,7 +173,8 @@ impl Shared {
                 continue;
             };
             let Survey { tables, report } = survey?;
-            if report.refuses() {
+            let looked = Looked::at(tables, &report);
+            if report.refuses() && looked.fit.is_empty() {
                 return Err(DaemonError::Preflight(report.with(Status::Failed).cloned().collect()));
             }
             if let Some(definite) = report.unavailable.iter().find(|server| !server.transient) {
@@ -180,7 +182,7 @@ impl Shared {
             }
             if report.unavailable.is_empty() {
                 preflight::log(&report);
-                return Ok(tables);
+                return Ok(looked);
             }
             for Unavailable { server, reason, .. } in &report.unavailable {
                 warn!(%server, %reason, "waiting_for_server");

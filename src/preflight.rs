@@ -1,12 +1,15 @@
 //! What is asked of the servers before anything is relayed, and what they answered.
 //!
 //! Promise: a check says what was asked for, what there is, and, unless it passed, what cures it; no secret is in any of
-//! them. The rooms of MySQL and Kafka make checks; the daemon refuses to start on a failed one, `outboxd check` shows all.
+//! them. The rooms of MySQL and Kafka make checks; `outboxd check` shows all. A failed one keeps the daemon from
+//! relaying the tables that it is about, and from starting when none is left.
 
 use std::fmt;
 
 use clap::ValueEnum;
 use serde::Serialize;
+
+use crate::table::TableName;
 
 /// The name of a check: stable, for scripts. `docs/checks.md` has a line for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ValueEnum)]
@@ -54,8 +57,20 @@ pub enum Status {
     Passed,
     /// It works, but something is weaker than it should be.
     Warned,
-    /// Events would be lost, or relays would halt: the daemon does not start.
+    /// Events would be lost, or relays would halt: what it is about is not relayed.
     Failed,
+}
+
+/// Whom a check is about: who cannot go on when it fails.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Every table.
+    #[default]
+    All,
+    /// One table.
+    Table(TableName),
+    /// The tables whose events go to this topic.
+    Topic(String),
 }
 
 /// One question and its answer.
@@ -73,6 +88,9 @@ pub struct Check {
     pub found: String,
     /// The statement, command or key that cures it; `None` for a check that passed.
     pub cure: Option<String>,
+    /// Whom it is about.
+    #[serde(skip)]
+    pub scope: Scope,
 }
 
 impl Check {
@@ -90,7 +108,20 @@ impl Check {
             expected: expected.into(),
             found: found.into(),
             cure: None,
+            scope: Scope::All,
         }
+    }
+
+    /// The same, about one table only.
+    #[must_use]
+    pub fn of_table(self, table: &TableName) -> Self {
+        Self { scope: Scope::Table(table.clone()), ..self }
+    }
+
+    /// The same, about the tables of one topic only.
+    #[must_use]
+    pub fn of_topic(self, topic: &str) -> Self {
+        Self { scope: Scope::Topic(topic.to_owned()), ..self }
     }
 
     /// The same, but weaker than it should be.
@@ -163,6 +194,16 @@ impl Report {
     pub fn refuses(&self) -> bool {
         self.with(Status::Failed).next().is_some()
     }
+
+    /// What failed that a table needs whose events go to `topic`, a name or a template.
+    pub fn failed_for(&self, table: &TableName, topic: &str) -> Vec<&Check> {
+        let concerns = |check: &&Check| match &check.scope {
+            Scope::All => true,
+            Scope::Table(of) => of == table,
+            Scope::Topic(of) => of == topic,
+        };
+        self.with(Status::Failed).filter(concerns).collect()
+    }
 }
 
 /// What passed for many alike is one line; what did not keeps a line of its own.
@@ -205,6 +246,22 @@ mod tests {
         let one = summed_up(Name::Engine, "tables", "InnoDB", vec![check("a", "InnoDB")]);
         assert_eq!(one, [check("a", "InnoDB")]);
         assert!(summed_up(Name::Engine, "tables", "InnoDB", Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn given_failures_when_asked_for_a_table_then_only_those_that_concern_it_are_told() {
+        let [one, two] = [1, 2].map(|n| TableName::new("d", &format!("t{n}")));
+        let failed = |setting: &str| check(setting, "x").failed("cure");
+        let checks = vec![failed("one").of_table(&one), failed("topic").of_topic("events"), check("fine", "x")];
+        let mut report = Report { checks, unavailable: Vec::new() };
+        let told = |report: &Report, table, topic| {
+            report.failed_for(table, topic).into_iter().map(|check| check.setting.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&report, &one, "events"), ["one", "topic"]);
+        assert_eq!(told(&report, &two, "events"), ["topic"]);
+        assert_eq!(told(&report, &two, "others"), [""; 0]);
+        report.checks.push(failed("all"));
+        assert_eq!(told(&report, &two, "others"), ["all"]);
     }
 
     #[test]

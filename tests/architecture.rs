@@ -64,7 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("outlet", &["outbox", "position"]),
     // A position is kept under its table's name.
     ("position", &["table"]),
-    ("preflight", &[]),
+    ("preflight", &["table"]),
     ("table", &[]),
     // It exports what relays tell of themselves, which are plain values.
     ("telemetry", &["position", "relay", "table"]),

@@ -1,8 +1,10 @@
 //! Asks MySQL, the store of positions and Kafka whether they are set up as they must be: all three in one go, each also
 //! when another does not answer.
 
+use std::sync::Arc;
+
 use mysql_async::Error;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{DaemonError, Table, endpoints, select};
 use crate::config::Config;
@@ -11,6 +13,9 @@ use crate::mysql::connect::{Endpoint, is_transient};
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn};
 use crate::outbox::TopicTemplate;
 use crate::preflight::{Report, Status, Unavailable};
+use crate::relay::stats::{State, TableStats};
+use crate::relay::worker::Halt;
+use crate::table::TableName;
 
 /// What a record takes besides the values of its row: names of headers, lengths, the batch around it.
 const RECORD_OVERHEAD: u64 = 1024;
@@ -114,6 +119,41 @@ fn wanted(table: &Table) -> Wanted {
         columns: table.subscription.columns.iter().enumerate().map(column).collect(),
         has_start: table.start.is_some(),
     }
+}
+
+/// The tables after a survey.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// Those that can be relayed.
+    pub(super) fit: Vec<Table>,
+    /// Those that cannot, and why.
+    pub(super) unfit: Vec<(TableName, String)>,
+}
+
+impl Looked {
+    /// Divides the tables by what failed for each.
+    pub(super) fn at(tables: Vec<Table>, report: &Report) -> Self {
+        let (mut fit, mut unfit) = (Vec::new(), Vec::new());
+        for table in tables {
+            let name = &table.subscription.table;
+            let failed = report.failed_for(name, table.mapping.template());
+            if failed.is_empty() {
+                fit.push(table);
+            } else {
+                let why: Vec<_> = failed.into_iter().map(ToString::to_string).collect();
+                unfit.push((name.clone(), why.join("; ")));
+            }
+        }
+        Self { fit, unfit }
+    }
+}
+
+/// Halts a table that cannot be relayed before it began; its stats tell why.
+pub(super) fn halted(stats: Arc<TableStats>, detail: &str) -> Arc<TableStats> {
+    let halt = Halt { name: "preflight", detail: detail.to_owned() };
+    error!(table = %stats.table, reason = halt.name, detail = %halt.detail, "relay_halted");
+    stats.set_state(State::Halted, Some(halt.to_string()));
+    stats
 }
 
 /// Tells the log what a start may go on with.

@@ -72,7 +72,7 @@ async fn an_idle_table_is_not_stranded_by_a_purge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purged_position_is_refused_by_name() {
+async fn a_purged_position_halts_its_table_by_name_and_no_other() {
     for setup in [Stage::of(), Stage::of().without_gtids(), Stage::of().server("mariadb-11.8")] {
         let stage = setup.shards(2).up().await;
         let daemon = stage.run();
@@ -84,9 +84,16 @@ async fn a_purged_position_is_refused_by_name() {
         stage.purge().await;
         let mut daemon = stage.run();
         assert_eq!(daemon.ended().await, Some(78), "{}", daemon.log());
-        for shard in 1..=2 {
-            let named = format!("position of delivery.delivery-outbox{shard}: expected still in the server's log");
-            assert!(daemon.log().contains(&named), "{}", daemon.log());
+        for table in &stage.outboxes {
+            assert!(daemon.log().contains(&format!("position of {table}: expected still in the server's log")));
         }
+        // Another table that is where the log is goes on beside the one that cannot.
+        stage.sql(["DELETE FROM outboxd.outboxd_positions WHERE table_name LIKE '%2'"]).await;
+        let daemon = stage.run();
+        stage.sql([event(2, "other", "k")]).await;
+        stage.delivered("other").await;
+        let halted = format!("relay_halted table={} reason=\"preflight\"", stage.outboxes[0]);
+        assert!(daemon.log().contains(&halted), "{}", daemon.log());
+        assert_eq!(daemon.terminate().await, Some(1));
     }
 }

@@ -15,17 +15,17 @@ pub(super) fn check(facts: &Facts, settings: &KafkaSettings, wanted: &[Wanted], 
     for topic in &facts.topics {
         let of = |wanted: &&Wanted| wanted.topic.fixed() == Some(topic.name.as_str());
         let largest = wanted.iter().filter(of).filter_map(|wanted| wanted.largest.as_ref()).max();
-        checks.push(existence(topic, settings, creation, facts.brokers));
-        let Some(layout) = topic.layout else { continue };
-        checks.push(replication(topic, layout));
-        match &topic.settings {
-            Some(_) => {
-                checks.push(min_insync(topic, layout));
-                checks.push(cleanup(topic));
-                checks.push(width(topic, settings, largest));
+        let mut of_topic = vec![existence(topic, settings, creation, facts.brokers)];
+        if let Some(layout) = topic.layout {
+            of_topic.push(replication(topic, layout));
+            match &topic.settings {
+                Some(_) => {
+                    of_topic.extend([min_insync(topic, layout), cleanup(topic), width(topic, settings, largest)]);
+                }
+                None => of_topic.push(untold(topic)),
             }
-            None => checks.push(untold(topic)),
         }
+        checks.extend(of_topic.into_iter().map(|check| check.of_topic(&topic.name)));
     }
     for wanted in wanted.iter().filter(|wanted| wanted.topic.fixed().is_none()) {
         let check = template(facts, wanted);

@@ -100,7 +100,7 @@ pub(super) fn check(facts: &Facts, wanted: &[Wanted], store: &Store) -> Vec<Chec
     let mut checks = vec![store.check()];
     if !store.refusals.iter().any(|(name, _)| *name == "SELECT") {
         let expected = "still in the server's log";
-        let of = |wanted: &Wanted| position(facts, wanted, store);
+        let of = |wanted: &Wanted| position(facts, wanted, store).of_table(&wanted.table);
         checks.extend(summed_up(Name::Position, "saved positions", expected, wanted.iter().map(of).collect()));
     }
     checks

@@ -14,19 +14,24 @@ pub(super) fn check(facts: &Facts, wanted: &[Wanted]) -> Vec<Check> {
         Name::Table,
         "outbox tables",
         "base tables with SELECT granted",
-        facts.tables.iter().map(|table| existence(table, &facts.account)).collect(),
+        facts.tables.iter().map(|table| existence(table, &facts.account).of_table(&table.name)).collect(),
     );
     checks.extend(summed_up(
         Name::Engine,
         "outbox tables",
         "a transactional engine",
-        there().filter(|(_, table)| table.kind == "BASE TABLE").map(|(_, table)| engine(table, facts)).collect(),
+        there()
+            .filter(|(_, table)| table.kind == "BASE TABLE")
+            .map(|(_, table)| engine(table, facts).of_table(&table.name))
+            .collect(),
     ));
     checks.extend(summed_up(
         Name::Columns,
         "outbox tables",
         "all columns, of types that are relayed",
-        there().flat_map(|(wanted, table)| columns(wanted, table)).collect(),
+        there()
+            .flat_map(|(wanted, table)| columns(wanted, table).into_iter().map(|check| check.of_table(&table.name)))
+            .collect(),
     ));
     checks
 }
