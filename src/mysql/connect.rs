@@ -1,9 +1,12 @@
 //! Connections: how they are opened and what their errors mean.
 
+use std::future::Future;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder};
+
+use super::wire::Wire;
 
 /// Where and as whom to connect. `Debug` shows no password.
 #[derive(Clone)]
@@ -41,6 +44,11 @@ impl Endpoint {
             let reason = format!("{self} did not answer within {}", humantime::format_duration(self.connect_timeout));
             Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason).into())
         })
+    }
+
+    /// Opens a connection for a binlog.
+    pub(super) async fn wire(&self) -> Result<Wire, Error> {
+        self.patiently(Wire::connect(&self.opts)).await?
     }
 }
 

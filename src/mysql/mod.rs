@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod decode;
+mod definition;
 pub mod migrate;
 pub mod preflight;
 pub mod settings;
@@ -10,6 +11,7 @@ mod statement;
 mod store;
 mod stream;
 mod tables;
+mod wire;
 
 pub use source::MysqlSource;
 pub use store::MysqlStore;

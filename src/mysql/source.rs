@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{BinlogStreamRequest, Conn, Error, GnoInterval, Sid};
+use mysql_async::{Conn, Error, GnoInterval, Sid};
 
 use super::connect::{Endpoint, Flavor, is_transient};
-use super::decode::Dialect;
-use super::stream::MysqlStream;
-use super::tables::{Defined, Rows, Tables};
+use super::decode::{Checksum, Dialect};
+use super::definition::Definition;
+use super::stream::{MysqlStream, start_offset};
+use super::tables::{Rows, Tables};
+use super::wire::{Start, Wire};
 use crate::position::{GtidSet, Point, Position};
 use crate::source::{Fault, LogSource, SourceError, Subscription};
 
@@ -114,57 +116,61 @@ impl LogSource for MysqlSource {
         let at = from.to_string();
         let classify = |error: Error| classify(&error, &at);
         let mut conn = self.endpoint.connect().await.map_err(classify)?;
-        let prepared = self.endpoint.patiently(self.prepare(&mut conn, from, subscriptions));
-        let tables = prepared.await.and_then(|tables| tables).map_err(classify)?;
+        let prepared = self.endpoint.patiently(self.prepare(&mut conn, subscriptions)).await;
+        let tables = prepared.and_then(|tables| tables).map_err(classify)?;
         self.endpoint.patiently(check_purged(&mut conn, from)).await.map_err(classify)??;
-        let request = BinlogStreamRequest::new(self.server_id);
-        let request = match &from.point {
-            Point::Gtid(set) => request.with_gtid().with_gtid_set(sids(set)),
-            // The server takes the list from the session variable.
-            Point::Domains(_) => request,
-            Point::File(point) => request.with_filename(point.file.as_bytes()).with_pos(point.offset),
-        };
-        let stream = self.endpoint.patiently(conn.get_binlog_stream(request)).await;
-        let stream = stream.and_then(|stream| stream).map_err(classify)?;
-        Ok(MysqlStream::new(stream, tables, from.clone(), self.silence_deadline))
+        let dump = self.endpoint.patiently(self.dump(&mut conn, from)).await;
+        let (wire, checksum) = dump.and_then(|dump| dump).map_err(classify)?;
+        // Every question is answered; how the connection for them ends is of no matter.
+        let _ = self.endpoint.patiently(conn.disconnect()).await;
+        Ok(MysqlStream::new(wire, checksum, tables, from.clone(), self.silence_deadline))
     }
 }
 
 impl MysqlSource {
-    async fn prepare(&self, conn: &mut Conn, from: &Position, subscriptions: &[Subscription]) -> Result<Tables, Error> {
-        let Flavor { mariadb, .. } = Flavor::of(conn).await?;
-        let nanos = self.heartbeat.as_nanos();
-        // Servers since 8.0.26 read the one, all others the other.
-        conn.query_drop(format!("SET @master_heartbeat_period = {nanos}, @source_heartbeat_period = {nanos}")).await?;
-        conn.query_drop("SET SESSION net_write_timeout = 600").await?;
-        if mariadb {
-            conn.query_drop("SET @mariadb_slave_capability = 4").await?;
+    async fn prepare(&self, conn: &mut Conn, subscriptions: &[Subscription]) -> Result<Tables, Error> {
+        let mariadb = Flavor::of(conn).await?.mariadb;
+        if !mariadb {
+            // The log has generated invisible primary keys; definitions are to have them too. Servers before 8.0.30
+            // know neither.
+            let _ = conn.query_drop("SET SESSION show_gipk_in_create_table_and_information_schema = ON").await;
         }
-        if let Point::Domains(point) = &from.point {
-            conn.exec_drop("SET @slave_connect_state = ?", (point.to_string(),)).await?;
-            conn.query_drop("SET @slave_gtid_strict_mode = 0").await?;
-        }
-        let mut defined = Vec::with_capacity(subscriptions.len());
+        let mut definitions = Vec::with_capacity(subscriptions.len());
         for subscription in subscriptions {
-            let columns: Vec<(String, String, Option<u16>)> = conn
-                .exec(
-                    // Any collation of the character set tells enough; MariaDB lists the newer ones without name and id.
-                    "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, (SELECT MIN(o.ID) FROM information_schema.COLLATIONS o WHERE \
-                     o.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME) FROM information_schema.COLUMNS c WHERE \
-                     c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
-                    (subscription.table.schema(), subscription.table.table()),
-                )
-                .await?;
-            let define = |(name, kind, collation): (String, String, Option<u16>)| Defined {
-                name,
-                unsigned: kind.contains("unsigned"),
-                // Columns without a character set are binary.
-                collation: collation.or(Some(63)),
-            };
-            defined.push(columns.into_iter().map(define).collect());
+            definitions.push(Definition::read(conn, &subscription.table).await?);
         }
         let dialect = if mariadb { Dialect::MariaDb } else { Dialect::MySql };
-        Ok(Tables::new(dialect, subscriptions, defined))
+        Ok(Tables::new(dialect, subscriptions, definitions))
+    }
+
+    /// Asks for the log on a connection of its own. `conn` is for questions.
+    async fn dump(&self, conn: &mut Conn, from: &Position) -> Result<(Wire, Checksum), Error> {
+        let crc32: Option<String> = conn.query_first("SELECT @@GLOBAL.binlog_checksum").await?;
+        let checksum = if crc32.as_deref() == Some("NONE") { Checksum::None } else { Checksum::Crc32 };
+        let mariadb = Flavor::of(conn).await?.mariadb;
+        let mut wire = self.endpoint.wire().await?;
+        // Servers since 8.0.26 read the one name, all others the other.
+        let algorithm = if checksum == Checksum::Crc32 { "CRC32" } else { "NONE" };
+        let nanos = self.heartbeat.as_nanos();
+        wire.run(&format!(
+            "SET @master_binlog_checksum = '{algorithm}', @source_binlog_checksum = '{algorithm}', \
+             @master_heartbeat_period = {nanos}, @source_heartbeat_period = {nanos}, SESSION net_write_timeout = 600"
+        ))
+        .await?;
+        if mariadb {
+            wire.run("SET @mariadb_slave_capability = 4").await?;
+        }
+        let start = match &from.point {
+            Point::Gtid(set) => Start::Gtids(sids(set)),
+            Point::Domains(point) => {
+                // The text form has numbers and separators only.
+                wire.run(&format!("SET @slave_connect_state = '{point}', @slave_gtid_strict_mode = 0")).await?;
+                Start::File("", 4)
+            }
+            Point::File(point) => Start::File(&point.file, start_offset(point)),
+        };
+        wire.dump(self.server_id, start).await?;
+        Ok((wire, checksum))
     }
 }
 

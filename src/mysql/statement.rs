@@ -1,6 +1,37 @@
 //! What a QUERY event means for transactions and for outbox tables. Nothing is parsed beyond what that takes.
 
+use std::fmt;
+
+use super::decode::{Cursor, DecodeError};
 use crate::table::TableName;
+
+/// The identity of an XA transaction, in the form in which the server writes it: `X'67',X'62',1`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Xid(String);
+
+impl Xid {
+    fn of_text(text: &str) -> Self {
+        let text = text.trim().trim_end_matches(';');
+        Self(text.chars().filter(|c| !c.is_ascii_whitespace()).collect::<String>().to_ascii_lowercase())
+    }
+
+    /// Reads the body of an `XA_PREPARE` event: whether it commits in one phase, and which transaction it is.
+    pub(super) fn of_event(body: &[u8]) -> Result<(bool, Self), DecodeError> {
+        let mut cursor = Cursor::new(body, "an XA_PREPARE event");
+        let one_phase = cursor.u8()? != 0;
+        let format = cursor.u32()?.cast_signed();
+        let (global, branch) = (cursor.u32()?, cursor.u32()?);
+        let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let (global, branch) = (hex(cursor.take_u64(global.into())?), hex(cursor.take_u64(branch.into())?));
+        Ok((one_phase, Self(format!("x'{global}',x'{branch}',{format}"))))
+    }
+}
+
+impl fmt::Display for Xid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The meaning of a statement in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,11 +44,14 @@ pub(super) enum Statement<'a> {
     /// `XA START` opens a group whose rows end with an `XA_PREPARE` event.
     XaStart,
     XaEnd,
+    /// A prepared transaction's outcome.
+    XaCommit(Xid),
+    /// A prepared transaction's outcome.
+    XaRollback(Xid),
     /// Rows changed in statement format: the rows themselves are not in the log.
     Dml,
     Truncate,
-    /// Tables are made, changed, renamed or dropped.
-    Definition,
+    /// DDL and the rest.
     Other,
 }
 
@@ -38,9 +72,10 @@ impl<'a> Statement<'a> {
             ("ROLLBACK", _) => Self::Rollback,
             ("XA", "START" | "BEGIN") => Self::XaStart,
             ("XA", "END") => Self::XaEnd,
+            ("XA", "COMMIT") => Self::XaCommit(Xid::of_text(name(text, 2))),
+            ("XA", "ROLLBACK") => Self::XaRollback(Xid::of_text(name(text, 2))),
             ("INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH", _) => Self::Dml,
             ("TRUNCATE", _) => Self::Truncate,
-            ("ALTER" | "CREATE" | "DROP" | "RENAME", _) => Self::Definition,
             _ => Self::Other,
         }
     }
@@ -54,16 +89,10 @@ pub(super) fn mentions(text: &str, schema: &str, table: &TableName) -> bool {
     text.contains(&name) && (schema.eq_ignore_ascii_case(table.schema()) || elsewhere())
 }
 
-/// Schema and text of an `EXECUTE_LOAD_QUERY` event's body, which is `LOAD DATA` in statement format
-/// (`mysql::binlog::event::Execute_load_query_event`: a QUERY event whose fixed part has 13 bytes more).
-pub(super) fn of_load(body: &[u8]) -> Option<(String, String)> {
-    const FIXED: usize = 13 + 13;
-    let schema = usize::from(*body.get(8)?);
-    let variables = usize::from(u16::from_le_bytes(*body.get(11..13)?.first_chunk()?));
-    let rest = body.get(FIXED + variables..)?;
-    let (schema, text) = (rest.get(..schema)?, rest.get(schema + 1..)?);
-    let text_of = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Some((text_of(schema), text_of(text)))
+/// Whether a statement may define what changes tables behind other statements' backs: a trigger or a function.
+pub(super) fn feeds(text: &str) -> bool {
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.any(|word| word.eq_ignore_ascii_case("trigger") || word.eq_ignore_ascii_case("function"))
 }
 
 /// Cuts comments in front off.
@@ -104,12 +133,24 @@ mod tests {
             ("rollback to savepoint s", Statement::RollbackTo("s")),
             ("ROLLBACK", Statement::Rollback),
             ("XA START X'01',X'',1", Statement::XaStart),
+            ("XA COMMIT X'0A', X'',1", Statement::XaCommit(Xid("x'0a',x'',1".into()))),
+            ("XA ROLLBACK X'0a',X'',1", Statement::XaRollback(Xid("x'0a',x'',1".into()))),
             ("/* hint */ -- more\n insert into t values (1)", Statement::Dml),
             ("TRUNCATE TABLE x", Statement::Truncate),
-            ("CREATE TABLE begin_x (a int)", Statement::Definition),
-            ("FLUSH TABLES", Statement::Other),
+            ("CREATE TABLE begin_x (a int)", Statement::Other),
         ] {
             assert_eq!(Statement::classify(text), meaning, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_xid_is_the_same_in_event_and_statement() {
+        let body = [0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0x61, 0xfe, 0x62];
+        let (one_phase, xid) = Xid::of_event(&body).unwrap();
+        assert!(!one_phase);
+        assert_eq!(xid, Xid::of_text(" X'61FE',X'62',1"));
+        for end in 0..body.len() {
+            assert!(Xid::of_event(&body[..end]).is_err(), "{end}");
         }
     }
 

@@ -4,15 +4,27 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::decode::{ColumnValue, DecodeError, Dialect, RowsEvent, TableMap, peek_name};
+use super::definition::Definition;
+use super::statement::{feeds, mentions};
 use crate::source::{BatchBuilder, BatchFull, Fault, RowSet, Slot, Subscription};
 use crate::table::TableName;
 
-/// A column as the server's data dictionary has it, for logs that carry no names (`binlog_row_metadata=MINIMAL`).
-#[derive(Debug, Clone)]
-pub(super) struct Defined {
-    pub(super) name: String,
-    pub(super) unsigned: bool,
-    pub(super) collation: Option<u16>,
+/// Table maps of one stream.
+pub(super) struct Tables {
+    dialect: Dialect,
+    subscriptions: Vec<Subscription>,
+    slots: HashMap<TableName, Slot>,
+    definitions: Vec<Definition>,
+    open: HashMap<u64, Known>,
+    wants_definitions: bool,
+}
+
+/// A table map of a subscribed table.
+struct Known {
+    slot: Slot,
+    /// The event's body: the same bytes need no second look.
+    body: Box<[u8]>,
+    layout: Result<Arc<Layout>, Fault>,
 }
 
 /// A subscribed table as the log describes it at this point.
@@ -24,54 +36,63 @@ pub(super) struct Layout {
     columns: Arc<[String]>,
 }
 
-/// Table maps of one stream.
-pub(super) struct Tables {
-    dialect: Dialect,
-    subscriptions: Vec<Subscription>,
-    slots: HashMap<TableName, Slot>,
-    defined: Vec<Vec<Defined>>,
-    /// Tables that were defined anew since `defined` was read.
-    redefined: Vec<bool>,
-    /// A table map without names that `defined` may not fit.
-    outdated: Option<Slot>,
-    open: HashMap<u64, (Slot, Result<Arc<Layout>, Fault>)>,
-}
-
 impl Tables {
-    pub(super) fn new(dialect: Dialect, subscriptions: &[Subscription], defined: Vec<Vec<Defined>>) -> Self {
+    pub(super) fn new(dialect: Dialect, subscriptions: &[Subscription], definitions: Vec<Definition>) -> Self {
         let slots = subscriptions.iter().enumerate().map(|(slot, wanted)| (wanted.table.clone(), slot)).collect();
-        let redefined = vec![false; subscriptions.len()];
         Self {
             dialect,
             subscriptions: subscriptions.to_vec(),
             slots,
-            defined,
-            redefined,
-            outdated: None,
+            definitions,
             open: HashMap::new(),
+            wants_definitions: false,
         }
     }
 
-    pub(super) fn subscriptions(&self) -> &[Subscription] {
-        &self.subscriptions
+    /// The subscribed tables that a statement run in `schema` may change, be it by a trigger or a function.
+    pub(super) fn changed_by(&self, text: &str, schema: &str) -> Vec<Slot> {
+        let concerns = |slot: Slot, wanted: &Subscription| {
+            mentions(text, schema, &wanted.table)
+                || self.definitions[slot].feeders.iter().any(|feeder| mentions(text, schema, feeder))
+        };
+        let tables = self.subscriptions.iter().enumerate();
+        tables.filter(|(slot, wanted)| concerns(*slot, wanted)).map(|(slot, _)| slot).collect()
     }
 
-    /// Takes a `TABLE_MAP` event's body in.
-    pub(super) fn map(&mut self, body: &[u8], at: &str) -> Result<(), DecodeError> {
+    /// A statement that may define tables: what it names is no longer what it was.
+    pub(super) fn defined_anew(&mut self, text: &str, schema: &str) {
+        for (definition, wanted) in self.definitions.iter_mut().zip(&self.subscriptions) {
+            if mentions(text, schema, &wanted.table) {
+                definition.stale = true;
+                self.wants_definitions |= feeds(text);
+            }
+        }
+    }
+
+    /// Whether something has come that only a definition explains which has to be read anew first.
+    pub(super) fn wants_definitions(&self) -> bool {
+        self.wants_definitions
+    }
+
+    /// Takes a `TABLE_MAP` event's body in, of a transaction committed at this time in seconds since the Unix epoch.
+    pub(super) fn map(&mut self, body: &[u8], committed: u64, at: &str) -> Result<(), DecodeError> {
         let name = peek_name(body)?;
+        if let Some(known) = self.open.get(&name.table_id)
+            && *known.body == *body
+            && known.layout.is_ok()
+            && !self.definitions[known.slot].stale
+        {
+            return Ok(());
+        }
         let Some(&slot) = self.slots.get(&TableName::new(name.schema, name.table)) else {
             self.open.remove(&name.table_id);
             return Ok(());
         };
-        let unchanged = |layout: &Layout, map: &TableMap| layout.map == *map;
         let layout = match TableMap::parse_as(body, self.dialect) {
-            Ok(map) => match self.open.get(&name.table_id) {
-                Some((_, Ok(known))) if unchanged(known, &map) => return Ok(()),
-                _ => self.layout(slot, map, at).map(Arc::new),
-            },
+            Ok(map) => self.layout(slot, map, committed, at).map(Arc::new),
             Err(error) => Err(undecodable(&error, at)),
         };
-        self.open.insert(name.table_id, (slot, layout));
+        self.open.insert(name.table_id, Known { slot, body: body.into(), layout });
         Ok(())
     }
 
@@ -80,7 +101,7 @@ impl Tables {
         let id: [u8; 6] = body.get(..6)?.try_into().ok()?;
         let mut wide = [0; 8];
         wide[..6].copy_from_slice(&id);
-        self.open.get(&u64::from_le_bytes(wide)).cloned()
+        self.open.get(&u64::from_le_bytes(wide)).map(|known| (known.slot, known.layout.clone()))
     }
 
     /// Forgets every map: a new log file numbers tables anew.
@@ -88,40 +109,15 @@ impl Tables {
         self.open.clear();
     }
 
-    /// Notes that tables are defined anew from here on.
-    pub(super) fn redefine(&mut self, concerned: impl Fn(&TableName) -> bool) {
-        for (redefined, wanted) in self.redefined.iter_mut().zip(&self.subscriptions) {
-            *redefined |= concerned(&wanted.table);
-        }
-    }
-
-    /// The table whose definition has to be read again before its rows can be understood.
-    pub(super) fn outdated(&self) -> Option<&TableName> {
-        self.outdated.map(|slot| &self.subscriptions[slot].table)
-    }
-
-    fn layout(&mut self, slot: Slot, mut map: TableMap, at: &str) -> Result<Layout, Fault> {
-        if map.columns.iter().any(|column| column.name.is_none()) {
-            if self.redefined[slot] {
-                self.outdated = Some(slot);
-            }
-            let defined = &self.defined[slot];
-            if defined.len() != map.columns.len() {
-                return Err(Fault {
-                    name: "table_definition_changed",
-                    detail: format!(
-                        "the log has {} columns without names, the table now has {}; set binlog_row_metadata=FULL",
-                        map.columns.len(),
-                        defined.len()
-                    ),
-                    at: at.to_owned(),
-                });
-            }
-            for (column, defined) in map.columns.iter_mut().zip(defined) {
-                column.name = Some(defined.name.clone());
-                column.unsigned = Some(defined.unsigned);
-                column.collation = column.collation.or(defined.collation);
-            }
+    fn layout(&mut self, slot: Slot, mut map: TableMap, committed: u64, at: &str) -> Result<Layout, Fault> {
+        let definition = &self.definitions[slot];
+        if definition.is_needed_for(&map) {
+            self.wants_definitions |= definition.stale;
+            definition.complete(&mut map, committed).map_err(|detail| Fault {
+                name: "table_definition_changed",
+                detail: format!("{detail}; set binlog_row_metadata=FULL"),
+                at: at.to_owned(),
+            })?;
         }
         let columns = Arc::clone(&self.subscriptions[slot].columns);
         let place = |name: &str| columns.iter().position(|wanted| wanted.eq_ignore_ascii_case(name));

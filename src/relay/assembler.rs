@@ -5,15 +5,17 @@
 //! released before its end, in parts whose positions say how many rows are relayed, and if it is then undone after all
 //! its tables halt by name. What a fault touches halts with the position before the faulted transaction (R6).
 
+mod prepared;
 mod state;
 
 use std::sync::Arc;
 
+use prepared::Prepared;
 use state::{Part, Savepoint, Table, Transaction, undone};
 
 use super::Item;
 use crate::position::{Partial, Position, TxnId};
-use crate::source::{Fault, ForeignDml, LogEvent, Mark, RowSet, Slot};
+use crate::source::{BatchBuilder, Fault, ForeignDml, LogEvent, Mark, RowSet, Slot};
 
 /// What the assembler keeps to; sizes in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,7 @@ pub struct Assembler {
     tables: Vec<Table>,
     limits: Limits,
     open: Option<Transaction>,
+    prepared: Prepared,
     out: Vec<(Slot, Item)>,
 }
 
@@ -38,7 +41,7 @@ impl Assembler {
     /// For tables with these numbers of columns, each resuming at its own position.
     pub fn new(tables: impl IntoIterator<Item = (usize, Position)>, limits: Limits) -> Self {
         let tables = tables.into_iter().map(|(columns, resume)| Table::new(columns, resume)).collect();
-        Self { tables, limits, open: None, out: Vec::new() }
+        Self { tables, limits, open: None, prepared: Prepared::default(), out: Vec::new() }
     }
 
     /// Takes one event in. `position` is the stream's, before this event for everything but
@@ -58,6 +61,13 @@ impl Assembler {
             }
             LogEvent::Savepoint { name } => self.savepoint(name),
             LogEvent::RollbackTo { name } => self.rollback_to(&name, position),
+            LogEvent::XaStart => {
+                if let Some(open) = &mut self.open {
+                    open.xa = true;
+                }
+            }
+            LogEvent::Prepare { xid } => self.prepare(xid),
+            LogEvent::Settle { xid, commit } => self.settle(&xid, commit, position),
             LogEvent::Commit => self.end(position, true),
             LogEvent::Rollback => self.end(position, false),
             LogEvent::Fault { slot: Some(slot), fault } => self.fault(slot, fault, position),
@@ -128,8 +138,10 @@ impl Assembler {
     }
 
     /// The stream has broken off: forgets the open transaction's held rows, for the next stream brings it again from
-    /// its beginning. What was released of it is remembered. `position` is the stream's.
+    /// its beginning, and every prepared one that is not settled. What was released of it is remembered. `position` is
+    /// the stream's.
     pub fn reopen(&mut self, position: &Position) {
+        self.prepared.clear();
         let Some(open) = self.open.take() else { return };
         for slot in open.touched {
             let table = &mut self.tables[slot];
@@ -156,7 +168,8 @@ impl Assembler {
     fn begin(&mut self, txn: TxnId, commit_micros: u64) {
         debug_assert!(self.open.is_none(), "transactions do not nest");
         self.abandon();
-        self.open = Some(Transaction { txn, commit_micros, touched: Vec::new(), savepoints: Vec::new(), held: 0 });
+        self.open =
+            Some(Transaction { txn, commit_micros, touched: Vec::new(), savepoints: Vec::new(), held: 0, xa: false });
     }
 
     /// The table's part in the open transaction, if the table still takes part and has not relayed all of it before.
@@ -192,10 +205,15 @@ impl Assembler {
         if self.part(slot, position).is_none_or(|part| part.fault.is_some()) {
             return;
         }
+        self.append(slot, position, |batch| rows.append_to(batch));
+    }
+
+    /// Rows of the open transaction for a table that takes part in it.
+    fn append(&mut self, slot: Slot, position: &Position, rows: impl FnOnce(&mut BatchBuilder) -> Result<(), Fault>) {
         let table = &mut self.tables[slot];
         let (Some(part), Some(open)) = (table.part.as_mut(), self.open.as_mut()) else { return };
         let (mark, before) = (table.batch.mark(), table.batch.memory());
-        if let Err(fault) = rows.append_to(&mut table.batch) {
+        if let Err(fault) = rows(&mut table.batch) {
             return self.spoil(slot, fault, position);
         }
         part.rows += (table.batch.len() - mark.rows()) as u64;
@@ -204,7 +222,11 @@ impl Assembler {
         }
         open.held += table.batch.memory().saturating_sub(before);
         if open.held > self.limits.hold_bytes {
-            self.release(position);
+            if open.xa {
+                self.outgrown(position);
+            } else {
+                self.release(position);
+            }
         }
     }
 

@@ -13,6 +13,14 @@ pub(super) struct Span {
 
 impl Span {
     pub(super) const NULL: Self = Self { start: u32::MAX, end: 0 };
+
+    /// The same bytes when the buffer that they are in has `up` bytes more in front, or `down` fewer.
+    pub(super) fn moved(self, up: u32, down: u32) -> Self {
+        if self.start == u32::MAX {
+            return self;
+        }
+        Self { start: self.start + up - down, end: self.end + up - down }
+    }
 }
 
 /// Rows of one table, of one or more transactions in commit order, and the position that relaying them all reaches.

@@ -74,6 +74,30 @@ impl BatchBuilder {
         skipped as u64
     }
 
+    /// Takes the rows after `mark` out, into a batch of their own.
+    #[must_use]
+    pub fn split_off(&mut self, mark: Mark) -> Self {
+        let base = u32::try_from(mark.bytes).unwrap_or(u32::MAX);
+        let spans = self.spans.drain(mark.rows * self.columns..).map(|span| span.moved(0, base)).collect();
+        Self {
+            bytes: self.bytes.split_off(mark.bytes),
+            spans,
+            commit_micros: self.commit_micros.split_off(mark.rows),
+            columns: self.columns,
+            now_micros: self.now_micros,
+        }
+    }
+
+    /// Puts rows behind these that were taken out of a batch for the same columns. They are committed now.
+    pub fn append(&mut self, rows: &Self) -> Result<(), BatchFull> {
+        let base = u32::try_from(self.bytes.len()).map_err(|_| BatchFull)?;
+        u32::try_from(self.bytes.len() + rows.bytes.len()).map_err(|_| BatchFull)?;
+        self.bytes.extend_from_slice(&rows.bytes);
+        self.spans.extend(rows.spans.iter().map(|span| span.moved(base, 0)));
+        self.commit_micros.resize(self.commit_micros.len() + rows.len(), self.now_micros);
+        Ok(())
+    }
+
     /// Number of finished rows.
     pub fn len(&self) -> usize {
         self.commit_micros.len()
@@ -176,6 +200,24 @@ mod tests {
         push(&mut batch, "two");
         let batch = batch.take(Arc::new(Position::default()));
         assert_eq!(texts(&batch), ["one", "two"]);
+        assert!(batch.rows().all(|row| row.get(0).is_none()));
+    }
+
+    #[test]
+    fn rows_taken_out_and_put_behind_others_are_the_same() {
+        let mut batch = BatchBuilder::new(2);
+        push(&mut batch, "a");
+        let mark = batch.mark();
+        push(&mut batch, "b");
+        push(&mut batch, "cc");
+        let taken = batch.split_off(mark);
+        assert_eq!((batch.len(), taken.len()), (1, 2));
+        push(&mut batch, "ddd");
+        batch.set_commit_micros(7);
+        batch.append(&taken).unwrap();
+        let batch = batch.take(Arc::new(Position::default()));
+        assert_eq!(texts(&batch), ["a", "ddd", "b", "cc"]);
+        assert_eq!(batch.rows().map(|row| row.commit_micros()).collect::<Vec<_>>(), [0, 0, 7, 7]);
         assert!(batch.rows().all(|row| row.get(0).is_none()));
     }
 

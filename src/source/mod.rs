@@ -64,6 +64,21 @@ pub enum LogEvent<R> {
         /// Its name, as the server wrote it.
         name: String,
     },
+    /// The transaction that has begun is an XA transaction: nothing of it may leave before its outcome.
+    XaStart,
+    /// The transaction ends prepared: its rows are set aside under this name until its outcome is known, which may be
+    /// much later. [`LogStream::position`] leaves it out until then.
+    Prepare {
+        /// Its XA identifier.
+        xid: String,
+    },
+    /// Within a transaction: the outcome of a prepared one, whose rows now take part in this one if it is committed.
+    Settle {
+        /// Its XA identifier.
+        xid: String,
+        /// Whether it is committed.
+        commit: bool,
+    },
     /// The transaction is committed; [`LogStream::position`] now covers it.
     Commit,
     /// The transaction is undone although it is in the log (mixed engines); [`LogStream::position`] covers it.

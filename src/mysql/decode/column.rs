@@ -51,6 +51,8 @@ pub enum ColumnType {
     /// CHAR and BINARY.
     String = 254,
     Geometry = 255,
+    /// `MariaDB`'s UUID. The log calls it String: only the table's definition tells, and no code stands for it.
+    Uuid = 0,
 }
 
 impl ColumnType {
@@ -136,6 +138,7 @@ impl fmt::Display for ColumnType {
             Self::TinyBlob | Self::MediumBlob | Self::LongBlob | Self::Blob => "BLOB or TEXT",
             Self::String => "CHAR or BINARY",
             Self::Geometry => "GEOMETRY",
+            Self::Uuid => "UUID",
         })
     }
 }
@@ -194,9 +197,11 @@ impl Column {
                 let len = decimal_bytes(high, low).ok_or_else(|| self.bad_metadata(index))?;
                 Extent { prefix: 0, len }
             }
-            ColumnType::String | ColumnType::VarChar | ColumnType::VarString | ColumnType::VarCharCompressed => {
-                self.prefixed(index, data, if self.meta > 255 { 2 } else { 1 })?
-            }
+            ColumnType::String
+            | ColumnType::Uuid
+            | ColumnType::VarChar
+            | ColumnType::VarString
+            | ColumnType::VarCharCompressed => self.prefixed(index, data, if self.meta > 255 { 2 } else { 1 })?,
             ColumnType::TinyBlob
             | ColumnType::MediumBlob
             | ColumnType::LongBlob

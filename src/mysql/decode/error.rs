@@ -33,11 +33,45 @@ pub enum DecodeError {
         /// The type code of the event's header.
         code: u8,
     },
-    /// The rows are compressed, as `MariaDB` does with `log_bin_compress=ON`.
-    #[error("event type {code} holds compressed rows, which are not supported (log_bin_compress)")]
-    CompressedRows {
-        /// The type code of the event's header.
+    /// The event's header says another size than the event has.
+    #[error("an event says to be {size} bytes long, and {there} are there")]
+    BadEventSize {
+        /// What the header says, in bytes.
+        size: u32,
+        /// How many bytes there are.
+        there: usize,
+    },
+    /// The log uses a checksum that is not known.
+    #[error("the log's checksum algorithm {code} is not known")]
+    UnknownChecksum {
+        /// Its code (`enum_binlog_checksum_alg`).
         code: u8,
+    },
+    /// An event is not what was written.
+    #[error("an event's checksum is {written:#010x} and should be {found:#010x}")]
+    BadChecksum {
+        /// The one in the event.
+        written: u32,
+        /// The one of the bytes that are there.
+        found: u32,
+    },
+    /// A part that `MariaDB` has compressed cannot be expanded (`log_bin_compress`).
+    #[error("a compressed event cannot be expanded: {problem}")]
+    BadCompression {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A compressed transaction cannot be expanded (`binlog_transaction_compression`).
+    #[error("a compressed transaction cannot be expanded: {problem}")]
+    BadPayload {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A GTID event is malformed.
+    #[error("a GTID event is malformed: {problem}")]
+    BadGtid {
+        /// What is wrong.
+        problem: &'static str,
     },
     /// The length of the extra data of a rows event leaves no room for itself.
     #[error("the extra data of a rows event says to be {length} bytes long, with 2 for the length itself")]

@@ -13,12 +13,32 @@ pub const WRITE_ROWS_V1: u8 = 23;
 /// `WRITE_ROWS_EVENT`, which `MySQL` has written since 5.6: version 1 with extra data in front of the columns.
 pub const WRITE_ROWS_V2: u8 = 30;
 
-/// `MariaDB`'s `WRITE_ROWS_COMPRESSED_EVENT_V1` and `WRITE_ROWS_COMPRESSED_EVENT`.
-const COMPRESSED: [u8; 2] = [166, 169];
+/// What stands in front of the rows of an event.
+pub(super) struct Head<'a> {
+    table_id: u64,
+    flags: u16,
+    columns: usize,
+    present: &'a [u8],
+    /// The rows.
+    pub(super) rest: &'a [u8],
+}
 
-/// Whether events of this type insert rows, whether or not they can be parsed.
-pub fn is_write_rows(type_code: u8) -> bool {
-    matches!(type_code, WRITE_ROWS_V1 | WRITE_ROWS_V2) || COMPRESSED.contains(&type_code)
+impl<'a> Head<'a> {
+    pub(super) fn parse(type_code: u8, data: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut cursor = Cursor::new(data, "a WRITE_ROWS event");
+        let table_id = cursor.u48()?;
+        let flags = cursor.u16()?;
+        if type_code == WRITE_ROWS_V2 {
+            let length = cursor.u16()?;
+            let extra = length.checked_sub(2).ok_or(DecodeError::BadExtraData { length })?;
+            cursor.take(extra.into())?;
+        }
+        let columns = cursor.lenenc()?;
+        let present = cursor.take_u64(columns.div_ceil(8))?;
+        // The bitmap is there, so the number of columns is not larger than eight times what memory holds.
+        let columns = usize::try_from(columns).unwrap_or(usize::MAX);
+        Ok(Self { table_id, flags, columns, present, rest: cursor.rest() })
+    }
 }
 
 /// The rows of one event, read one after another by [`RowsEvent::next_row`].
@@ -37,25 +57,12 @@ pub struct RowsEvent<'a> {
 impl<'a> RowsEvent<'a> {
     /// Parses the body of an event with the type code of its header.
     pub fn parse(type_code: u8, data: &'a [u8]) -> Result<Self, DecodeError> {
-        if COMPRESSED.contains(&type_code) {
-            return Err(DecodeError::CompressedRows { code: type_code });
-        } else if !is_write_rows(type_code) {
+        if !matches!(type_code, WRITE_ROWS_V1 | WRITE_ROWS_V2) {
             return Err(DecodeError::NotWriteRows { code: type_code });
         }
-        let mut cursor = Cursor::new(data, "a WRITE_ROWS event");
-        let table_id = cursor.u48()?;
-        let flags = cursor.u16()?;
-        if type_code == WRITE_ROWS_V2 {
-            let length = cursor.u16()?;
-            let extra = length.checked_sub(2).ok_or(DecodeError::BadExtraData { length })?;
-            cursor.take(extra.into())?;
-        }
-        let columns = cursor.lenenc()?;
-        let present = cursor.take_u64(columns.div_ceil(8))?;
-        // The bitmap is there, so the number of columns is not larger than eight times what memory holds.
-        let columns = usize::try_from(columns).unwrap_or(usize::MAX);
+        let Head { table_id, flags, columns, present, rest } = Head::parse(type_code, data)?;
         let present_count = (0..columns).filter(|&column| bit(present, column)).count();
-        Ok(Self { table_id, flags, columns, present, present_count, rest: cursor.rest() })
+        Ok(Self { table_id, flags, columns, present, present_count, rest })
     }
 
     /// How many columns the table has.

@@ -1,6 +1,6 @@
 //! Values of a row, and their text.
 
-use super::charset::{Charset, write_latin1};
+use super::charset::Charset;
 use super::column::{Column, ColumnType};
 use super::error::DecodeError;
 use super::json::write_json;
@@ -108,6 +108,7 @@ impl<'a> RawValue<'a> {
                 out.extend_from_slice(data);
                 true
             }
+            ColumnType::Uuid => write_uuid(out, data),
             ColumnType::Json => {
                 write_json(data, self.index, out)?;
                 true
@@ -141,19 +142,37 @@ impl<'a> RawValue<'a> {
     fn write_string(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let (column, ty) = (self.index, self.column.ty);
         let collation = self.column.collation.ok_or(DecodeError::UnknownCollation { column, ty })?;
-        match Charset::of(collation) {
-            Some(Charset::Binary) => {
-                let end = out.len() + usize::from(self.column.meta);
-                out.extend_from_slice(self.data);
-                // The server cuts the zeros off the end of BINARY (`Field_string::pack` in `sql/field.cc`).
-                if ty == ColumnType::String && out.len() < end {
-                    out.resize(end, 0);
-                }
-            }
-            Some(Charset::Utf8) => out.extend_from_slice(self.data),
-            Some(Charset::Latin1) => write_latin1(out, self.data),
-            None => return Err(DecodeError::UnsupportedCollation { column, ty, collation }),
+        let charset = Charset::of(collation).ok_or(DecodeError::UnsupportedCollation { column, ty, collation })?;
+        let end = out.len() + usize::from(self.column.meta);
+        if !charset.write(out, self.data) {
+            return Err(DecodeError::BadValue { column, ty });
+        }
+        // The server cuts the zeros off the end of BINARY (`Field_string::pack` in `sql/field.cc`).
+        if charset == Charset::Binary && ty == ColumnType::String && out.len() < end {
+            out.resize(end, 0);
         }
         Ok(())
     }
+}
+
+/// A UUID as text. `MariaDB` stores those of versions 1 to 5 with their parts in the opposite order, which shows in where
+/// the variant stands (`rec_need_swap` in `plugin/type_uuid/sql_type_uuid.h`), and cuts zeros off the end.
+fn write_uuid(out: &mut Vec<u8>, data: &[u8]) -> bool {
+    const STORED_PARTS: [std::ops::Range<usize>; 5] = [12..16, 10..12, 8..10, 6..8, 0..6];
+    let mut stored = [0; 16];
+    let Some(head) = stored.get_mut(..data.len()) else { return false };
+    head.copy_from_slice(data);
+    let swapped = stored[6] & 0x80 != 0 && stored[8] != 0 && stored[8] <= 0x80;
+    let mut plain = stored;
+    if swapped {
+        let mut at = 0;
+        for part in STORED_PARTS {
+            let length = part.len();
+            plain[at..at + length].copy_from_slice(&stored[part]);
+            at += length;
+        }
+    }
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    out.extend_from_slice(uuid::Uuid::from_bytes(plain).hyphenated().encode_lower(&mut text).as_bytes());
+    true
 }

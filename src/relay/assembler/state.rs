@@ -95,6 +95,8 @@ pub(super) struct Transaction {
     pub(super) touched: Vec<Slot>,
     pub(super) savepoints: Vec<Savepoint>,
     pub(super) held: usize,
+    /// Nothing may leave before the end.
+    pub(super) xa: bool,
 }
 
 /// Published, and then rolled back.

@@ -178,6 +178,62 @@ fn a_position_of_another_kind_or_with_too_many_rows_is_never_guessed_at() {
     assert_eq!(log.faults[0], Some("position_kind"));
 }
 
+/// Events of an XA transaction up to its PREPARE, which the position leaves out.
+fn prepared(log: &mut Log, sequence: u64, texts: &[&str]) {
+    log.begin(sequence).take(LogEvent::XaStart);
+    log.insert(0, texts).take(LogEvent::Prepare { xid: "x".to_owned() });
+}
+
+fn settled(log: &mut Log, sequence: u64, commit: bool) {
+    log.begin(sequence).take(LogEvent::Settle { xid: "x".to_owned(), commit }).take(LogEvent::Commit);
+}
+
+#[test]
+fn rows_of_a_prepared_transaction_leave_with_its_commit_and_in_that_place() {
+    let mut log = Log::new(&[at(0)], WIDE);
+    prepared(&mut log, 1, &["a", "b"]);
+    log.begin(2).insert(0, &["c"]).take(LogEvent::Commit);
+    settled(&mut log, 3, true);
+    log.begin(4).insert(0, &["d"]).take(LogEvent::Commit).flush();
+    assert_eq!(log.delivered[0], ["c", "a", "b", "d"]);
+}
+
+#[test]
+fn rows_of_a_prepared_transaction_that_is_rolled_back_never_leave() {
+    let mut log = Log::new(&[at(0)], WIDE);
+    prepared(&mut log, 1, &["a"]);
+    settled(&mut log, 2, false);
+    log.begin(3).insert(0, &["b"]).take(LogEvent::Commit).flush();
+    assert_eq!(log.delivered[0], ["b"]);
+}
+
+#[test]
+fn a_prepared_transaction_is_read_again_after_the_stream_broke_off() {
+    let mut log = Log::new(&[at(0)], WIDE);
+    prepared(&mut log, 1, &["a"]);
+    log.begin(2).insert(0, &["b"]).take(LogEvent::Commit).flush();
+    let position = log.position.clone();
+    log.assembler.reopen(&position);
+    prepared(&mut log, 1, &["a"]);
+    settled(&mut log, 3, true);
+    log.flush();
+    assert_eq!(log.delivered[0], ["b", "a"]);
+}
+
+#[test]
+fn a_prepared_transaction_beyond_the_limit_halts_if_it_commits_and_nothing_of_it_leaves() {
+    let big = "x".repeat(600);
+    for (commit, fault) in [(true, Some("xa_outgrew_hold")), (false, None)] {
+        let limits = Limits { hold_bytes: 1000, ..WIDE };
+        let mut log = Log::new(&[at(0)], limits);
+        prepared(&mut log, 1, &[&big, &big]);
+        settled(&mut log, 2, commit);
+        log.begin(3).insert(0, &["b"]).take(LogEvent::Commit).flush();
+        assert_eq!(log.faults[0], fault);
+        assert_eq!(log.delivered[0].len(), usize::from(!commit));
+    }
+}
+
 proptest! {
     /// Given transactions over two tables, limits of any size, a stream that breaks off anywhere and a process that is
     /// killed anywhere and resumes from each table's last position, then each table gets each committed row once, in order.

@@ -79,6 +79,7 @@ async fn read<S: LogStream>(stream: &mut S, transactions: usize) -> Result<Vec<S
             LogEvent::Savepoint { .. } | LogEvent::Progress => {}
             LogEvent::RollbackTo { .. } => open.as_mut().expect("a savepoint is within a transaction").clear(),
             LogEvent::Fault { fault, .. } => panic!("{fault}"),
+            LogEvent::XaStart | LogEvent::Prepare { .. } | LogEvent::Settle { .. } => panic!("no step is an XA one"),
         }
     }
     Ok(seen)

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod captured;
+mod events;
 mod hostile;
 mod json;
 mod json_encoder;

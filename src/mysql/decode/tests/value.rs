@@ -119,11 +119,25 @@ fn strings() {
     assert_eq!(with(ColumnType::String, 4, 63, b"ab").unwrap(), "ab\0\0");
     assert_eq!(with(ColumnType::VarChar, 4, 63, b"ab").unwrap(), "ab");
     let ty = ColumnType::VarChar;
-    assert_eq!(with(ty, 20, 28, b"a"), Err(DecodeError::UnsupportedCollation { column: 3, ty, collation: 28 }));
+    assert_eq!(with(ty, 20, 28, b"\xc4\xe3").unwrap(), "你");
+    assert_eq!(with(ty, 20, 28, b"\xc4"), Err(DecodeError::BadValue { column: 3, ty }));
+    assert_eq!(with(ty, 20, 1, b"a"), Err(DecodeError::UnsupportedCollation { column: 3, ty, collation: 1 }));
     assert_eq!(text(&column(ty, 20), b"a"), Err(DecodeError::UnknownCollation { column: 3, ty }));
     is(ColumnType::Bit, 0x0102, &[1, 2], "\u{1}\u{2}");
     is(ColumnType::Enum, 2, &[1, 1], "257");
     is(ColumnType::Set, 8, &[0, 0, 0, 0, 0, 0, 0, 0x80], "9223372036854775808");
+}
+
+#[test]
+fn uuids() {
+    // Versions 1 to 5 with variant 1 have their parts turned around; zeros at the end are cut off.
+    let swapped = [0xc8, 0x0a, 0xa9, 0x42, 0x95, 0x62, 0x9e, 0x33, 0x11, 0xe1, 0x71, 0xca, 0x3e, 0x11, 0xfa, 0x47];
+    is(ColumnType::Uuid, 16, &swapped, "3e11fa47-71ca-11e1-9e33-c80aa9429562");
+    let plain = [0x01, 0x89, 0x0a, 0x5d, 0xac, 0x96, 0x77, 0x4b, 0xbc, 0xce, 0xb3, 0x02];
+    is(ColumnType::Uuid, 16, &plain, "01890a5d-ac96-774b-bcce-b30200000000");
+    is(ColumnType::Uuid, 16, &[], "00000000-0000-0000-0000-000000000000");
+    is(ColumnType::Uuid, 16, &[0xff; 16], "ffffffff-ffff-ffff-ffff-ffffffffffff");
+    assert!(text(&column(ColumnType::Uuid, 16), &[1; 17]).is_err());
 }
 
 #[test]

@@ -1,0 +1,236 @@
+//! A table as the server's data dictionary defines it, for what the log leaves out: the names of columns with
+//! `binlog_row_metadata=MINIMAL`, and which of `MariaDB`'s columns are UUIDs.
+//!
+//! Promise: a definition is used for rows only where it is known to be theirs. It must not be younger than they are, no
+//! statement of the log may have touched the table since it was read, and every column must be of the type the log says.
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
+
+use super::decode::{Column, ColumnType, TableMap};
+use super::statement::mentions;
+use crate::table::TableName;
+
+/// A table's definition at one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Definition {
+    columns: Vec<Defined>,
+    /// When it was last defined, in seconds since the Unix epoch.
+    since: u64,
+    /// Tables whose triggers fill this one, and functions that do, as far as we may see them.
+    pub(super) feeders: Vec<TableName>,
+    /// The log has a statement that may define the table and that came after this was read.
+    pub(super) stale: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Defined {
+    name: String,
+    /// Lower case, without length: `varchar`.
+    data_type: String,
+    /// As declared: `varchar(64)`, `int(10) unsigned`.
+    column_type: String,
+    collation: Option<u16>,
+    /// The longest value in bytes.
+    octets: Option<u64>,
+    precision: Option<u64>,
+    scale: Option<u64>,
+    /// Digits of the fraction of a time.
+    fraction: Option<u64>,
+}
+
+/// A row of `information_schema.COLUMNS`, in the order of the fields of [`Defined`].
+type Row = (String, String, String, Option<u16>, Option<u64>, Option<u64>, Option<u64>, Option<u64>);
+
+impl Definition {
+    /// Asks the server. A table that does not exist has no columns.
+    pub(super) async fn read(conn: &mut Conn, table: &TableName) -> Result<Self, Error> {
+        let names = (table.schema(), table.table());
+        let since: Option<Option<u64>> = conn
+            .exec_first(
+                "SELECT CAST(UNIX_TIMESTAMP(CREATE_TIME) AS UNSIGNED) FROM information_schema.TABLES WHERE \
+                 TABLE_SCHEMA = ? AND TABLE_NAME = ?",
+                names,
+            )
+            .await?;
+        // Any collation of the character set tells enough; MariaDB lists the newer ones without name and id.
+        let columns = "SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, (SELECT MIN(o.ID) FROM \
+                       information_schema.COLLATIONS o WHERE o.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME), \
+                       c.CHARACTER_OCTET_LENGTH, c.NUMERIC_PRECISION, c.NUMERIC_SCALE, c.DATETIME_PRECISION FROM \
+                       information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? ORDER BY \
+                       c.ORDINAL_POSITION";
+        let columns: Vec<Row> = conn.exec(columns, names).await?;
+        let columns =
+            columns.into_iter().map(|(name, data_type, column_type, collation, octets, precision, scale, fraction)| {
+                Defined {
+                    name,
+                    data_type: data_type.to_lowercase(),
+                    column_type: column_type.to_lowercase(),
+                    collation,
+                    octets,
+                    precision,
+                    scale,
+                    fraction,
+                }
+            });
+        let feeders = feeders(conn, table).await?;
+        Ok(Self { columns: columns.collect(), since: since.flatten().unwrap_or(0), feeders, stale: false })
+    }
+
+    /// Whether the log's description of the table does not suffice.
+    pub(super) fn is_needed_for(&self, map: &TableMap) -> bool {
+        let uuid = |column: &Column| {
+            column.ty == ColumnType::String
+                && column.meta == 16
+                && self.columns.iter().any(|defined| defined.is_uuid() && Some(&defined.name) == column.name.as_ref())
+        };
+        map.columns.iter().any(|column| column.name.is_none() || uuid(column))
+    }
+
+    /// Adds to the log's description what it leaves out, for rows committed at this time in seconds since the Unix
+    /// epoch; or says why this cannot be their definition.
+    pub(super) fn complete(&self, map: &mut TableMap, committed: u64) -> Result<(), String> {
+        if self.stale {
+            return Err("a statement in the log has changed the table's definition".to_owned());
+        }
+        if committed < self.since {
+            return Err(
+                "the table was defined anew after these rows were written, and the log has no column names".into()
+            );
+        }
+        if self.columns.len() != map.columns.len() {
+            let (logged, now) = (map.columns.len(), self.columns.len());
+            return Err(format!("the log has {logged} columns without names, the table now has {now}"));
+        }
+        for (column, defined) in map.columns.iter_mut().zip(&self.columns) {
+            if !defined.fits(column) {
+                let (name, now) = (&defined.name, &defined.column_type);
+                return Err(format!("the log has {} where the table now has `{name}` {now}", column.ty));
+            }
+            column.name.get_or_insert_with(|| defined.name.clone());
+            column.unsigned = column.unsigned.or(Some(defined.column_type.contains("unsigned")));
+            // Columns without a character set are binary.
+            column.collation = column.collation.or(defined.collation).or(Some(63));
+            if defined.is_uuid() {
+                column.ty = ColumnType::Uuid;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What changes `table` when a statement names something else. The server shows triggers to who has TRIGGER on their
+/// table, and functions to who may see their body.
+async fn feeders(conn: &mut Conn, table: &TableName) -> Result<Vec<TableName>, Error> {
+    let bodies: Vec<(String, String, String, String)> = conn
+        .query(
+            "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_SCHEMA, ACTION_STATEMENT FROM \
+             information_schema.TRIGGERS UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_SCHEMA, \
+             ROUTINE_DEFINITION FROM information_schema.ROUTINES WHERE ROUTINE_TYPE = 'FUNCTION' AND \
+             ROUTINE_DEFINITION IS NOT NULL",
+        )
+        .await?;
+    let fills = bodies.into_iter().filter(|(.., schema, body)| mentions(body, schema, table));
+    Ok(fills.map(|(schema, name, ..)| TableName::new(&schema, &name)).collect())
+}
+
+impl Defined {
+    fn is_uuid(&self) -> bool {
+        self.data_type == "uuid"
+    }
+
+    /// Whether the log may describe this column so.
+    fn fits(&self, column: &Column) -> bool {
+        let meta = u64::from(column.meta);
+        let [high, low] = column.meta.to_be_bytes().map(u64::from);
+        let octets = self.octets == Some(meta);
+        let fraction = self.fraction.unwrap_or(0) == meta;
+        let named = column.name.as_ref().is_none_or(|name| *name == self.name);
+        named
+            && match (self.data_type.as_str(), column.ty) {
+                ("tinyint" | "boolean", ColumnType::Tiny)
+                | ("smallint", ColumnType::Short)
+                | ("mediumint", ColumnType::Int24)
+                | ("int", ColumnType::Long)
+                | ("bigint", ColumnType::LongLong)
+                | ("float", ColumnType::Float)
+                | ("double", ColumnType::Double)
+                | ("year", ColumnType::Year)
+                | ("date", ColumnType::Date | ColumnType::NewDate)
+                | ("time", ColumnType::Time)
+                | ("datetime", ColumnType::DateTime)
+                | ("timestamp", ColumnType::Timestamp)
+                | ("json", ColumnType::Json)
+                | ("vector", ColumnType::Vector | ColumnType::VarChar)
+                | ("enum", ColumnType::Enum)
+                | ("set", ColumnType::Set)
+                | (
+                    "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
+                    | "geometrycollection" | "geomcollection",
+                    ColumnType::Geometry,
+                ) => true,
+                ("time", ColumnType::Time2)
+                | ("datetime", ColumnType::DateTime2)
+                | ("timestamp", ColumnType::Timestamp2) => fraction,
+                ("decimal", ColumnType::NewDecimal) => self.precision == Some(high) && self.scale.unwrap_or(0) == low,
+                ("bit", ColumnType::Bit) => self.precision == Some(high * 8 + low),
+                ("char" | "binary", ColumnType::String)
+                | ("varchar" | "varbinary", ColumnType::VarChar | ColumnType::VarCharCompressed) => octets,
+                ("tinytext" | "tinyblob", ColumnType::Blob | ColumnType::BlobCompressed) => meta == 1,
+                ("text" | "blob", ColumnType::Blob | ColumnType::BlobCompressed) => meta == 2,
+                ("mediumtext" | "mediumblob", ColumnType::Blob | ColumnType::BlobCompressed) => meta == 3,
+                ("longtext" | "longblob" | "json", ColumnType::Blob | ColumnType::BlobCompressed)
+                | ("inet4", ColumnType::String) => meta == 4,
+                ("uuid" | "inet6", ColumnType::String) => meta == 16,
+                _ => false,
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defined(name: &str, column_type: &str, octets: Option<u64>) -> Defined {
+        let data_type = column_type.split(['(', ' ']).next().unwrap_or_default().to_owned();
+        let column_type = column_type.to_owned();
+        Defined { name: name.to_owned(), data_type, column_type, octets, ..Defined::default() }
+    }
+
+    fn column(ty: ColumnType, meta: u16) -> Column {
+        Column { ty, meta, nullable: false, unsigned: None, collation: None, name: None }
+    }
+
+    fn map(columns: Vec<Column>) -> TableMap {
+        TableMap { table_id: 1, schema: "s".into(), table: "t".into(), columns }
+    }
+
+    fn definition() -> Definition {
+        let columns = vec![defined("id", "bigint(20) unsigned", None), defined("payload", "varchar(20)", Some(80))];
+        Definition { columns, since: 100, ..Definition::default() }
+    }
+
+    #[test]
+    fn given_a_log_without_names_when_the_definition_is_its_own_then_it_completes_the_log() {
+        let mut map = map(vec![column(ColumnType::LongLong, 0), column(ColumnType::VarChar, 80)]);
+        assert!(definition().is_needed_for(&map));
+        definition().complete(&mut map, 100).unwrap();
+        assert_eq!(map.columns[0].name.as_deref(), Some("id"));
+        assert_eq!(map.columns[0].unsigned, Some(true));
+        assert_eq!(map.columns[1].collation, Some(63));
+        assert!(!definition().is_needed_for(&map));
+    }
+
+    #[test]
+    fn given_a_definition_that_may_be_another_when_asked_then_it_says_so_and_guesses_nothing() {
+        let good = vec![column(ColumnType::LongLong, 0), column(ColumnType::VarChar, 80)];
+        assert!(definition().complete(&mut map(good.clone()), 99).unwrap_err().contains("defined anew after"));
+        let stale = Definition { stale: true, ..definition() };
+        assert!(stale.complete(&mut map(good.clone()), 100).is_err());
+        assert!(definition().complete(&mut map(good[..1].to_vec()), 100).unwrap_err().contains("1 columns"));
+        for other in [column(ColumnType::VarChar, 84), column(ColumnType::Blob, 2)] {
+            let columns = vec![good[0].clone(), other];
+            assert!(definition().complete(&mut map(columns), 100).unwrap_err().contains("`payload` varchar(20)"));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The open binlog: events as the server sends them, one after another, checked and expanded.
+//!
+//! Promise: nothing that the server sends is passed over in silence. What an event means stands in [`reader`]; here is
+//! what brings it: the connection, checksums, compressed transactions, and the deadline after which silence is an error.
+
+mod payload;
+mod reader;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::decode::{Checksum, DecodeError, Event, kind};
+use super::source::classify;
+use super::tables::{Rows, Tables};
+use super::wire::Wire;
+use crate::position::Position;
+use crate::source::{LogEvent, LogStream, SourceError};
+use payload::Payload;
+use reader::Reader;
+
+pub(super) use reader::start_offset;
+
+/// An open binlog.
+pub struct MysqlStream {
+    wire: Wire,
+    reader: Reader,
+    checksum: Checksum,
+    payload: Option<Payload>,
+    silence_deadline: Duration,
+    heard: Instant,
+}
+
+impl MysqlStream {
+    /// `checksum`: what the events have that the server makes up before the log's own description comes.
+    pub(super) fn new(
+        wire: Wire,
+        checksum: Checksum,
+        tables: Tables,
+        position: Position,
+        silence_deadline: Duration,
+    ) -> Self {
+        Self {
+            wire,
+            reader: Reader::new(tables, position),
+            checksum,
+            payload: None,
+            silence_deadline,
+            heard: Instant::now(),
+        }
+    }
+
+    /// Takes in the next event that is here; `false` if none is.
+    fn step(&mut self) -> Result<bool, SourceError> {
+        let Self { wire, reader, checksum, payload, .. } = self;
+        if let Some(open) = payload {
+            // Events within a payload have no checksum of their own: the payload's covers them.
+            let event =
+                open.next_event().and_then(|bytes| bytes.map(|bytes| Event::parse(bytes, Checksum::None)).transpose());
+            match event.map_err(|error| damaged(reader, &error))? {
+                Some(event) => reader.take(&event).map_err(SourceError::Definite)?,
+                None => *payload = None,
+            }
+            return Ok(true);
+        }
+        let Some(packet) = wire.packet() else { return Ok(false) };
+        let bytes = wire.event(&packet).map_err(|error| classify(&error, &reader.at()))?;
+        let event = Event::parse(bytes, *checksum).map_err(|error| damaged(reader, &error))?;
+        if event.header.kind == kind::FORMAT_DESCRIPTION {
+            *checksum = Checksum::announced_by(bytes).map_err(|error| damaged(reader, &error))?;
+        }
+        if !reader.advance(&event).map_err(SourceError::Definite)? {
+            return Ok(true);
+        }
+        if event.header.kind == kind::TRANSACTION_PAYLOAD {
+            *payload = Some(Payload::open(event.body).map_err(|error| damaged(reader, &error))?);
+        } else {
+            reader.take(&event).map_err(SourceError::Definite)?;
+        }
+        Ok(true)
+    }
+}
+
+fn damaged(reader: &Reader, error: &DecodeError) -> SourceError {
+    SourceError::Definite(reader.damaged(error))
+}
+
+impl LogStream for MysqlStream {
+    type Rows = Rows;
+
+    async fn next(&mut self) -> Result<LogEvent<Rows>, SourceError> {
+        loop {
+            if let Some(event) = self.reader.pop() {
+                return Ok(event);
+            }
+            // Only now, for what has been said is to be covered when the log is opened again.
+            if self.reader.wants_definitions() {
+                let reason = "a subscribed table was defined anew, and the log does not say how";
+                return Err(SourceError::Transient(reason.to_owned()));
+            }
+            if self.step()? {
+                continue;
+            }
+            match timeout_at(self.heard + self.silence_deadline, self.wire.receive()).await {
+                Ok(Ok(())) => self.heard = Instant::now(),
+                Ok(Err(error)) => return Err(classify(&error, &self.reader.at())),
+                Err(_) => {
+                    let silence = humantime::format_duration(self.silence_deadline);
+                    return Err(SourceError::Transient(format!("nothing heard from the server for {silence}")));
+                }
+            }
+        }
+    }
+
+    fn position(&self) -> &Position {
+        self.reader.position()
+    }
+}

@@ -1,0 +1,386 @@
+//! From the log's events to what they mean for the relay: decisions without I/O.
+//!
+//! Promise: an event that this module does not know cannot hide a row of a subscribed table: what may carry rows and is
+//! not understood is a fault, by name. The position never covers a transaction whose rows may still be wanted.
+
+use std::collections::{HashMap, VecDeque};
+
+use uuid::Uuid;
+
+use crate::mysql::decode::{DecodeError, Event, GtidEvent, MariaDbGtid, QueryEvent, kind, uncompress_rows};
+use crate::mysql::statement::{Statement, Xid};
+use crate::mysql::tables::{Rows, Tables};
+use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
+use crate::source::{Fault, ForeignDml, LogEvent, Slot};
+
+/// The transaction being read.
+struct Open {
+    txn: TxnId,
+    commit_micros: u64,
+    /// Between BEGIN and its end; a group that is one statement has no BEGIN.
+    begun: bool,
+    touched: Vec<Slot>,
+    /// The prepared transaction whose outcome this one is.
+    settles: Option<Gtid>,
+}
+
+/// Follows a log from one position on.
+pub(super) struct Reader {
+    tables: Tables,
+    position: Position,
+    file: String,
+    offset: u64,
+    /// The server was asked for the whole file, because the position is farther in than can be asked for: what stands
+    /// before this offset is passed over.
+    behind: Option<u64>,
+    open: Option<Open>,
+    pending: VecDeque<LogEvent<Rows>>,
+    /// XA transactions with rows of subscribed tables whose outcome has not come yet. The position leaves them out, so
+    /// a stream that is opened there reads them again.
+    prepared: HashMap<Xid, Gtid>,
+}
+
+impl Reader {
+    pub(super) fn new(tables: Tables, position: Position) -> Self {
+        let (file, offset, behind) = match &position.point {
+            Point::File(point) => (point.file.clone(), start_offset(point).into(), Some(point.offset)),
+            _ => (String::new(), 4, None),
+        };
+        Self {
+            tables,
+            position,
+            file,
+            offset,
+            behind: behind.filter(|behind| *behind > offset),
+            open: None,
+            pending: VecDeque::new(),
+            prepared: HashMap::new(),
+        }
+    }
+
+    /// Covers everything up to the last end of a transaction that [`Reader::pop`] gave.
+    pub(super) fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Where the log is being read, in the server's terms.
+    pub(super) fn at(&self) -> String {
+        match &self.open {
+            Some(open) => format!("{} ({}:{})", open.txn, self.file, self.offset),
+            None => format!("{}:{}", self.file, self.offset),
+        }
+    }
+
+    /// A damaged event at this place.
+    pub(super) fn damaged(&self, error: &DecodeError) -> Fault {
+        self.fault("damaged_event", error.to_string())
+    }
+
+    fn fault(&self, name: &'static str, detail: impl Into<String>) -> Fault {
+        Fault { name, detail: detail.into(), at: self.at() }
+    }
+
+    /// The next thing that was said, if there is one.
+    pub(super) fn pop(&mut self) -> Option<LogEvent<Rows>> {
+        let event = self.pending.pop_front()?;
+        match event {
+            LogEvent::Commit | LogEvent::Rollback => self.cover(),
+            LogEvent::Prepare { .. } => self.open = None,
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// Follows file and offset past an event that stands in the log itself, not within a compressed transaction. Whether
+    /// the event is to be taken in; it is not where it stands before the position.
+    pub(super) fn advance(&mut self, event: &Event<'_>) -> Result<bool, Fault> {
+        let header = event.header;
+        if header.kind == kind::ROTATE {
+            let rotate = event.body.split_first_chunk::<8>();
+            let (offset, file) = rotate.ok_or_else(|| self.fault("damaged_event", "a ROTATE event is too short"))?;
+            let file = String::from_utf8_lossy(file).into_owned();
+            if self.file != file {
+                self.behind = None;
+            }
+            self.file = file;
+            self.offset = u64::from_le_bytes(*offset);
+            self.tables.clear();
+            if self.open.is_none()
+                && self.behind.is_none()
+                && let Point::File(point) = &mut self.position.point
+            {
+                *point = FilePoint { file: self.file.clone(), offset: self.offset };
+            }
+        } else if !header.is_artificial() && header.log_pos != 0 {
+            // A heartbeat stands nowhere itself: it tells where the log ends.
+            let heartbeat = matches!(header.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2);
+            self.offset = widen(self.offset, if heartbeat { 0 } else { header.size }, header.log_pos);
+        }
+        match self.behind {
+            Some(behind) if self.offset <= behind => {
+                self.behind = Some(behind).filter(|behind| self.offset < *behind);
+                Ok(false)
+            }
+            Some(behind) => {
+                let detail = format!("no event of the file ends at the position's offset {behind}");
+                Err(self.fault("position_mismatch", detail))
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// Takes in what an event says.
+    pub(super) fn take(&mut self, event: &Event<'_>) -> Result<(), Fault> {
+        let body = event.body;
+        match event.header.kind {
+            kind::TABLE_MAP => {
+                let at = self.at();
+                let committed = self.open.as_ref().map_or(0, |open| open.commit_micros / 1_000_000);
+                self.tables.map(body, committed, &at).map_err(|error| self.damaged(&error))?;
+            }
+            code @ (kind::WRITE_V1 | kind::WRITE_V2) => self.rows(code, body, false),
+            code @ (kind::MARIADB_WRITE_COMPRESSED_V1 | kind::MARIADB_WRITE_COMPRESSED) => self.rows(code, body, true),
+            kind::UPDATE_V1
+            | kind::UPDATE_V2
+            | kind::PARTIAL_UPDATE
+            | kind::MARIADB_UPDATE_COMPRESSED_V1
+            | kind::MARIADB_UPDATE_COMPRESSED => self.foreign(body, ForeignDml::Update),
+            kind::DELETE_V1
+            | kind::DELETE_V2
+            | kind::MARIADB_DELETE_COMPRESSED_V1
+            | kind::MARIADB_DELETE_COMPRESSED => self.foreign(body, ForeignDml::Delete),
+            code @ (kind::QUERY | kind::EXECUTE_LOAD_QUERY | kind::MARIADB_QUERY_COMPRESSED) => {
+                let query = QueryEvent::parse(code, body).map_err(|error| self.damaged(&error))?;
+                self.query(&query.text, &query.schema);
+            }
+            kind::XID => self.end(LogEvent::Commit),
+            kind::GTID | kind::GTID_TAGGED | kind::ANONYMOUS_GTID => self.begin_mysql(event)?,
+            kind::MARIADB_GTID => self.begin_mariadb(event)?,
+            kind::XA_PREPARE => self.prepare(body)?,
+            kind::INCIDENT => {
+                let detail = "the server could not write some events to its log; compare the tables with the topics";
+                let fault = self.fault("incident", detail);
+                self.pending.push_back(LogEvent::Fault { slot: None, fault });
+            }
+            kind::ROTATE | kind::HEARTBEAT | kind::HEARTBEAT_V2 if self.open.is_none() => {
+                self.pending.push_back(LogEvent::Progress);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, code: u8, body: &[u8], compressed: bool) {
+        let Some((slot, layout)) = self.tables.of_rows(body) else { return };
+        self.touch(slot);
+        let rows = layout.and_then(|layout| {
+            let (kind, body) = if compressed {
+                let mut plain = Vec::new();
+                let code = uncompress_rows(code, body, &mut plain).map_err(|error| self.damaged(&error))?;
+                (code, plain)
+            } else {
+                (code, body.to_vec())
+            };
+            Ok(Rows { kind, body, layout, at: self.at() })
+        });
+        self.pending.push_back(match rows {
+            Ok(rows) => LogEvent::Rows { slot, rows },
+            Err(fault) => LogEvent::Fault { slot: Some(slot), fault },
+        });
+    }
+
+    fn touch(&mut self, slot: Slot) {
+        if let Some(open) = &mut self.open
+            && !open.touched.contains(&slot)
+        {
+            open.touched.push(slot);
+        }
+    }
+
+    fn foreign(&mut self, body: &[u8], kind: ForeignDml) {
+        if let Some((slot, _)) = self.tables.of_rows(body) {
+            self.pending.push_back(LogEvent::Foreign { slot, kind });
+        }
+    }
+
+    fn query(&mut self, text: &str, schema: &str) {
+        let statement = Statement::classify(text);
+        match statement {
+            Statement::Begin => self.begun(),
+            Statement::XaStart => {
+                self.begun();
+                self.pending.push_back(LogEvent::XaStart);
+            }
+            Statement::XaEnd => {}
+            Statement::Commit => self.end(LogEvent::Commit),
+            Statement::Rollback => self.end(LogEvent::Rollback),
+            Statement::Savepoint(name) => self.pending.push_back(LogEvent::Savepoint { name: name.to_owned() }),
+            Statement::RollbackTo(name) => self.pending.push_back(LogEvent::RollbackTo { name: name.to_owned() }),
+            Statement::XaCommit(xid) => self.settle(&xid, true),
+            Statement::XaRollback(xid) => self.settle(&xid, false),
+            Statement::Dml | Statement::Truncate => {
+                self.statement(&statement, text, schema);
+                self.end_of_single();
+            }
+            Statement::Other => {
+                self.tables.defined_anew(text, schema);
+                self.end_of_single();
+            }
+        }
+    }
+
+    fn begun(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.begun = true;
+        }
+    }
+
+    /// A group without BEGIN is one statement.
+    fn end_of_single(&mut self) {
+        if self.open.as_ref().is_some_and(|open| !open.begun) {
+            self.end(LogEvent::Commit);
+        }
+    }
+
+    /// Statement-format changes of a subscribed table: its rows are not in the log.
+    fn statement(&mut self, statement: &Statement<'_>, text: &str, schema: &str) {
+        for slot in self.tables.changed_by(text, schema) {
+            self.touch(slot);
+            let event = if *statement == Statement::Truncate {
+                LogEvent::Foreign { slot, kind: ForeignDml::Truncate }
+            } else {
+                let detail =
+                    "rows were changed in statement format, so the log does not have them; use binlog_format=ROW";
+                LogEvent::Fault { slot: Some(slot), fault: self.fault("statement_format", detail) }
+            };
+            self.pending.push_back(event);
+        }
+    }
+
+    fn begin_mysql(&mut self, event: &Event<'_>) -> Result<(), Fault> {
+        let header = event.header;
+        let gtid = GtidEvent::parse(header.kind, event.body).map_err(|error| self.damaged(&error))?;
+        let txn = match &self.position.point {
+            Point::File(_) => TxnId::File(self.start_of(header.size)),
+            _ if header.kind == kind::ANONYMOUS_GTID => {
+                let detail = "a transaction without GTID, after a position that is a GTID set; set gtid_mode=ON";
+                let fault = self.fault("anonymous_transaction", detail);
+                self.pending.push_back(LogEvent::Fault { slot: None, fault });
+                return Ok(());
+            }
+            _ => TxnId::Gtid(Gtid {
+                origin: Origin { server: Uuid::from_bytes(gtid.server), tag: gtid.tag.map(Into::into) },
+                number: gtid.number,
+            }),
+        };
+        let micros = gtid.commit_micros.filter(|micros| *micros > 0);
+        self.begin(txn, micros.unwrap_or(u64::from(header.timestamp) * 1_000_000), false);
+        Ok(())
+    }
+
+    fn begin_mariadb(&mut self, event: &Event<'_>) -> Result<(), Fault> {
+        let header = event.header;
+        let gtid = MariaDbGtid::parse(event.body).map_err(|error| self.damaged(&error))?;
+        let txn = match &self.position.point {
+            Point::File(_) => TxnId::File(self.start_of(header.size)),
+            _ => TxnId::Domain(DomainGtid { domain: gtid.domain, server: header.server_id, sequence: gtid.sequence }),
+        };
+        // There is no BEGIN in the log: the flag says it.
+        self.begin(txn, u64::from(header.timestamp) * 1_000_000, !gtid.standalone);
+        if gtid.xa {
+            self.pending.push_back(LogEvent::XaStart);
+        }
+        Ok(())
+    }
+
+    /// Where the event of this size begins that ends here.
+    fn start_of(&self, size: u32) -> FilePoint {
+        FilePoint { file: self.file.clone(), offset: self.offset.saturating_sub(size.into()) }
+    }
+
+    fn begin(&mut self, txn: TxnId, commit_micros: u64, begun: bool) {
+        self.open = Some(Open { txn: txn.clone(), commit_micros, begun, touched: Vec::new(), settles: None });
+        self.pending.push_back(LogEvent::Begin { txn, commit_micros });
+    }
+
+    /// `XA PREPARE`, or the end of a transaction that is committed in one phase.
+    fn prepare(&mut self, body: &[u8]) -> Result<(), Fault> {
+        let (one_phase, xid) = Xid::of_event(body).map_err(|error| self.damaged(&error))?;
+        let Some(open) = self.open.as_mut().filter(|open| !one_phase && !open.touched.is_empty()) else {
+            self.end(LogEvent::Commit);
+            return Ok(());
+        };
+        if let TxnId::Gtid(gtid) = &open.txn {
+            self.prepared.insert(xid.clone(), gtid.clone());
+            self.pending.push_back(LogEvent::Prepare { xid: xid.to_string() });
+            return Ok(());
+        }
+        for slot in std::mem::take(&mut open.touched) {
+            let detail = "rows of an XA transaction are in the log before its outcome, and a position without GTIDs of \
+                          MySQL cannot leave it out until then; commit the outbox without XA";
+            let fault = self.fault("xa_prepared", detail);
+            self.pending.push_back(LogEvent::Fault { slot: Some(slot), fault });
+        }
+        self.end(LogEvent::Commit);
+        Ok(())
+    }
+
+    /// The outcome of a prepared transaction. One that is not known has no rows of subscribed tables after the
+    /// position that the log was opened at.
+    fn settle(&mut self, xid: &Xid, commit: bool) {
+        if let Some(prepared) = self.prepared.remove(xid) {
+            if let Some(open) = &mut self.open {
+                open.settles = Some(prepared);
+            }
+            self.pending.push_back(LogEvent::Settle { xid: xid.to_string(), commit });
+        }
+        self.end(LogEvent::Commit);
+    }
+
+    /// Ends the open group: the position covers it once the event is handed out.
+    fn end(&mut self, event: LogEvent<Rows>) {
+        if self.open.is_some() {
+            self.pending.push_back(event);
+        }
+    }
+
+    fn cover(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        match (&mut self.position.point, open.txn) {
+            (Point::Gtid(set), TxnId::Gtid(gtid)) => {
+                if let Some(prepared) = open.settles {
+                    set.add(&prepared);
+                }
+                set.add(&gtid);
+            }
+            (Point::Domains(point), TxnId::Domain(gtid)) => point.add(gtid),
+            (Point::File(point), _) => *point = FilePoint { file: self.file.clone(), offset: self.offset },
+            _ => {}
+        }
+        self.position.partial = None;
+    }
+
+    /// Whether the definitions that were read with the log's opening no longer describe what follows.
+    pub(super) fn wants_definitions(&self) -> bool {
+        self.tables.wants_definitions()
+    }
+}
+
+/// Where the server has to be asked to begin: an offset beyond 32 bits cannot be asked for.
+pub(in crate::mysql) fn start_offset(point: &FilePoint) -> u32 {
+    /// Behind the four bytes that every file begins with.
+    const FIRST: u32 = 4;
+    point.offset.try_into().unwrap_or(FIRST)
+}
+
+/// The offset behind an event, of which the log has the lower 32 bits only. They tell where they agree with the sizes
+/// that were read, and correct what was not sent to us.
+fn widen(offset: u64, size: u32, log_pos: u32) -> u64 {
+    const LOW: u64 = u32::MAX as u64;
+    let next = offset + u64::from(size);
+    let told = (next & !LOW) | u64::from(log_pos);
+    if told < offset { told + LOW + 1 } else { told }
+}
+
+#[cfg(test)]
+mod tests;

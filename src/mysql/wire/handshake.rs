@@ -1,0 +1,141 @@
+//! Logging in: greeting, TLS, and the authentication plugins that servers use.
+
+use mysql_async::{Error, Opts};
+use mysql_common::constants::CapabilityFlags;
+use mysql_common::crypto;
+use mysql_common::io::ParseBuf;
+use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest};
+use mysql_common::proto::MySerialize;
+
+use super::packets::Packets;
+use super::{head, lost, tls};
+
+/// What the client can do; nothing that is of no use to a replica.
+const CAPABILITIES: CapabilityFlags = CapabilityFlags::CLIENT_LONG_PASSWORD
+    .union(CapabilityFlags::CLIENT_LONG_FLAG)
+    .union(CapabilityFlags::CLIENT_PROTOCOL_41)
+    .union(CapabilityFlags::CLIENT_TRANSACTIONS)
+    .union(CapabilityFlags::CLIENT_SECURE_CONNECTION)
+    .union(CapabilityFlags::CLIENT_PLUGIN_AUTH)
+    .union(CapabilityFlags::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA);
+
+/// utf8mb4, which every supported server knows.
+const UTF8MB4_GENERAL_CI: u8 = 45;
+
+/// The largest packet that the client takes, in bytes: what the protocol allows.
+const LARGEST_PACKET: u32 = 1 << 30;
+
+/// Bytes of a scramble, without the zero behind it.
+const NONCE: usize = 20;
+
+/// One login.
+struct Login<'a> {
+    packets: Packets,
+    opts: &'a Opts,
+    plugin: AuthPlugin<'static>,
+    nonce: Vec<u8>,
+    /// Whether nobody can listen, so that a password may be sent as it is.
+    secure: bool,
+}
+
+/// Answers the server's greeting, over TLS where the options ask for it, and proves who we are.
+pub(super) async fn log_in(mut packets: Packets, opts: &Opts) -> Result<Packets, Error> {
+    let greeting = packets.next().await?;
+    let greeting = ParseBuf(&greeting).parse::<HandshakePacket<'_>>(())?;
+    let mut capabilities = CAPABILITIES;
+    let mut nonce = greeting.scramble_1_ref().to_vec();
+    nonce.extend_from_slice(greeting.scramble_2_ref().unwrap_or_default());
+    nonce.resize(NONCE, 0);
+    let plugin = match greeting.auth_plugin() {
+        Some(AuthPlugin::CachingSha2Password) => AuthPlugin::CachingSha2Password,
+        _ => AuthPlugin::MysqlNativePassword,
+    };
+    let mut secure = opts.socket().is_some();
+    if let Some(options) = opts.ssl_opts().filter(|_| !secure) {
+        capabilities |= CapabilityFlags::CLIENT_SSL;
+        if !greeting.capabilities().contains(CapabilityFlags::CLIENT_SSL) {
+            return Err(lost("the server does not offer TLS, which the options require"));
+        }
+        let mut request = Vec::new();
+        SslRequest::new(capabilities, LARGEST_PACKET, UTF8MB4_GENERAL_CI).serialize(&mut request);
+        packets.send(&request).await?;
+        let (transport, sequence) = packets.into_parts();
+        packets = Packets::with_sequence(tls::wrap(transport, options, opts.ip_or_hostname()).await?, sequence);
+        secure = true;
+    }
+    let mut login = Login { packets, opts, plugin, nonce, secure };
+    let proof = login.proof();
+    let mut response = Vec::new();
+    HandshakeResponse::new(
+        Some(proof),
+        greeting.server_version_parsed().unwrap_or((5, 7, 0)),
+        opts.user().map(str::as_bytes),
+        None::<&[u8]>,
+        Some(login.plugin.clone()),
+        capabilities,
+        None,
+        LARGEST_PACKET,
+    )
+    .serialize(&mut response);
+    login.packets.send(&response).await?;
+    login.converse().await?;
+    Ok(login.packets)
+}
+
+impl Login<'_> {
+    /// What the plugin makes of password and scramble; empty for no password.
+    fn proof(&self) -> Vec<u8> {
+        self.plugin.gen_data(self.opts.pass(), &self.nonce).map(|data| data.to_vec()).unwrap_or_default()
+    }
+
+    /// Answers what the server asks until it says yes.
+    async fn converse(&mut self) -> Result<(), Error> {
+        /// The server knows a password's hash already.
+        const KNOWN: u8 = 3;
+        /// The server wants the password itself.
+        const PASSWORD: u8 = 4;
+        loop {
+            let packet = self.packets.next().await?;
+            match (packet.first(), packet.get(1)) {
+                (Some(&head::OK), _) => return Ok(()),
+                (Some(&head::END), Some(_)) => {
+                    let request = ParseBuf(&packet).parse::<AuthSwitchRequest<'_>>(())?;
+                    self.plugin = request.auth_plugin().into_owned();
+                    self.nonce = request.plugin_data().to_vec();
+                    if !matches!(
+                        self.plugin,
+                        AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword | AuthPlugin::Ed25519
+                    ) {
+                        let name = String::from_utf8_lossy(self.plugin.as_bytes()).into_owned();
+                        return Err(mysql_async::DriverError::UnknownAuthPlugin { name }.into());
+                    }
+                    let proof = self.proof();
+                    self.packets.send(&proof).await?;
+                }
+                (Some(&head::MORE), Some(&KNOWN)) => {}
+                (Some(&head::MORE), Some(&PASSWORD)) => self.send_password().await?,
+                _ => return Err(lost("the server's part of the login is not understood")),
+            }
+        }
+    }
+
+    /// `caching_sha2_password` on first sight: the password over a connection that nobody listens to, or encrypted with
+    /// the server's public key.
+    async fn send_password(&mut self) -> Result<(), Error> {
+        const PUBLIC_KEY_PLEASE: u8 = 2;
+        let mut password = self.opts.pass().unwrap_or_default().as_bytes().to_vec();
+        password.push(0);
+        if self.secure {
+            return self.packets.send(&password).await;
+        }
+        self.packets.send(&[PUBLIC_KEY_PLEASE]).await?;
+        let key = self.packets.next().await?;
+        let (&head::MORE, key) = key.split_first().unwrap_or((&head::ERROR, &[])) else {
+            return Err(lost("the server did not send its public key"));
+        };
+        for (byte, scramble) in password.iter_mut().zip(self.nonce.iter().take(NONCE).cycle()) {
+            *byte ^= scramble;
+        }
+        self.packets.send(&crypto::encrypt(&password, key)).await
+    }
+}
