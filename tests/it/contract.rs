@@ -72,7 +72,11 @@ async fn kill(stage: &Stage, users: &str) {
         format!("SELECT ID FROM information_schema.PROCESSLIST WHERE USER LIKE '{users}' AND ID <> CONNECTION_ID()");
     let ids: Vec<u64> = conn.query(&of).await.unwrap();
     for id in ids {
-        conn.query_drop(format!("KILL {id}")).await.unwrap();
+        match conn.query_drop(format!("KILL {id}")).await {
+            // It has ended by itself since.
+            Err(mysql_async::Error::Server(error)) if error.code == 1094 => {}
+            killed => killed.unwrap(),
+        }
     }
     let deadline = Instant::now() + PATIENCE;
     while conn.query::<u64, _>(&of).await.unwrap().into_iter().next().is_some() {
