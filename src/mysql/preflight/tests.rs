@@ -226,8 +226,8 @@ fn given_a_table_that_cannot_be_relayed_when_checked_then_the_statement_that_cha
         gives(&change(&|table| table.columns[0].kind = kind.to_owned()), Name::Columns, status, cure);
     }
     let facts = change(&|table| {
-        table.columns[0].charset = Some("utf16".to_owned());
-        table.columns[0].collation = Some(54);
+        table.columns[0].charset = Some("big5".to_owned());
+        table.columns[0].collation = Some(1);
     });
     gives(&facts, Name::Columns, Status::Failed, "MODIFY COLUMN `id` char(36) CHARACTER SET utf8mb4 NOT NULL");
     let facts = change(&|table| table.columns[0].nullable = true);
