@@ -22,7 +22,6 @@ pub enum Name {
     BinlogFormat,
     BinlogRowImage,
     BinlogRowMetadata,
-    BinlogCompression,
     BinlogFilters,
     BinlogExpiry,
     ReplicaUpdates,

@@ -10,13 +10,7 @@ const KEPT_SECONDS: f64 = 86_400.0;
 pub(super) fn check(facts: &Facts, wanted: &[Wanted]) -> Vec<Check> {
     let mut checks = vec![version(facts), log_bin(facts)];
     if facts.variable("log_bin") == Some("ON") {
-        checks.extend([
-            format(facts),
-            row_image(facts, wanted),
-            row_metadata(facts),
-            compression(facts),
-            expiry(facts),
-        ]);
+        checks.extend([format(facts), row_image(facts, wanted), row_metadata(facts), expiry(facts)]);
         checks.extend(filters(facts, wanted));
         checks.extend(replica_updates(facts));
         checks.extend(gtid_mode(facts));
@@ -103,17 +97,6 @@ fn row_metadata(facts: &Facts) -> Check {
     }
     let cure = set(facts, "binlog_row_metadata", "'FULL'");
     check.or_warned(found == "FULL", format!("{cure}; until then do not reorder or rename columns of an outbox table"))
-}
-
-/// MySQL's compressed transactions are read; MariaDB's compressed events are not.
-fn compression(facts: &Facts) -> Check {
-    if facts.flavor.mariadb {
-        let found = facts.variable("log_bin_compress").unwrap_or("OFF");
-        return Check::passed(Name::BinlogCompression, "log_bin_compress", "OFF", found)
-            .or_failed(found == "OFF", set(facts, "log_bin_compress", "OFF"));
-    }
-    let found = facts.variable("binlog_transaction_compression").unwrap_or("OFF");
-    Check::passed(Name::BinlogCompression, "binlog_transaction_compression", "ON or OFF", found)
 }
 
 fn expiry(facts: &Facts) -> Check {

@@ -107,10 +107,10 @@ fn column_type(table: &Table, column: &Column, required: bool) -> Option<Check> 
     if let Some(charset) = charset
         && collation.and_then(Charset::of).is_none()
     {
-        let expected = "character set utf8mb4, utf8mb3, ascii, latin1 or binary";
+        let expected = "a character set that is converted (docs/binlog.md), such as utf8mb4";
         return Some(check(expected, charset).failed(modify(&format!("{kind} CHARACTER SET utf8mb4 {null}"))));
     }
-    if ["enum", "set", "uuid", "inet4", "inet6"].contains(&base) {
+    if ["enum", "set", "inet4", "inet6"].contains(&base) {
         let found = match base {
             "enum" | "set" => format!("{kind}, of which the number is published"),
             _ => format!("{kind}, of which the bytes as stored are published"),

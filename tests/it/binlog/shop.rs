@@ -34,7 +34,7 @@ async fn server(name: &str) -> Arc<Service> {
     if let Some(service) = weak.upgrade() {
         return service;
     }
-    let service = Arc::new(tokio::task::block_in_place(|| hold(name)));
+    let service = Arc::new(tokio::task::block_in_place(|| hold(name, &[])));
     *weak = Arc::downgrade(&service);
     service
 }
