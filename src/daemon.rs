@@ -2,6 +2,7 @@
 //!
 //! Promise: nothing is relayed before the servers are looked at; a task that ends without a reason ends the daemon.
 
+mod notify;
 pub mod preflight;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use self::preflight::{Looked, Survey};
@@ -134,12 +136,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
     let address = listener.local_addr().map_err(|error| DaemonError::Internal(error.to_string()))?;
     info!(%address, "admin_listening");
     let metrics = |stats: Vec<Arc<TableStats>>| {
-        let metrics = Metrics::new(stats, Arc::clone(&shared.tail_stats)).map(Arc::new);
+        let metrics = Metrics::new(stats, Arc::clone(&shared.tail_stats), shared.producer.reach()).map(Arc::new);
         metrics.map_err(|error| DaemonError::Internal(error.to_string()))
     };
     let (publish, current) = watch::channel(metrics(Vec::new())?);
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, current, admin_stop.clone()));
+    let _accompanied = AbortOnDropHandle::new(tokio::spawn(notify::accompany(stop.clone())));
     let summary = async {
         let Some(tables) = stop.run_until_cancelled(shared.wait_for_servers()).await else {
             return Ok(Summary { halted: 0 });
@@ -149,7 +152,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
         let relays: Vec<_> = fit.into_iter().map(|table| (stats(&table.subscription.table), table)).collect();
         let halted: Vec<_> = unfit.iter().map(|(table, detail)| preflight::halted(stats(table), detail)).collect();
         publish.send_replace(metrics(relays.iter().map(|(stats, _)| Arc::clone(stats)).chain(halted).collect())?);
-        let relays = relays.into_iter().map(|(stats, table)| (table, stats)).collect();
+        let relays: Vec<_> = relays.into_iter().map(|(stats, table)| (table, stats)).collect();
+        notify::ready(relays.len());
         let summary = shared.supervisor().run(relays, stop.clone()).await?;
         Ok(Summary { halted: summary.halted + unfit.len() })
     }
@@ -169,7 +173,7 @@ impl Shared {
             let survey = preflight::survey(&self.config, self.server_id, true);
             let Ok(survey) = timeout(LOOK_WAIT, survey).await else {
                 warn!(after = ?LOOK_WAIT, "servers_do_not_answer");
-                self.tail_stats.set_waiting("waiting for servers that do not answer".to_owned());
+                self.waits("waiting for servers that do not answer".to_owned());
                 continue;
             };
             let Survey { tables, report } = survey?;
@@ -182,15 +186,22 @@ impl Shared {
             }
             if report.unavailable.is_empty() {
                 preflight::log(&report);
+                // It has just answered; from here on the producer notes it.
+                self.producer.reach().set(true);
                 return Ok(looked);
             }
             for Unavailable { server, reason, .. } in &report.unavailable {
                 warn!(%server, %reason, "waiting_for_server");
             }
             let all: Vec<_> = report.unavailable.iter().map(ToString::to_string).collect();
-            self.tail_stats.set_waiting(format!("waiting for {}", all.join("; ")));
+            self.waits(format!("waiting for {}", all.join("; ")));
             sleep(backoff.wait()).await;
         }
+    }
+
+    fn waits(&self, why: String) {
+        notify::waiting(&why);
+        self.tail_stats.set_waiting(why);
     }
 
     /// The relays and what they are made of.

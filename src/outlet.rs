@@ -4,12 +4,29 @@
 //! once, as acknowledged by all in-sync replicas or as failed; nothing is settled that was not published.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::outbox::Record;
 use crate::position::{Position, StoreError};
 
 /// Which batch of a relay a record belongs to: batches are numbered from 0 as they are published.
 pub type Chunk = u64;
+
+/// Whether the place of delivery can be reached: noted by the outlet's client, read by telemetry.
+#[derive(Debug, Default)]
+pub struct Reach(AtomicBool);
+
+impl Reach {
+    /// Whether at least one broker was connected when last heard of.
+    pub fn is_connected(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    /// Notes it.
+    pub fn set(&self, connected: bool) {
+        self.0.store(connected, Relaxed);
+    }
+}
 
 /// Records of one chunk that were settled with the same outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]

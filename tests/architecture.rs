@@ -67,7 +67,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("preflight", &["table"]),
     ("table", &[]),
     // It exports what relays tell of themselves, which are plain values.
-    ("telemetry", &["position", "relay", "table"]),
+    ("telemetry", &["outlet", "position", "relay", "table"]),
     ("history", &["table"]),
     ("services", &[]),
     // It reads what the daemon answers; the forms are those of the admin listener.

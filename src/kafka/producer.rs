@@ -17,16 +17,19 @@ use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
 };
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{ClientContext, config::FromClientConfigAndContext};
+use rdkafka::{ClientContext, Statistics, config::FromClientConfigAndContext};
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use super::error::classify;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, DeliveryError, PublishError, Settled};
+use crate::outlet::{Chunk, DeliveryError, PublishError, Reach, Settled};
 
 /// How long the thread waits for reports in one go while something is in flight.
 const POLL: Duration = Duration::from_millis(1);
+
+/// How often librdkafka tells which brokers are connected.
+const STATISTICS_MILLIS: &str = "2000";
 
 /// Chunk numbers take the lower bits of what librdkafka carries for us, the table's number the upper ones.
 const CHUNK_BITS: u32 = 48;
@@ -53,6 +56,7 @@ struct Context {
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     /// Filled by the callbacks of one poll, on the polling thread only: the lock is never contended.
     reports: Mutex<Vec<Report>>,
+    reach: Arc<Reach>,
 }
 
 /// Records of one table and batch that were settled alike.
@@ -68,7 +72,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.reach.set(false);
+        }
         warn!(%error, reason, "kafka_error");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // The bootstrap addresses are brokers too until the real ones are known, so one that is up is enough.
+        self.reach.set(statistics.brokers.values().any(|broker| broker.state == "UP"));
     }
 }
 
@@ -154,7 +166,8 @@ impl Producer {
             .set("message.timeout.ms", "0")
             // The hash of the Java client, so that other producers of the topic agree.
             .set("partitioner", "murmur2_random")
-            .set("queue.buffering.max.messages", "0");
+            .set("queue.buffering.max.messages", "0")
+            .set("statistics.interval.ms", STATISTICS_MILLIS);
         let context = Context::default();
         let producer = BaseProducer::from_config_and_context(&config, context)
             .map_err(|error| ProducerError(error.to_string()))?;
@@ -171,6 +184,11 @@ impl Producer {
             .map_err(|error| ProducerError(format!("cannot start a thread: {error}")))?;
         shared.thread.get_or_init(|| thread.thread().clone());
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Whether a broker is connected.
+    pub fn reach(&self) -> Arc<Reach> {
+        Arc::clone(&self.shared.producer.context().reach)
     }
 
     /// A publisher for one more table, with at most `limit` bytes in flight (one record more, if that is larger).

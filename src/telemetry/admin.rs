@@ -94,20 +94,26 @@ async fn text(Shared(current): Shared<Current>) -> (StatusCode, String) {
     }
 }
 
-/// Ready: the log is open and no relay has stopped.
+/// Ready: the positions are loaded, both servers are connected, and no relay has stopped.
 async fn ready(Shared(current): Shared<Current>) -> (StatusCode, String) {
     let metrics = Arc::clone(&current.borrow());
-    if !metrics.tail().connected.load(Relaxed) {
-        let why = metrics.tail().waiting().unwrap_or_else(|| "the binlog is not open yet".to_owned());
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
-    }
-    match metrics.tables().iter().find(|stats| stats.state() != State::Running) {
-        Some(stats) => {
-            let why = stats.reason().map_or_else(String::new, |reason| format!(": {reason}"));
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{} is {}{why}\n", stats.table, stats.state().name()))
-        }
+    match not_ready(&metrics) {
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         None => (StatusCode::OK, "ready\n".to_owned()),
     }
+}
+
+fn not_ready(metrics: &Metrics) -> Option<String> {
+    let tail = metrics.tail();
+    if !tail.connected.load(Relaxed) {
+        return Some(tail.waiting().unwrap_or_else(|| "the binlog is not open yet".to_owned()));
+    }
+    if !metrics.reach().is_connected() {
+        return Some("no Kafka broker is connected".to_owned());
+    }
+    let stopped = metrics.tables().iter().find(|stats| stats.state() != State::Running)?;
+    let why = stopped.reason().map_or_else(String::new, |reason| format!(": {reason}"));
+    Some(format!("{} is {}{why}", stopped.table, stopped.state().name()))
 }
 
 async fn tables(Shared(current): Shared<Current>) -> Json<Vec<TableStatus>> {

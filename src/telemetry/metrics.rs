@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::outlet::Reach;
 use crate::relay::stats::{State, TableStats, TailStats, now_micros};
 
 /// Every metric of the daemon. Values are read when somebody asks, so relays pay for plain counters only.
@@ -12,6 +13,7 @@ pub struct Metrics {
     registry: Registry,
     tables: Vec<Arc<TableStats>>,
     tail: Arc<TailStats>,
+    reach: Arc<Reach>,
     events: IntCounterVec,
     bytes: IntCounterVec,
     updates: IntCounterVec,
@@ -22,12 +24,17 @@ pub struct Metrics {
     position_age: GaugeVec,
     state: IntGaugeVec,
     connected: IntGauge,
+    kafka_connected: IntGauge,
     reconnects: IntGauge,
 }
 
 impl Metrics {
-    /// Metrics of these tables and their tail.
-    pub fn new(tables: Vec<Arc<TableStats>>, tail: Arc<TailStats>) -> Result<Self, prometheus::Error> {
+    /// Metrics of these tables, their tail, and whether Kafka can be reached.
+    pub fn new(
+        tables: Vec<Arc<TableStats>>,
+        tail: Arc<TailStats>,
+        reach: Arc<Reach>,
+    ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
             let metric = IntCounterVec::new(Opts::new(name, help), &["table"])?;
@@ -72,16 +79,23 @@ impl Metrics {
             )?,
             state: gauge("outboxd_relay_state", "1 for the state the relay is in", &["table", "state"])?,
             connected: single("outboxd_tail_connected", "1 while the binlog is open")?,
+            kafka_connected: single("outboxd_kafka_connected", "1 while a broker is connected")?,
             reconnects: single("outboxd_tail_reconnects", "How often the binlog was opened again")?,
             registry,
             tables,
             tail,
+            reach,
         })
     }
 
     /// The tables.
     pub fn tables(&self) -> &[Arc<TableStats>] {
         &self.tables
+    }
+
+    /// Whether Kafka can be reached.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// The tail.
@@ -117,6 +131,7 @@ impl Metrics {
             }
         }
         self.connected.set(i64::from(self.tail.connected.load(Relaxed)));
+        self.kafka_connected.set(i64::from(self.reach.is_connected()));
         self.reconnects.set(i64::try_from(self.tail.reconnects.load(Relaxed)).unwrap_or(i64::MAX));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

@@ -17,6 +17,7 @@ mod outages;
 mod ownership;
 mod rotation;
 mod secrets;
+mod service_manager;
 mod stage;
 mod startup;
 mod statements;
