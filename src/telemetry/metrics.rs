@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::outlet::Reach;
 use crate::relay::stats::{State, TableStats, TailStats, now_micros};
@@ -25,7 +25,7 @@ pub struct Metrics {
     state: IntGaugeVec,
     connected: IntGauge,
     kafka_connected: IntGauge,
-    reconnects: IntGauge,
+    reconnects: IntCounter,
 }
 
 impl Metrics {
@@ -56,6 +56,8 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
+        let reconnects = IntCounter::new("outboxd_tail_reconnects_total", "How often the binlog was opened again")?;
+        registry.register(Box::new(reconnects.clone()))?;
         Ok(Self {
             events: counter("outboxd_events_total", "Events acknowledged by Kafka")?,
             bytes: counter("outboxd_published_bytes_total", "Bytes of keys and values handed to Kafka")?,
@@ -80,7 +82,7 @@ impl Metrics {
             state: gauge("outboxd_relay_state", "1 for the state the relay is in", &["table", "state"])?,
             connected: single("outboxd_tail_connected", "1 while the binlog is open")?,
             kafka_connected: single("outboxd_kafka_connected", "1 while a broker is connected")?,
-            reconnects: single("outboxd_tail_reconnects", "How often the binlog was opened again")?,
+            reconnects,
             registry,
             tables,
             tail,
@@ -132,7 +134,7 @@ impl Metrics {
         }
         self.connected.set(i64::from(self.tail.connected.load(Relaxed)));
         self.kafka_connected.set(i64::from(self.reach.is_connected()));
-        self.reconnects.set(i64::try_from(self.tail.reconnects.load(Relaxed)).unwrap_or(i64::MAX));
+        self.reconnects.inc_by(self.tail.reconnects.load(Relaxed).saturating_sub(self.reconnects.get()));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
