@@ -243,7 +243,7 @@ impl From<SupervisorError> for DaemonError {
     fn from(error: SupervisorError) -> Self {
         match error {
             SupervisorError::NoStart { .. } => Self::Configuration(error.to_string()),
-            SupervisorError::Log(_) | SupervisorError::NoCommonPosition(_) => Self::Server(error.to_string()),
+            SupervisorError::Log(_) => Self::Server(error.to_string()),
             SupervisorError::Task(_) => Self::Internal(error.to_string()),
         }
     }

@@ -166,7 +166,9 @@ impl Producer {
             .set("message.timeout.ms", "0")
             // The hash of the Java client, so that other producers of the topic agree.
             .set("partitioner", "murmur2_random")
+            // Each table has its own limit of bytes in flight; one shared here would let a stuck table fill it for all.
             .set("queue.buffering.max.messages", "0")
+            .set("queue.buffering.max.kbytes", "2147483647")
             .set("statistics.interval.ms", STATISTICS_MILLIS);
         let context = Context::default();
         let producer = BaseProducer::from_config_and_context(&config, context)

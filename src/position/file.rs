@@ -15,6 +15,14 @@ pub struct FilePoint {
 }
 
 impl FilePoint {
+    /// Bytes from here to `ahead`, a file between them counting as 1 GiB, its usual size; 0 when `ahead` is behind.
+    /// `None` when the two do not compare.
+    pub fn lacks(&self, ahead: &Self) -> Option<u64> {
+        let ((base, number), (other_base, other_number)) = (self.parts()?, ahead.parts()?);
+        let end = |number: u64, offset: u64| number.saturating_mul(1 << 30).saturating_add(offset);
+        (base == other_base).then(|| end(other_number, ahead.offset).saturating_sub(end(number, self.offset)))
+    }
+
     /// Base name and number of the file.
     fn parts(&self) -> Option<(&str, u64)> {
         let (base, number) = self.file.rsplit_once('.')?;

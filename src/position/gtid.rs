@@ -81,6 +81,11 @@ impl GtidSet {
         self.origins.iter().map(|(origin, intervals)| (origin, intervals.as_slice()))
     }
 
+    /// How many transactions are in it.
+    pub fn len(&self) -> u64 {
+        self.origins.values().flatten().map(|interval| interval.end - interval.start).sum()
+    }
+
     /// Puts one transaction in.
     pub fn add(&mut self, gtid: &Gtid) {
         // The common case, the next number of a known origin, needs no allocation.

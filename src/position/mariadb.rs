@@ -76,6 +76,11 @@ impl DomainPoint {
         Self { domains: both.collect() }
     }
 
+    /// How many sequence numbers of `ahead` are not covered, over all domains.
+    pub fn lacks(&self, ahead: &Self) -> u64 {
+        ahead.domains.values().map(|gtid| gtid.sequence.saturating_sub(self.sequence(gtid.domain))).sum()
+    }
+
     fn sequence(&self, domain: u32) -> u64 {
         self.domains.get(&domain).map_or(0, |gtid| gtid.sequence)
     }

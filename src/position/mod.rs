@@ -9,6 +9,7 @@ mod gtid;
 mod mariadb;
 mod store;
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
@@ -104,7 +105,31 @@ impl Point {
     }
 }
 
+/// What a transaction counts where only transactions can be counted, in bytes of log.
+const TRANSACTION: u64 = 1024;
+
+impl Point {
+    /// How much log lies between here and `ahead`, roughly, in bytes; `None` when the two are of different kinds.
+    pub fn lacks(&self, ahead: &Self) -> Option<u64> {
+        match (self, ahead) {
+            (Self::Gtid(mine), Self::Gtid(ahead)) => Some(ahead.difference(mine).len().saturating_mul(TRANSACTION)),
+            (Self::Domains(mine), Self::Domains(ahead)) => Some(mine.lacks(ahead).saturating_mul(TRANSACTION)),
+            (Self::File(mine), Self::File(ahead)) => mine.lacks(ahead),
+            _ => None,
+        }
+    }
+}
+
 impl Position {
+    /// The point, or the beginning of the transaction in part where that is known: between the end of one transaction and
+    /// the beginning of the next there are many places in a file, and they are all the same.
+    fn place(&self) -> Cow<'_, Point> {
+        match (&self.point, &self.partial) {
+            (Point::File(_), Some(Partial { txn: TxnId::File(begin), .. })) => Cow::Owned(Point::File(begin.clone())),
+            (point, _) => Cow::Borrowed(point),
+        }
+    }
+
     /// Whether nothing at all is covered: a log that begins here is whole.
     pub fn is_beginning(&self) -> bool {
         self.partial.is_none()
@@ -135,7 +160,7 @@ impl PartialOrd for Point {
 impl PartialOrd for Position {
     /// By point, then by the rows of the transaction that follows. Two different transactions in part do not compare.
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match self.point.partial_cmp(&other.point)? {
+        match self.place().partial_cmp(&other.place())? {
             Ordering::Equal => match (&self.partial, &other.partial) {
                 (None, None) => Some(Ordering::Equal),
                 (None, Some(_)) => Some(Ordering::Less),
@@ -263,9 +288,24 @@ mod tests {
         for pair in ordered.windows(2) {
             assert!(position(&pair[0]) < position(&pair[1]), "{pair:?}");
         }
+        let places =
+            ["200", "250", "200 +1 of b.000001:250", "250 +2 of b.000001:250", "200 +3 of b.000001:250", "300"];
+        for pair in places.map(|place| position(&format!("file=b.000001:{place}"))).windows(2) {
+            assert!(pair[0] < pair[1], "{pair:?}");
+        }
         assert_eq!(position(&format!("gtid={A}:1-3:5")).partial_cmp(&position(&format!("gtid={A}:1-4"))), None);
         assert_eq!(position("file=b.000001:4").partial_cmp(&position("gtid=")), None);
         assert!(position("file=b.999999:900") < position("file=b.1000000:4"));
+    }
+
+    #[test]
+    fn what_a_position_lacks_is_counted_in_bytes_of_log() {
+        let lacks = |from: &str, to: &str| position(from).point.lacks(&position(to).point);
+        assert_eq!(lacks(&format!("gtid={A}:1-4:9"), &format!("gtid={A}:1-10")), Some(5 * 1024));
+        assert_eq!(lacks(&format!("gtid={A}:1-4"), "gtid="), Some(0));
+        assert_eq!(lacks("domains=0-1-9,1-1-2", "domains=0-2-5,1-1-4,7-1-1"), Some(3 * 1024));
+        assert_eq!(lacks("file=b.000001:900", "file=b.000003:100"), Some((2 << 30) - 800));
+        assert_eq!((lacks("file=b.000001:9", "file=c.000001:9"), lacks("gtid=", "domains=0-1-1")), (None, None));
     }
 
     #[test]

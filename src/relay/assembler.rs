@@ -124,12 +124,23 @@ impl Assembler {
         self.out.is_empty()
     }
 
-    /// Whether every table has halted.
-    pub fn is_halted(&self) -> bool {
-        self.tables.iter().all(|table| table.halted)
+    /// Whether a transaction is open; its rows belong to the tables that were there when it began.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
-    /// No more items for this table: its relay has ended.
+    /// Takes a table on, between transactions: what the stream brings after `resume` is the table's from here on. `slot`
+    /// is one that is closed, or the next new one.
+    pub fn admit(&mut self, slot: Slot, columns: usize, resume: Position) {
+        debug_assert!(self.open.is_none(), "a table is taken on between transactions");
+        let table = Table::new(columns, resume);
+        match self.tables.get_mut(slot) {
+            Some(closed) => *closed = table,
+            None => self.tables.push(table),
+        }
+    }
+
+    /// No more items for this table: its relay has ended, or another reader feeds it.
     pub fn close(&mut self, slot: Slot) {
         let table = &mut self.tables[slot];
         table.halted = true;

@@ -4,10 +4,13 @@
 //! memory is bounded in bytes (R5), and a table that cannot go on halts by name while the others do (R6, R8).
 //!
 //! [`tail`] reads the log, [`assembler`] turns its events into batches per table, [`queue`] carries them to the relays,
-//! a [`worker`] publishes them, [`window`] knows what is acknowledged, and [`supervisor`] keeps it all going.
+//! a [`worker`] publishes them, [`window`] knows what is acknowledged, and [`supervisor`] keeps it all going. A table that
+//! the tail had to let go of is brought back to it by its [`feeder`], by the rules of the [`meeting`].
 
 pub mod assembler;
 pub mod backoff;
+pub mod feeder;
+pub mod meeting;
 pub mod queue;
 pub mod settings;
 pub mod stats;
@@ -35,6 +38,15 @@ pub enum Item {
 }
 
 impl Item {
+    /// The position that the table has reached once this and everything before it is relayed; `None` if it tells none.
+    pub fn position(&self) -> Option<&Arc<Position>> {
+        match self {
+            Self::Batch(batch) => Some(batch.position()),
+            Self::Progress(position) => Some(position),
+            Self::Foreign(_) | Self::Fault(_) => None,
+        }
+    }
+
     /// What queue limits count, in bytes.
     pub fn memory(&self) -> usize {
         match self {

@@ -1,7 +1,8 @@
-//! The queue between the tail and one relay, bounded in bytes.
+//! The queue between a reader of the log and one relay, bounded in bytes, and the line of such queues that a relay reads.
 //!
 //! Promise: what is in the queue, together with the item being worked on, never counts more than the limit, but for one
-//! item that is larger than the limit by itself: it travels alone.
+//! item that is larger than the limit by itself: it travels alone. A relay's readers take turns, each with a queue of its
+//! own; the relay reads them one after another, each to its end, in the order in which they were put in line.
 
 use std::sync::Arc;
 
@@ -40,6 +41,87 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Closed(pub Item);
 
+/// Why an item cannot be put in at once; it comes back.
+#[derive(Debug)]
+pub enum Refused {
+    /// There is no room now.
+    Full(Item),
+    /// The relay has ended.
+    Closed(Item),
+}
+
+/// How full a queue is, as seen from outside.
+#[derive(Debug, Clone)]
+pub struct Level {
+    room: Arc<Semaphore>,
+    limit: u32,
+}
+
+/// The relay's end of a line of queues.
+#[derive(Debug)]
+pub struct Line {
+    now: Option<Receiver>,
+    later: mpsc::UnboundedReceiver<Receiver>,
+}
+
+/// Where queues are put in line.
+#[derive(Debug)]
+pub struct LineEnd(mpsc::UnboundedSender<Receiver>);
+
+/// A line without a queue yet.
+pub fn line() -> (LineEnd, Line) {
+    let (end, later) = mpsc::unbounded_channel();
+    (LineEnd(end), Line { now: None, later })
+}
+
+impl LineEnd {
+    /// Puts a queue behind those that are in line.
+    pub fn push(&self, queue: Receiver) {
+        // A relay that has ended reads nothing more; its reader learns that from the queue.
+        let _ = self.0.send(queue);
+    }
+}
+
+impl Line {
+    /// The next item; `None` once nothing more can come. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Held> {
+        loop {
+            if let Some(queue) = &mut self.now {
+                if let Some(held) = queue.recv().await {
+                    return Some(held);
+                }
+                self.now = None;
+            }
+            self.now = Some(self.later.recv().await?);
+        }
+    }
+
+    /// Bytes in the queue that is read now, and in work.
+    pub fn bytes(&self) -> usize {
+        self.now.as_ref().map_or(0, Receiver::bytes)
+    }
+}
+
+impl From<Receiver> for Line {
+    /// A line of one queue.
+    fn from(queue: Receiver) -> Self {
+        Self { now: Some(queue), later: mpsc::unbounded_channel().1 }
+    }
+}
+
+impl Level {
+    /// Whether nothing is in the queue or in work.
+    pub fn is_empty(&self) -> bool {
+        self.room.available_permits() == self.limit as usize
+    }
+
+    /// Waits until nothing is in the queue or in work, or the relay has ended. Nothing may be put in any more.
+    pub async fn emptied(&self) {
+        // The semaphore is never closed.
+        let _ = self.room.acquire_many(self.limit).await;
+    }
+}
+
 /// A queue that holds at most `limit` bytes.
 pub fn bounded(limit: usize) -> (Sender, Receiver) {
     let limit = u32::try_from(limit.div_ceil(UNIT)).unwrap_or(u32::MAX >> 3).clamp(1, u32::MAX >> 3);
@@ -49,13 +131,37 @@ pub fn bounded(limit: usize) -> (Sender, Receiver) {
 }
 
 impl Sender {
+    /// How full the queue is.
+    pub fn level(&self) -> Level {
+        Level { room: Arc::clone(&self.room), limit: self.limit }
+    }
+
+    /// Whether the relay has ended.
+    pub fn is_closed(&self) -> bool {
+        self.items.is_closed()
+    }
+
+    /// Puts the item in if there is room.
+    pub fn try_send(&self, item: Item) -> Result<(), Refused> {
+        if self.is_closed() {
+            return Err(Refused::Closed(item));
+        }
+        match Arc::clone(&self.room).try_acquire_many_owned(self.units(&item)) {
+            Ok(room) => self.items.send(Held { item, _room: room }).map_err(|refused| Refused::Closed(refused.0.item)),
+            Err(_) => Err(Refused::Full(item)),
+        }
+    }
+
+    /// An empty item takes one unit too: nothing in the queue is free.
+    fn units(&self, item: &Item) -> u32 {
+        u32::try_from(item.memory().div_ceil(UNIT)).unwrap_or(self.limit).clamp(1, self.limit)
+    }
+
     /// Waits for room and puts the item in.
     pub async fn send(&self, item: Item) -> Result<(), Closed> {
-        // An empty item takes one unit too: nothing in the queue is free.
-        let units = u32::try_from(item.memory().div_ceil(UNIT)).unwrap_or(self.limit).clamp(1, self.limit);
         let permit = tokio::select! {
             biased;
-            permit = Arc::clone(&self.room).acquire_many_owned(units) => permit,
+            permit = Arc::clone(&self.room).acquire_many_owned(self.units(&item)) => permit,
             () = self.items.closed() => return Err(Closed(item)),
         };
         let Ok(room) = permit else { return Err(Closed(item)) };
@@ -113,6 +219,28 @@ mod tests {
         assert!(sender.send(batch(1)).now_or_never().is_none());
         drop(receiver.recv().await.unwrap());
         sender.send(batch(1)).now_or_never().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_line_gives_each_queue_to_its_end_in_order_and_a_level_tells_when_one_is_empty() {
+        let (end, mut line) = line();
+        let (first, receiver) = bounded(8 * UNIT);
+        end.push(receiver);
+        let (second, receiver) = bounded(8 * UNIT);
+        end.push(receiver);
+        second.send(batch(2 * UNIT)).await.unwrap();
+        first.send(batch(5 * UNIT)).await.unwrap();
+        assert!(matches!(first.try_send(batch(5 * UNIT)), Err(Refused::Full(_))));
+        let level = first.level();
+        let held = line.recv().await.unwrap();
+        assert!(held.item.memory() >= 5 * UNIT && line.recv().now_or_never().is_none(), "the first queue is open yet");
+        drop(first);
+        assert!(level.emptied().now_or_never().is_none() && !level.is_empty(), "an item is in work");
+        drop(held);
+        assert!(level.emptied().now_or_never().is_some() && level.is_empty());
+        assert!(line.recv().await.unwrap().item.memory() < 5 * UNIT);
+        drop((second, end));
+        assert!(line.recv().await.is_none());
     }
 
     #[tokio::test]

@@ -22,6 +22,11 @@ pub struct RelaySettings {
     /// Records sent and not acknowledged.
     #[serde(with = "exact")]
     pub in_flight_bytes: ByteSize,
+    /// How long a full queue may keep the tail from tables that have nothing to do; then the table is detached.
+    #[serde(with = "humantime_serde")]
+    pub detach_after: Duration,
+    /// Detached tables that read the log on their own at the same time.
+    pub catch_up_readers: usize,
     /// Acknowledged events after which the position is saved before the interval is over; bounds what a crash repeats.
     pub max_unsaved_events: u64,
     /// How often a position is saved while events flow.
@@ -50,6 +55,8 @@ impl Default for RelaySettings {
             batch_bytes: ByteSize::kib(256),
             transaction_hold_bytes: ByteSize::mib(8),
             in_flight_bytes: ByteSize::mib(16),
+            detach_after: Duration::from_millis(200),
+            catch_up_readers: 4,
             max_unsaved_events: 50_000,
             checkpoint_interval: Duration::from_secs(1),
             idle_checkpoint_interval: Duration::from_mins(1),

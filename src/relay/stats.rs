@@ -1,7 +1,7 @@
 //! What a relay and the tail tell of themselves: plain values, read by whoever exports them.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::position::Position;
 use crate::table::TableName;
@@ -20,9 +20,22 @@ pub enum State {
     Stopped = 3,
     /// Stopped on an error that retrying cannot cure.
     Halted = 4,
+    /// Running, but its queue stayed full and the tail let go of it; or it waits for its turn to catch up.
+    Detached = 5,
+    /// Running, and reading the log on its own until it meets the tail.
+    CatchingUp = 6,
 }
 
 impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Running, Self::Draining, Self::Stopped, Self::Halted, Self::Detached, Self::CatchingUp];
+
+    /// Whether the relay publishes what the log has, now or as soon as it can; a restart would cure nothing.
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::Detached | Self::CatchingUp)
+    }
+
     /// Lower-case name.
     pub fn name(self) -> &'static str {
         match self {
@@ -31,6 +44,8 @@ impl State {
             Self::Draining => "draining",
             Self::Stopped => "stopped",
             Self::Halted => "halted",
+            Self::Detached => "detached",
+            Self::CatchingUp => "catching_up",
         }
     }
 }
@@ -58,7 +73,12 @@ pub struct TableStats {
     pub updates: AtomicU64,
     /// Failed saves that are retried.
     pub save_retries: AtomicU64,
+    /// How often the tail let go of the table because its queue was full.
+    pub detaches: AtomicU64,
+    /// Now: since when the tail does not feed the table, microseconds since the Unix epoch; 0 while it does.
+    pub detached_micros: AtomicU64,
     state: AtomicU8,
+    apart: Mutex<Option<(State, String)>>,
     position: Mutex<Option<Arc<Position>>>,
     reason: Mutex<Option<String>>,
 }
@@ -77,7 +97,10 @@ impl TableStats {
             saved_micros: AtomicU64::new(0),
             updates: AtomicU64::new(0),
             save_retries: AtomicU64::new(0),
+            detaches: AtomicU64::new(0),
+            detached_micros: AtomicU64::new(0),
             state: AtomicU8::new(State::Starting as u8),
+            apart: Mutex::new(None),
             position: Mutex::new(None),
             reason: Mutex::new(None),
         }
@@ -86,12 +109,25 @@ impl TableStats {
     /// The relay's state.
     pub fn state(&self) -> State {
         match self.state.load(Relaxed) {
-            1 => State::Running,
+            1 => lock(&self.apart).as_ref().map_or(State::Running, |(state, _)| *state),
             2 => State::Draining,
             3 => State::Stopped,
             4 => State::Halted,
             _ => State::Starting,
         }
+    }
+
+    /// The tail feeds the table.
+    pub fn set_attached(&self) {
+        *lock(&self.apart) = None;
+        self.detached_micros.store(0, Relaxed);
+    }
+
+    /// The tail does not feed the table: what it does or waits for meanwhile, [`State::Detached`] or
+    /// [`State::CatchingUp`], and why.
+    pub fn set_apart(&self, state: State, reason: String) {
+        let _ = self.detached_micros.compare_exchange(0, now_micros(), Relaxed, Relaxed);
+        *lock(&self.apart) = Some((state, reason));
     }
 
     /// Changes the state; the reason is for people.
@@ -102,31 +138,34 @@ impl TableStats {
 
     /// Says what the relay waits for, or that it no longer does; the state stays.
     pub fn set_reason(&self, reason: Option<String>) {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *lock(&self.reason) = reason;
     }
 
     /// Why the relay is in its state, if there is anything to say.
     pub fn reason(&self) -> Option<String> {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let apart = || lock(&self.apart).as_ref().map(|(_, reason)| reason.clone());
+        let reason = lock(&self.reason).clone();
+        reason.or_else(|| apart().filter(|_| self.state().is_running()))
+    }
+
+    /// For how long the tail has not fed the table, in seconds; 0 while it does.
+    pub fn detached_seconds(&self, now_micros: u64) -> f64 {
+        seconds_since(self.detached_micros.load(Relaxed), now_micros)
     }
 
     /// The durable position.
     pub fn position(&self) -> Option<Arc<Position>> {
-        self.position.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.position).clone()
     }
 
     /// Notes the durable position.
     pub fn set_position(&self, position: Arc<Position>) {
-        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+        *lock(&self.position) = Some(position);
     }
 
     /// Now minus the commit time of the oldest event not acknowledged, in seconds; 0 when nothing waits.
     pub fn lag_seconds(&self, now_micros: u64) -> f64 {
-        match self.oldest_micros.load(Relaxed) {
-            0 => 0.0,
-            #[allow(clippy::cast_precision_loss, reason = "a lag of 285 years is exact enough")]
-            oldest => now_micros.saturating_sub(oldest) as f64 / 1e6,
-        }
+        seconds_since(self.oldest_micros.load(Relaxed), now_micros)
     }
 }
 
@@ -135,6 +174,8 @@ impl TableStats {
 pub struct TailStats {
     /// Now: whether the log is open.
     pub connected: AtomicBool,
+    /// Now: whether there is no table to read the log for.
+    pub idle: AtomicBool,
     /// How often the log was opened again.
     pub reconnects: AtomicU64,
     waiting: Mutex<Option<String>>,
@@ -143,19 +184,35 @@ pub struct TailStats {
 impl TailStats {
     /// Why the log is not open.
     pub fn waiting(&self) -> Option<String> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.waiting).clone()
     }
 
     pub(super) fn set_connected(&self) {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.waiting) = None;
         self.connected.store(true, Relaxed);
+        self.idle.store(false, Relaxed);
+    }
+
+    pub(super) fn set_idle(&self) {
+        self.connected.store(false, Relaxed);
+        self.idle.store(true, Relaxed);
     }
 
     /// Notes why the log is not open.
     pub fn set_waiting(&self, reason: String) {
         self.connected.store(false, Relaxed);
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        *lock(&self.waiting) = Some(reason);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// 0 stands for never, and gives 0.
+#[allow(clippy::cast_precision_loss, reason = "285 years are exact enough")]
+fn seconds_since(micros: u64, now_micros: u64) -> f64 {
+    if micros == 0 { 0.0 } else { now_micros.saturating_sub(micros) as f64 / 1e6 }
 }
 
 /// Microseconds since the Unix epoch.

@@ -1,25 +1,27 @@
 //! Supervising the relays of a process: claims, one shared tail, and a fresh start for a relay that needs it.
 //!
 //! Promise: every table is claimed, and where it starts is durable, before anything is read for it; a relay that ends by
-//! name does not end the others; one that has to start again does so from its durable position, with a tail of its own,
-//! and no other waits for it.
+//! name does not end the others; one that has to start again does so from its durable position, and comes back to the
+//! shared tail as its feeder brings it there; no other waits for it.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::assembler::Limits;
 use super::backoff::Backoff;
+use super::feeder::{Feeder, Shared};
+use super::meeting;
 use super::queue;
 use super::settings::{OnUpdate, RelaySettings, Start};
 use super::stats::{State, TableStats, TailStats};
-use super::tail::{Feed, NoCommonPosition, Tail};
+use super::tail::{Making, Request, Tail};
 use super::worker::{Halt, Outcome, Worker};
 use crate::outbox::Mapping;
 use crate::outlet::Outlet;
@@ -61,9 +63,6 @@ pub enum SupervisorError {
     /// The log cannot be read for good.
     #[error("{0}")]
     Log(Fault),
-    /// One tail cannot serve the tables.
-    #[error(transparent)]
-    NoCommonPosition(#[from] NoCommonPosition),
     /// A task failed within this process.
     #[error("a task ended by itself: {0}")]
     Task(#[from] JoinError),
@@ -107,8 +106,12 @@ struct Relay {
     started: Instant,
 }
 
-/// A claimed table's worker and what feeds it; or the relay has ended already.
-type Ready<O> = Result<(Feed, Worker<O>), Outcome>;
+/// A claimed table's worker, what it reads from, and where it resumes.
+struct Ready<O> {
+    worker: Worker<O>,
+    line: queue::LineEnd,
+    resume: Position,
+}
 
 /// How a task ended.
 enum Ended {
@@ -130,27 +133,36 @@ where
         tables: Vec<(Table, Arc<TableStats>)>,
         stop: CancellationToken,
     ) -> Result<Summary, SupervisorError> {
+        let (requests, requested) = mpsc::unbounded_channel();
+        let shared = self.shared(requests);
         let this = Arc::new(self);
         let mut tasks = JoinSet::new();
         let mut running = tables.len();
         let mut halted = 0;
-        let mut feeds = Vec::new();
         let deadline = Instant::now() + CLAIM_WAIT;
+        let mut claimed = Vec::new();
         for (table, stats) in tables {
             let relay = Box::new(Relay { table, stats, backoff: this.backoff(), started: Instant::now() });
             match this.ready(&relay, deadline, &stop).await? {
-                Ok((feed, worker)) => {
-                    feeds.push(feed);
-                    let stop = stop.clone();
-                    tasks.spawn(async move { Ended::Relay(relay, Ok(worker.run(stop).await)) });
-                }
-                Err(outcome) => {
-                    tasks.spawn(async move { Ended::Relay(relay, Ok(outcome)) });
-                }
+                Ok(ready) => claimed.push((relay, ready)),
+                Err(outcome) => _ = tasks.spawn(async move { Ended::Relay(relay, Ok(outcome)) }),
             }
         }
-        if !feeds.is_empty() {
-            let tail = this.tail(Reader::Tail, feeds)?;
+        let points: Vec<_> = claimed.iter().map(|(_, ready)| &ready.resume.point).collect();
+        if let Some((start, near)) = meeting::together(&points) {
+            let mut tail =
+                Tail::new((this.source)(Reader::Tail), start, this.making(), Arc::clone(&this.tail_stats), requested);
+            for ((relay, Ready { worker, line, resume }), near) in claimed.into_iter().zip(near) {
+                let mut feeder = this.feeder(&relay, line, resume, &shared);
+                if near {
+                    tail.feed(feeder.start());
+                }
+                let stop = stop.clone();
+                tasks.spawn(async move {
+                    let outcome = relayed(worker, feeder, stop).await;
+                    Ended::Relay(relay, Ok(outcome))
+                });
+            }
             let stop = stop.clone();
             tasks.spawn(async move {
                 tail.run(stop).await;
@@ -160,11 +172,12 @@ where
         while running > 0 {
             let Some(ended) = tasks.join_next().await else { break };
             let Ended::Relay(relay, outcome) = ended? else { continue };
+            relay.stats.set_attached();
             let table = &relay.stats.table;
             match outcome? {
                 Outcome::Restart(reason) if !stop.is_cancelled() => {
                     warn!(%table, %reason, "relay_restarts");
-                    tasks.spawn(Arc::clone(&this).again(relay, stop.clone()));
+                    tasks.spawn(Arc::clone(&this).again(relay, shared.clone(), stop.clone()));
                     continue;
                 }
                 Outcome::Halted(halt) => {
@@ -184,44 +197,54 @@ where
         Backoff::new(self.settings.retry_initial, self.settings.retry_max)
     }
 
-    fn tail(&self, of: Reader, feeds: Vec<Feed>) -> Result<Tail<S>, NoCommonPosition> {
+    fn making(&self) -> Making {
         let limits = Limits {
             batch_bytes: bytes(self.settings.batch_bytes),
             hold_bytes: bytes(self.settings.transaction_hold_bytes),
             halt_on_update: self.settings.on_update == OnUpdate::Halt,
         };
-        Tail::new((self.source)(of), feeds, limits, self.backoff(), Arc::clone(&self.tail_stats))
+        Making { limits, backoff: self.backoff(), patience: self.settings.detach_after }
     }
 
-    /// A relay once more, from its durable position, with a tail of its own.
-    async fn again(self: Arc<Self>, mut relay: Box<Relay>, stop: CancellationToken) -> Ended {
+    fn shared(&self, requests: mpsc::UnboundedSender<Request>) -> Shared {
+        Shared {
+            requests,
+            turns: Arc::new(Semaphore::new(self.settings.catch_up_readers)),
+            queue_bytes: bytes(self.settings.queue_bytes),
+            making: self.making(),
+        }
+    }
+
+    fn feeder(
+        self: &Arc<Self>,
+        relay: &Relay,
+        line: queue::LineEnd,
+        resume: Position,
+        shared: &Shared,
+    ) -> Feeder<impl Fn() -> S + Send + Sync + use<P, N, S, M, O>> {
+        let this = Arc::clone(self);
+        let source = move || (this.source)(Reader::Own);
+        let subscription = relay.table.subscription.clone();
+        Feeder::new(shared.clone(), source, subscription, Arc::clone(&relay.stats), line, resume)
+    }
+
+    /// A relay once more, from its durable position; its feeder brings it back to the tail.
+    async fn again(self: Arc<Self>, mut relay: Box<Relay>, shared: Shared, stop: CancellationToken) -> Ended {
         if relay.started.elapsed() > self.settings.retry_max {
             relay.backoff.reset();
         }
         let wait = relay.backoff.wait();
         let _ = stop.run_until_cancelled(sleep(wait)).await;
         relay.started = Instant::now();
-        let outcome = self.alone(&relay, stop).await;
-        Ended::Relay(relay, outcome)
-    }
-
-    async fn alone(&self, relay: &Relay, stop: CancellationToken) -> Result<Outcome, SupervisorError> {
-        match self.ready(relay, Instant::now() + CLAIM_WAIT, &stop).await? {
-            Err(outcome) => Ok(outcome),
-            Ok((feed, worker)) => {
-                let tail = AbortOnDropHandle::new(tokio::spawn(self.tail(Reader::Own, vec![feed])?.run(stop.clone())));
-                let worker = worker.run(stop);
-                tokio::pin!(worker);
-                tokio::select! {
-                    biased;
-                    outcome = &mut worker => Ok(outcome),
-                    ended = tail => match ended {
-                        Ok(()) => Ok(worker.await),
-                        Err(panic) => Err(panic.into()),
-                    },
-                }
+        let outcome = match self.ready(&relay, Instant::now() + CLAIM_WAIT, &stop).await {
+            Err(error) => Err(error),
+            Ok(Err(outcome)) => Ok(outcome),
+            Ok(Ok(Ready { worker, line, resume })) => {
+                let feeder = self.feeder(&relay, line, resume, &shared);
+                Ok(relayed(worker, feeder, stop).await)
             }
-        }
+        };
+        Ended::Relay(relay, outcome)
     }
 
     /// Claims a table. One that cannot be claimed halts alone.
@@ -230,7 +253,7 @@ where
         relay: &Relay,
         deadline: Instant,
         stop: &CancellationToken,
-    ) -> Result<Ready<O>, SupervisorError> {
+    ) -> Result<Result<Ready<O>, Outcome>, SupervisorError> {
         let Relay { table, stats, .. } = relay;
         let name = &table.subscription.table;
         let (claim, resume) = match self.claim(table, deadline, stop).await? {
@@ -246,15 +269,10 @@ where
         };
         info!(table = %name, position = %resume, epoch = claim.epoch, "table_claimed");
         stats.set_position(Arc::new(resume.clone()));
-        let (sender, receiver) = queue::bounded(bytes(self.settings.queue_bytes));
-        let worker = Worker::new(
-            table.mapping.clone(),
-            (self.outlet)(claim),
-            receiver,
-            (&self.settings).into(),
-            Arc::clone(stats),
-        );
-        Ok(Ok((Feed { subscription: table.subscription.clone(), resume, queue: sender }, worker)))
+        let (end, line) = queue::line();
+        let worker =
+            Worker::new(table.mapping.clone(), (self.outlet)(claim), line, (&self.settings).into(), Arc::clone(stats));
+        Ok(Ok(Ready { worker, line: end, resume }))
     }
 
     /// The right to relay a table, and from where; `None` when `stop` came first. An owner that is just leaving is waited
@@ -342,6 +360,22 @@ where
         }
         Ok(None)
     }
+}
+
+/// A relay and what feeds it, until the relay ends.
+async fn relayed<O: Outlet, N: Fn() -> S + Send + Sync, S: LogSource>(
+    worker: Worker<O>,
+    feeder: Feeder<N>,
+    stop: CancellationToken,
+) -> Outcome {
+    let worker = worker.run(stop.clone());
+    tokio::pin!(worker);
+    tokio::select! {
+        biased;
+        outcome = &mut worker => return outcome,
+        _ = stop.run_until_cancelled(feeder.run()) => {}
+    }
+    worker.await
 }
 
 fn bytes(size: bytesize::ByteSize) -> usize {

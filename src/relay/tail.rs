@@ -1,28 +1,40 @@
 //! The tail: one reader of the log for a set of tables, feeding the queue of each.
 //!
 //! Promise: events reach a table's queue in log order, whatever happens to the connection; the tail reconnects for as
-//! long as the error is one that time can cure, and says meanwhile what it waits for.
+//! long as the error is one that time can cure, and says meanwhile what it waits for. A table whose queue stays full does
+//! not hold up the others: the tail lets go of it, at a position that it says, and takes it on again when it is asked to.
+//!
+//! The shared tail and a catch-up reader are this one thing: a catch-up reader feeds one table, and has a [`Goal`].
+
+mod members;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::members::{Member, Members};
 use super::assembler::{Assembler, Limits};
 use super::backoff::Backoff;
-use super::queue::{Closed, Sender};
+use super::meeting::{self, Goal};
+use super::queue::Sender;
 use super::stats::TailStats;
-use crate::position::Position;
+use crate::position::{Point, Position};
 use crate::source::{Fault, LogEvent, LogSource, LogStream, SourceError, Subscription};
 
 /// How often tables with nothing to relay learn where the tail stands.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// One table that the tail feeds.
+/// How long a catch-up reader reads before it lets another have its turn.
+const TURN: Duration = Duration::from_secs(30);
+
+/// One table to feed.
+#[derive(Debug)]
 pub struct Feed {
     /// What to read.
     pub subscription: Subscription,
@@ -30,66 +42,185 @@ pub struct Feed {
     pub resume: Position,
     /// Where its batches go.
     pub queue: Sender,
+    /// Hears where the table stands when the tail lets go of it because its queue is full. Dropped when the table is fed
+    /// no more for another reason: it has been told a fault, or its relay has ended.
+    pub left: oneshot::Sender<Position>,
+}
+
+/// The tail is asked to feed one more table.
+#[derive(Debug)]
+pub struct Request {
+    /// The table.
+    pub feed: Feed,
+    /// Hears the answer.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// What the tail says to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The table is fed from here on, or from where it resumes if that is later.
+    Fed(Position),
+    /// It is too far behind; the tail is here.
+    Far(Position),
+}
+
+/// How a catch-up reader ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It has reached its goal, and read no transaction beyond it. The table stands here.
+    Met(Position),
+    /// Its turn is over, or it was beyond its goal when it noticed. The table stands here.
+    Over(Position),
+    /// The queue stayed full. The table stands here.
+    Full(Position),
+    /// The table was told a fault, or its relay has ended.
+    Told,
+}
+
+/// What every reader of the log is made with.
+#[derive(Debug, Clone)]
+pub struct Making {
+    /// Sizes of batches.
+    pub limits: Limits,
+    /// Waits between connections.
+    pub backoff: Backoff,
+    /// How long one table may keep others waiting.
+    pub patience: Duration,
 }
 
 /// The tail of a set of tables.
 pub struct Tail<S> {
     source: S,
     subscriptions: Vec<Subscription>,
-    queues: Vec<Sender>,
+    members: Members,
     assembler: Assembler,
     position: Position,
     backoff: Backoff,
     stats: Arc<TailStats>,
+    requests: mpsc::UnboundedReceiver<Request>,
+    /// The stream does not know the newest subscription.
+    outdated: bool,
+    goal: Option<Goal>,
+    turn_ends: Instant,
 }
 
-/// Why a tail cannot be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("tables resume at positions that do not compare: {0} and {1}")]
-pub struct NoCommonPosition(String, String);
-
 impl<S: LogSource> Tail<S> {
-    /// A tail that starts where the table that is furthest behind resumes.
+    /// A tail at `start`, without tables yet, that takes on those it is asked to.
     pub fn new(
         source: S,
-        feeds: Vec<Feed>,
-        limits: Limits,
-        backoff: Backoff,
+        start: Point,
+        making: Making,
         stats: Arc<TailStats>,
-    ) -> Result<Self, NoCommonPosition> {
-        let mut start: Option<Position> = None;
-        for Feed { resume, .. } in &feeds {
-            let point = match &start {
-                None => resume.point.clone(),
-                Some(so_far) => so_far
-                    .point
-                    .meet(&resume.point)
-                    .ok_or_else(|| NoCommonPosition(so_far.to_string(), resume.to_string()))?,
-            };
-            start = Some(point.into());
+        requests: mpsc::UnboundedReceiver<Request>,
+    ) -> Self {
+        Self {
+            source,
+            subscriptions: Vec::new(),
+            members: Members::new(making.patience),
+            assembler: Assembler::new([], making.limits),
+            position: start.into(),
+            backoff: making.backoff,
+            stats,
+            requests,
+            outdated: false,
+            goal: None,
+            turn_ends: Instant::now(),
         }
-        let assembler =
-            Assembler::new(feeds.iter().map(|feed| (feed.subscription.columns.len(), feed.resume.clone())), limits);
-        let (subscriptions, queues) = feeds.into_iter().map(|feed| (feed.subscription, feed.queue)).unzip();
-        Ok(Self { source, subscriptions, queues, assembler, position: start.unwrap_or_default(), backoff, stats })
     }
 
-    /// Reads until cancelled, or until every table has halted. A definite error of the source halts them all by name.
+    /// Takes a table on. It stands where it resumes, or where the tail is if that is later: another reader brings what is
+    /// between.
+    pub fn feed(&mut self, feed: Feed) {
+        let Feed { subscription, resume, queue, left } = feed;
+        let stands = if resume >= self.position { resume.clone() } else { self.position.clone() };
+        let known = self.subscriptions.iter().position(|known| known.table == subscription.table);
+        let slot = known.unwrap_or(self.subscriptions.len());
+        self.assembler.admit(slot, subscription.columns.len(), resume);
+        self.members.set(slot, Member::new(queue, left, stands));
+        if known.is_none() {
+            self.subscriptions.push(subscription);
+            self.outdated = true;
+        }
+    }
+
+    /// Reads until cancelled. A definite error of the source halts every table by name.
     pub async fn run(mut self, stop: CancellationToken) {
-        while let Some(()) = stop.run_until_cancelled(self.connection()).await {
-            if self.assembler.is_halted() {
-                return;
+        let _ = stop.run_until_cancelled(self.serve()).await;
+    }
+
+    async fn serve(&mut self) {
+        loop {
+            self.read_while_fed().await;
+            self.stats.set_idle();
+            let Some(request) = self.requests.recv().await else { return };
+            self.position = request.feed.resume.point.clone().into();
+            self.admit(request);
+        }
+    }
+
+    /// Reads for one table up to `goal`, and no longer than a turn.
+    pub async fn catch_up(source: S, feed: Feed, goal: Point, making: Making) -> Ended {
+        let start = feed.resume.point.clone();
+        let (left, mut was_left) = oneshot::channel();
+        let mut tail = Self::new(source, start, making, Arc::default(), mpsc::unbounded_channel().1);
+        tail.goal = Some(Goal::new(goal));
+        tail.turn_ends = Instant::now() + TURN;
+        tail.feed(Feed { left, ..feed });
+        tail.read_while_fed().await;
+        match (tail.members.first_fed().cloned(), was_left.try_recv()) {
+            (Some(at), _) if tail.goal.as_ref().is_some_and(Goal::is_exact) => Ended::Met(at),
+            (Some(at), _) => Ended::Over(at),
+            (None, Ok(at)) => Ended::Full(at),
+            (None, Err(_)) => Ended::Told,
+        }
+    }
+
+    /// Whether the goal is reached or the turn is over, for a reader that has one.
+    fn is_over(&mut self, at: Option<&Position>) -> bool {
+        let over = Instant::now() >= self.turn_ends;
+        let at = &at.unwrap_or(&self.position).point;
+        self.goal.as_mut().is_some_and(|goal| goal.stand(at) || over)
+    }
+
+    /// Connects again and again for as long as there are tables to feed.
+    async fn read_while_fed(&mut self) {
+        while self.members.any() && !self.is_over(None) {
+            self.connection().await;
+            if self.members.any() && !self.outdated && !self.is_over(None) {
+                self.stats.reconnects.fetch_add(1, Relaxed);
+                self.pause().await;
             }
-            let wait = self.backoff.wait();
-            self.stats.reconnects.fetch_add(1, Relaxed);
-            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-                return;
+        }
+    }
+
+    /// Waits before the next connection; tables are taken on meanwhile.
+    async fn pause(&mut self) {
+        let until = Instant::now() + self.backoff.wait();
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => return,
+                Some(request) = self.requests.recv() => self.admit(request),
             }
+        }
+    }
+
+    /// Answers a request, between transactions.
+    fn admit(&mut self, Request { feed, answer }: Request) {
+        let at = self.position.clone();
+        if meeting::is_near(&feed.resume, &at) {
+            self.feed(feed);
+            // Whoever does not want the answer any more has dropped the queue too.
+            let _ = answer.send(Answer::Fed(at));
+        } else {
+            let _ = answer.send(Answer::Far(at));
         }
     }
 
     /// Opens the log once and reads it until it breaks off.
     async fn connection(&mut self) {
+        self.outdated = false;
         let error = match self.source.open(&self.position, &self.subscriptions).await {
             Ok(mut stream) => {
                 info!(position = %self.position, tables = self.subscriptions.len(), "log_opened");
@@ -119,10 +250,10 @@ impl<S: LogSource> Tail<S> {
         self.deliver().await;
     }
 
-    /// Reads an open log; `None` when every table has halted.
+    /// Reads an open log; `None` when there is no table left to feed, the goal is reached, or a table was added.
     async fn read(&mut self, stream: &mut S::Stream) -> Option<SourceError> {
         let mut next_progress = Instant::now() + PROGRESS_EVERY;
-        while !self.assembler.is_halted() {
+        while self.members.any() && !self.outdated {
             let ready = stream.next().now_or_never();
             let event = if let Some(event) = ready {
                 event
@@ -134,9 +265,19 @@ impl<S: LogSource> Tail<S> {
                     biased;
                     event = stream.next() => event,
                     () = sleep_until(next_progress) => Ok(LogEvent::Progress),
+                    Some(request) = self.requests.recv(), if self.takes_requests() => {
+                        self.position.clone_from(stream.position());
+                        self.admit(request);
+                        continue;
+                    }
                 }
             };
             match event {
+                Ok(LogEvent::Begin { txn, .. }) if self.goal.as_mut().is_some_and(|goal| goal.begin(&txn)) => {
+                    self.assembler.progress(stream.position());
+                    self.deliver().await;
+                    return None;
+                }
                 Ok(event) => self.assembler.take(event, stream.position()),
                 Err(error) => {
                     self.assembler.reopen(stream.position());
@@ -148,22 +289,43 @@ impl<S: LogSource> Tail<S> {
             if Instant::now() >= next_progress {
                 self.backoff.reset();
                 self.assembler.progress(stream.position());
+                self.close_ended();
                 next_progress = Instant::now() + PROGRESS_EVERY;
             }
             if !self.assembler.is_drained() {
                 self.deliver().await;
             }
+            if !self.assembler.is_open() && self.is_over(Some(stream.position())) {
+                self.assembler.progress(stream.position());
+                self.deliver().await;
+                return None;
+            }
+            while self.takes_requests()
+                && let Ok(request) = self.requests.try_recv()
+            {
+                self.position.clone_from(stream.position());
+                self.admit(request);
+            }
         }
         None
     }
 
+    /// Between transactions, with a position that counts: one without tables goes where the first one asks.
+    fn takes_requests(&self) -> bool {
+        !self.assembler.is_open() && self.members.any()
+    }
+
+    fn close_ended(&mut self) {
+        for slot in self.members.close_ended() {
+            self.assembler.close(slot);
+        }
+    }
+
     async fn deliver(&mut self) {
-        let items: Vec<_> = self.assembler.drain().collect();
-        for (slot, item) in items {
-            if let Err(Closed(_)) = self.queues[slot].send(item).await {
-                // The relay has ended; its own end says why. The others go on.
-                self.assembler.close(slot);
-            }
+        let items = self.assembler.drain().collect();
+        for slot in self.members.deliver(items).await {
+            // The relay has ended, and its own end says why; or another reader will feed it. The others go on.
+            self.assembler.close(slot);
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Item;
-use super::queue::Receiver;
+use super::queue::Line;
 use super::settings::RelaySettings;
 use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
@@ -94,7 +94,7 @@ struct Save {
 pub struct Worker<O> {
     mapping: Mapping,
     outlet: O,
-    queue: Receiver,
+    queue: Line,
     pace: Pace,
     stats: Arc<TableStats>,
     window: Window,
@@ -130,7 +130,7 @@ enum End {
 
 impl<O: Outlet> Worker<O> {
     /// A worker for one table.
-    pub fn new(mapping: Mapping, outlet: O, queue: Receiver, pace: Pace, stats: Arc<TableStats>) -> Self {
+    pub fn new(mapping: Mapping, outlet: O, queue: Line, pace: Pace, stats: Arc<TableStats>) -> Self {
         Self {
             mapping,
             outlet,

@@ -75,6 +75,7 @@ mod tests {
             lag_seconds: 0.0,
             position: None,
             saved_micros: 0,
+            detached_micros: 0,
         };
         let rate = rates.look(&status, Duration::from_millis(millis));
         (rate.total, rate.per_second)

@@ -24,7 +24,7 @@ const SLOW: f64 = 3.0;
 pub struct TableStatus {
     /// The table.
     pub table: TableName,
-    /// `starting`, `running`, `draining`, `stopped` or `halted`.
+    /// `starting`, `running`, `detached`, `catching_up`, `draining`, `stopped` or `halted`.
     pub state: String,
     /// Why it is in its state, or what it waits for, if there is anything to say.
     pub reason: Option<String>,
@@ -40,6 +40,9 @@ pub struct TableStatus {
     pub position: Option<String>,
     /// When it was saved, in microseconds since the Unix epoch; 0 before the first save.
     pub saved_micros: u64,
+    /// Since when the shared tail does not feed the table, in microseconds since the Unix epoch; 0 while it does.
+    #[serde(default)]
+    pub detached_micros: u64,
 }
 
 impl TableStatus {
@@ -56,19 +59,21 @@ impl TableStatus {
             lag_seconds,
             position: stats.position().map(|position| position.to_string()),
             saved_micros: stats.saved_micros.load(Relaxed),
+            detached_micros: stats.detached_micros.load(Relaxed),
         }
     }
 }
 
 /// What keeps a running relay from going on, if anything does.
 fn waits_for(state: State, tail: &TailStats, in_flight: u64, lag_seconds: f64) -> Option<String> {
-    if state != State::Running {
+    if !state.is_running() {
         return None;
     }
     if in_flight > 0 && lag_seconds >= SLOW {
         return Some(format!("waits for Kafka to acknowledge {in_flight} events, the oldest for {lag_seconds:.0} s"));
     }
-    let why = (!tail.connected.load(Relaxed)).then(|| tail.waiting());
+    let open = tail.connected.load(Relaxed) || tail.idle.load(Relaxed);
+    let why = (!open).then(|| tail.waiting());
     why.map(|why| format!("waits for the binlog: {}", why.as_deref().unwrap_or("it is not open yet")))
 }
 
@@ -94,7 +99,8 @@ async fn text(Shared(current): Shared<Current>) -> (StatusCode, String) {
     }
 }
 
-/// Ready: the positions are loaded, both servers are connected, and no relay has stopped.
+/// Ready: the positions are loaded, both servers are connected, and no relay has stopped. A detached table does not
+/// count: the others go on, it comes back by itself, and taking the daemon out of service would help neither.
 async fn ready(Shared(current): Shared<Current>) -> (StatusCode, String) {
     let metrics = Arc::clone(&current.borrow());
     match not_ready(&metrics) {
@@ -105,13 +111,13 @@ async fn ready(Shared(current): Shared<Current>) -> (StatusCode, String) {
 
 fn not_ready(metrics: &Metrics) -> Option<String> {
     let tail = metrics.tail();
-    if !tail.connected.load(Relaxed) {
+    if !tail.connected.load(Relaxed) && !tail.idle.load(Relaxed) {
         return Some(tail.waiting().unwrap_or_else(|| "the binlog is not open yet".to_owned()));
     }
     if !metrics.reach().is_connected() {
         return Some("no Kafka broker is connected".to_owned());
     }
-    let stopped = metrics.tables().iter().find(|stats| stats.state() != State::Running)?;
+    let stopped = metrics.tables().iter().find(|stats| !stats.state().is_running())?;
     let why = stopped.reason().map_or_else(String::new, |reason| format!(": {reason}"));
     Some(format!("{} is {}{why}", stopped.table, stopped.state().name()))
 }

@@ -22,6 +22,8 @@ pub struct Metrics {
     queue_bytes: IntGaugeVec,
     lag: GaugeVec,
     position_age: GaugeVec,
+    detaches: IntCounterVec,
+    detached: GaugeVec,
     state: IntGaugeVec,
     connected: IntGauge,
     kafka_connected: IntGauge,
@@ -79,6 +81,14 @@ impl Metrics {
                 "outboxd_position_age_seconds",
                 "Since the position was saved; 0 before the first save",
             )?,
+            detaches: counter(
+                "outboxd_table_detaches_total",
+                "How often the tail let go of the table because its queue stayed full",
+            )?,
+            detached: seconds(
+                "outboxd_table_detached_seconds",
+                "Since the shared tail does not feed the table; 0 while it does",
+            )?,
             state: gauge("outboxd_relay_state", "1 for the state the relay is in", &["table", "state"])?,
             connected: single("outboxd_tail_connected", "1 while the binlog is open")?,
             kafka_connected: single("outboxd_kafka_connected", "1 while a broker is connected")?,
@@ -116,6 +126,7 @@ impl Metrics {
                 (&self.bytes, &stats.bytes),
                 (&self.updates, &stats.updates),
                 (&self.save_retries, &stats.save_retries),
+                (&self.detaches, &stats.detaches),
             ] {
                 let counter = metric.with_label_values(&labels);
                 counter.inc_by(value.load(Relaxed).saturating_sub(counter.get()));
@@ -123,12 +134,13 @@ impl Metrics {
             let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             self.in_flight.with_label_values(&labels).set(signed(stats.in_flight.load(Relaxed)));
             self.queue_bytes.with_label_values(&labels).set(signed(stats.queue_bytes.load(Relaxed)));
+            self.detached.with_label_values(&labels).set(stats.detached_seconds(now));
             self.lag.with_label_values(&labels).set(stats.lag_seconds(now));
             let saved = stats.saved_micros.load(Relaxed);
             #[allow(clippy::cast_precision_loss, reason = "an age of 285 years is exact enough")]
             let age = if saved == 0 { 0.0 } else { now.saturating_sub(saved) as f64 / 1e6 };
             self.position_age.with_label_values(&labels).set(age);
-            for state in [State::Starting, State::Running, State::Draining, State::Stopped, State::Halted] {
+            for state in State::ALL {
                 self.state.with_label_values(&[name.as_str(), state.name()]).set(i64::from(stats.state() == state));
             }
         }

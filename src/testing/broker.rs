@@ -47,6 +47,8 @@ struct State {
     refusals: VecDeque<DeliveryError>,
     /// Topics whose records fail.
     failing: BTreeSet<String>,
+    /// What ids begin with of which nothing is taken.
+    blocked: BTreeSet<String>,
     partitions: Vec<VecDeque<Pending>>,
     publishers: Vec<Publisher>,
     delivered: Vec<Delivered>,
@@ -66,6 +68,7 @@ impl MemoryBroker {
             held: false,
             refusals: VecDeque::new(),
             failing: BTreeSet::new(),
+            blocked: BTreeSet::new(),
             partitions,
             publishers: vec![],
             delivered: vec![],
@@ -133,6 +136,16 @@ impl MemoryBroker {
     /// Records of this topic fail for now instead of being acknowledged.
     pub fn fail_topic(&self, topic: &str) {
         lock(&self.state).failing.insert(topic.to_owned());
+    }
+
+    /// Takes no record whose id begins like this, as if its publisher had too many in flight; or takes them again.
+    pub fn block(&self, prefix: &str, blocked: bool) {
+        let mut state = lock(&self.state);
+        if blocked {
+            state.blocked.insert(prefix.to_owned());
+        } else if state.blocked.remove(prefix) {
+            state.publishers.iter().for_each(|publisher| publisher.room.notify_one());
+        }
     }
 
     /// The process with these publishers is gone. `arrived` says how many of the records that it has in flight to a
@@ -214,11 +227,15 @@ impl MemoryPublisher {
         if state.publishers[self.number].in_flight >= self.limit {
             return Err(PublishError::Full);
         }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let id = record.headers.iter().find(|header| header.name == "id").and_then(|header| header.value);
+        let id = id.map_or_else(String::new, text);
+        if state.blocked.iter().any(|prefix| id.starts_with(prefix)) {
+            return Err(PublishError::Full);
+        }
         if let Some(error) = state.refusals.pop_front() {
             return Err(PublishError::Refused(error));
         }
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let id = record.headers.iter().find(|header| header.name == "id").and_then(|header| header.value);
         let hash = record.key.iter().fold(7_usize, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let given = record.partition.and_then(|partition| usize::try_from(partition).ok());
         let partition = given.unwrap_or(hash) % state.partitions.len();
@@ -226,7 +243,7 @@ impl MemoryPublisher {
             topic: record.topic.to_owned(),
             partition,
             key: text(record.key),
-            id: id.map_or_else(String::new, text),
+            id,
             timestamp_millis: record.timestamp_millis,
         };
         let publisher = &mut state.publishers[self.number];

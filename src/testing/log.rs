@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::lock;
-use crate::position::{Gtid, GtidSet, Origin, Point, Position, TxnId};
+use crate::position::{DomainGtid, DomainPoint, FilePoint, Gtid, GtidSet, Origin, Point, Position, TxnId};
 use crate::source::{
     BatchBuilder, BatchFull, Fault, ForeignDml, LogEvent, LogSource, LogStream, RowSet, Slot, SourceError, Subscription,
 };
@@ -76,29 +76,77 @@ struct State {
     opened: u64,
 }
 
+/// What positions of a log are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Terms {
+    /// Sets of one server's GTIDs.
+    #[default]
+    Gtid,
+    /// Two domains in turns.
+    Domains,
+    /// Offsets in one file. Between two transactions there is something else, which a stream tells of now and then.
+    Files,
+}
+
+impl Terms {
+    /// The identity of the transaction of that number.
+    pub fn transaction(self, number: u64) -> TxnId {
+        match self {
+            Self::Gtid => TxnId::Gtid(gtid(number)),
+            Self::Domains => TxnId::Domain(domain_gtid(number)),
+            Self::Files => TxnId::File(file(number * 100 - 50)),
+        }
+    }
+
+    /// The position after all transactions up to that number.
+    pub fn after(self, number: u64) -> Position {
+        match self {
+            Self::Gtid => {
+                let mut set = GtidSet::default();
+                (1..=number).for_each(|number| set.add(&gtid(number)));
+                Point::Gtid(set)
+            }
+            Self::Domains => {
+                let mut point = DomainPoint::default();
+                (1..=number).for_each(|number| point.add(domain_gtid(number)));
+                Point::Domains(point)
+            }
+            Self::Files => Point::File(file(number * 100)),
+        }
+        .into()
+    }
+}
+
+fn domain_gtid(number: u64) -> DomainGtid {
+    DomainGtid { domain: u32::from(number.is_multiple_of(2)), server: 1, sequence: number }
+}
+
+fn file(offset: u64) -> FilePoint {
+    FilePoint { file: "m.000001".to_owned(), offset }
+}
+
 /// The log. Cheap to clone; the clones are one log. Transactions are numbered from 1, and commit at 1 s each.
 #[derive(Debug, Clone)]
 pub struct MemoryLog {
     state: Arc<Mutex<State>>,
     news: watch::Sender<()>,
+    terms: Terms,
 }
 
 impl Default for MemoryLog {
     fn default() -> Self {
-        Self { state: Arc::default(), news: watch::channel(()).0 }
+        Self::new(Terms::default())
     }
 }
 
-/// The identity of the transaction of that number.
+/// The identity of the transaction of that number, in GTIDs.
 pub fn transaction(number: u64) -> TxnId {
-    TxnId::Gtid(gtid(number))
+    Terms::Gtid.transaction(number)
 }
 
-/// The position after all transactions up to that number.
+/// The position after all transactions up to that number, in GTIDs.
 pub fn after(number: u64) -> Position {
-    let mut set = GtidSet::default();
-    (1..=number).for_each(|number| set.add(&gtid(number)));
-    Point::Gtid(set).into()
+    Terms::Gtid.after(number)
 }
 
 fn gtid(number: u64) -> Gtid {
@@ -106,6 +154,16 @@ fn gtid(number: u64) -> Gtid {
 }
 
 impl MemoryLog {
+    /// An empty log.
+    pub fn new(terms: Terms) -> Self {
+        Self { state: Arc::default(), news: watch::channel(()).0, terms }
+    }
+
+    /// What its positions are.
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut lock(&self.state));
         self.news.send_replace(());
@@ -226,13 +284,21 @@ impl MemoryStream {
         loop {
             let (index, step) = self.next;
             let transaction_read = state.transactions.get(index)?;
-            let txn = transaction(index as u64 + 1);
+            let number = index as u64 + 1;
+            let txn = log.terms.transaction(number);
             if self.position.point.covers(&txn) == Some(true) {
                 self.next = (index + 1, 0);
                 continue;
             }
+            if let (TxnId::File(begin), Point::File(point), 0) = (&txn, &mut self.position.point, step)
+                && point.offset < begin.offset
+                && fastrand::bool()
+            {
+                point.clone_from(begin);
+                return Some(Ok(LogEvent::Progress));
+            }
             let event = match step.checked_sub(1).map(|step| transaction_read.steps.get(step)) {
-                None => Some(LogEvent::Begin { txn, commit_micros: (index as u64 + 1) * 1_000_000 }),
+                None => Some(LogEvent::Begin { txn, commit_micros: number * 1_000_000 }),
                 Some(Some(step)) => self.event(step, txn),
                 Some(None) if transaction_read.committed => Some(LogEvent::Commit),
                 Some(None) => Some(LogEvent::Rollback),
@@ -248,8 +314,10 @@ impl MemoryStream {
                 *left -= 1;
             }
             if matches!(event, LogEvent::Commit | LogEvent::Rollback) {
-                if let Point::Gtid(set) = &mut self.position.point {
-                    set.add(&gtid(index as u64 + 1));
+                match &mut self.position.point {
+                    Point::Gtid(set) => set.add(&gtid(number)),
+                    Point::Domains(point) => point.add(domain_gtid(number)),
+                    Point::File(point) => *point = file(number * 100),
                 }
                 self.next = (index + 1, 0);
             }
@@ -300,11 +368,11 @@ impl LogSource for MemoryLog {
     type Stream = MemoryStream;
 
     async fn oldest(&mut self) -> Result<Position, SourceError> {
-        Ok(after(lock(&self.state).purged as u64))
+        Ok(self.terms.after(lock(&self.state).purged as u64))
     }
 
     async fn newest(&mut self) -> Result<Position, SourceError> {
-        Ok(after(lock(&self.state).transactions.len() as u64))
+        Ok(self.terms.after(lock(&self.state).transactions.len() as u64))
     }
 
     async fn open(&mut self, from: &Position, subscriptions: &[Subscription]) -> Result<MemoryStream, SourceError> {
@@ -313,7 +381,7 @@ impl LogSource for MemoryLog {
         if !state.refusals.is_empty() {
             return Err(state.refusals.remove(0));
         }
-        let purged = after(state.purged as u64);
+        let purged = self.terms.after(state.purged as u64);
         if purged.point.partial_cmp(&from.point).is_none_or(Ordering::is_gt) {
             let detail = format!("the log begins after {purged}");
             return Err(SourceError::Definite(Fault { name: "position_purged", detail, at: from.to_string() }));

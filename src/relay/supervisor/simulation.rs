@@ -15,7 +15,7 @@ use super::stage::{Process, Stage, pass};
 use super::*;
 use crate::outlet::DeliveryError;
 use crate::source::ForeignDml;
-use crate::testing::log::{Insert, Step, transaction};
+use crate::testing::log::{Insert, MemoryLog, Step, Terms};
 
 const TABLES: usize = 3;
 const PARTITIONS: usize = 3;
@@ -40,6 +40,9 @@ struct Simulation {
     checked_saves: usize,
     /// Whether transactions leave in parts: then none is rolled back, for that halts by design.
     parts: bool,
+    blocked: [bool; TABLES],
+    /// Of every daemon so far.
+    stats: Vec<Arc<TableStats>>,
     story: String,
 }
 
@@ -47,6 +50,8 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         let mut stage = Stage::new(TABLES, PARTITIONS);
+        stage.log = MemoryLog::new(*random.choice(&[Terms::Gtid, Terms::Domains, Terms::Files]).unwrap());
+        stage.start = Some(Start::Earliest);
         let parts = random.bool();
         stage.settings = RelaySettings {
             queue_bytes: ByteSize::kib(random.u64(1..8)),
@@ -55,11 +60,14 @@ impl Simulation {
             max_unsaved_events: random.u64(1..60),
             shutdown_grace: Duration::from_secs(5),
             retry_max: Duration::from_secs(1),
+            detach_after: Duration::from_millis(*random.choice(&[0, 20, 200, 10_000]).unwrap()),
+            catch_up_readers: random.usize(1..3),
             ..RelaySettings::default()
         };
         stage.in_flight = random.usize(1..40);
         stage.broker.hold();
         let process = stage.run();
+        let stats = process.stats.clone();
         Self {
             random,
             stage,
@@ -68,6 +76,8 @@ impl Simulation {
             zombies: Vec::new(),
             checked_saves: 0,
             parts,
+            blocked: [false; TABLES],
+            stats,
             story: String::new(),
         }
     }
@@ -85,7 +95,8 @@ impl Simulation {
         match self.random.u32(0..100) {
             0..35 => self.transaction(),
             35..60 => self.acknowledge(),
-            60..80 => {
+            60..65 => self.block(),
+            65..80 => {
                 let millis = *self.random.choice(&[0, 1, 10, 100, 1_000, 3_000]).unwrap();
                 self.tell(format_args!("{millis} ms pass"));
                 pass(millis).await;
@@ -175,6 +186,15 @@ impl Simulation {
         self.tell(format_args!("partition {partition} acknowledges {records}"));
     }
 
+    /// A table's outlet takes nothing more, or takes records again.
+    fn block(&mut self) {
+        let table = self.random.usize(0..TABLES);
+        let stuck = !self.blocked[table];
+        self.blocked[table] = stuck;
+        self.tell(format_args!("table {table} is stuck: {stuck}"));
+        self.stage.broker.block(&format!("{table}/"), stuck);
+    }
+
     /// SIGKILL, and some of what was in flight arrives.
     async fn kill(&mut self) {
         self.tell(format_args!("killed"));
@@ -184,7 +204,13 @@ impl Simulation {
             process.kill(&self.stage, |there| random.usize(0..=there)).await;
         }
         self.zombies.clear();
-        self.process = self.stage.run();
+        self.process = self.start();
+    }
+
+    fn start(&mut self) -> Process {
+        let process = self.stage.run();
+        self.stats.extend(process.stats.iter().cloned());
+        process
     }
 
     /// The daemon loses its hold on the store, another takes over, and the first goes on until it notices.
@@ -196,7 +222,7 @@ impl Simulation {
         self.tell(format_args!("cut off"));
         self.stage.positions.fail(0);
         self.stage.positions.sever(&self.process.session);
-        let fresh = self.stage.run();
+        let fresh = self.start();
         self.zombies.push(std::mem::replace(&mut self.process, fresh));
         tokio::task::yield_now().await;
     }
@@ -227,7 +253,7 @@ impl Simulation {
         let reasons: Vec<_> = self.process.stats.iter().filter_map(|stats| stats.reason()).collect();
         assert_eq!(ended.unwrap().unwrap(), Summary { halted: 0 }, "{reasons:?}");
         self.process.forget(&self.stage, |_| 0);
-        self.process = self.stage.run();
+        self.process = self.start();
     }
 
     /// R2: whatever is saved covers only what has arrived. R3: forwards only.
@@ -236,7 +262,7 @@ impl Simulation {
         for (table, position) in &saves[self.checked_saves..] {
             let index = self.stage.tables.iter().position(|name| name == table).unwrap();
             let arrived: HashSet<_> = self.stage.arrived(index).into_iter().collect();
-            let covered = self.committed[index].iter().filter(|row| covers(position, row));
+            let covered = self.committed[index].iter().filter(|row| covers(self.stage.log.terms(), position, row));
             for row in covered {
                 assert!(arrived.contains(&row.id), "R2: {position} is saved, and {} has not arrived", row.id);
             }
@@ -248,6 +274,7 @@ impl Simulation {
     async fn settle(&mut self) {
         self.tell(format_args!("all troubles end"));
         self.stage.positions.fail(0);
+        (0..TABLES).for_each(|table| self.stage.broker.block(&format!("{table}/"), false));
         self.stage.broker.release();
         let all: usize = self.committed.iter().map(Vec::len).sum();
         for _ in 0..120 {
@@ -276,7 +303,9 @@ impl Simulation {
     fn judge(&self) {
         for (index, committed) in self.committed.iter().enumerate() {
             let saved = self.stage.saved(index);
-            let uncovered = committed.iter().find(|row| !saved.as_ref().is_some_and(|saved| covers(saved, row)));
+            let uncovered = committed
+                .iter()
+                .find(|row| !saved.as_ref().is_some_and(|saved| covers(self.stage.log.terms(), saved, row)));
             assert!(uncovered.is_none(), "a clean stop saves everything");
             for partition in 0..PARTITIONS {
                 let delivered = self.stage.broker.delivered();
@@ -294,7 +323,8 @@ impl Simulation {
         for (handed, (table, durable)) in self.stage.broker.handed().iter().zip(outlets.iter()) {
             let index = self.stage.tables.iter().position(|name| name == table).unwrap();
             let committed = &self.committed[index];
-            let resumed = |row: &Row| durable.as_ref().is_some_and(|durable| covers(durable, row));
+            let resumed =
+                |row: &Row| durable.as_ref().is_some_and(|durable| covers(self.stage.log.terms(), durable, row));
             let begin = committed.iter().position(|row| !resumed(row)).unwrap_or(committed.len());
             let run: Range<usize> = begin..(begin + handed.len()).min(committed.len());
             let expected: Vec<_> = committed[run].iter().map(|row| &row.id).collect();
@@ -311,13 +341,14 @@ fn first_ids(delivered: &[crate::testing::broker::Delivered], table: usize, part
     of.map(|record| record.id.as_str()).filter(|id| seen.insert(*id)).collect()
 }
 
-fn covers(position: &Position, row: &Row) -> bool {
-    let txn = transaction(row.txn);
+fn covers(terms: Terms, position: &Position, row: &Row) -> bool {
+    let txn = terms.transaction(row.txn);
     position.point.covers(&txn) == Some(true)
         || position.partial.as_ref().is_some_and(|partial| partial.txn == txn && row.place < partial.rows)
 }
 
-fn run(seed: u64, tell: bool) {
+/// Gives how often tables were detached.
+fn run(seed: u64, tell: bool) -> u64 {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
@@ -328,19 +359,26 @@ fn run(seed: u64, tell: bool) {
             assert!(!tell, "{}", simulation.story);
             resume_unwind(panic);
         }
-    });
+        simulation.stats.iter().map(|stats| stats.detaches.load(std::sync::atomic::Ordering::Relaxed)).sum()
+    })
 }
 
 #[test]
 fn under_random_troubles_every_committed_row_arrives_in_order_and_no_position_runs_ahead() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     if let Some(seed) = number("OUTBOXD_SIMULATION_SEED") {
-        return run(seed, true);
+        run(seed, true);
+        return;
     }
+    let mut detaches = 0;
     for seed in 0..number("OUTBOXD_SIMULATION_SEEDS").unwrap_or(200) {
-        if let Err(panic) = catch_unwind(|| run(seed, false)) {
-            let what = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
-            panic!("replay with OUTBOXD_SIMULATION_SEED={seed}: {what}");
+        match catch_unwind(|| run(seed, false)) {
+            Ok(times) => detaches += times,
+            Err(panic) => {
+                let what = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
+                panic!("replay with OUTBOXD_SIMULATION_SEED={seed}: {what}");
+            }
         }
     }
+    assert!(detaches > 0, "no table was detached: the simulation does not do what it is for");
 }
