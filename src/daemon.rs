@@ -26,6 +26,7 @@ use crate::outbox::{Mapping, TopicTemplate};
 use crate::position::{Claim, StoreError};
 use crate::preflight::{Check, Status, Unavailable};
 use crate::relay::backoff::Backoff;
+use crate::relay::meeting::Distances;
 use crate::relay::stats::{TableStats, TailStats};
 use crate::relay::supervisor::{Reader, Summary, Supervisor, SupervisorError, Table};
 use crate::source::Subscription;
@@ -218,6 +219,7 @@ impl Shared {
             source: move |of| reader.source(of),
             outlet: move |claim| deliverer.outlet(claim),
             settings: self.config.relay.clone(),
+            distances: Distances::default(),
             tail_stats: Arc::clone(&self.tail_stats),
         }
     }

@@ -37,27 +37,39 @@ use std::cmp::Ordering;
 
 use crate::position::{Point, Position, TxnId};
 
-/// Log between tables that are read for by one reader from the start, in bytes: what takes seconds to read.
-const TOGETHER: u64 = 1 << 30;
-
-/// Log that a catch-up reader may have to read while the tail already collects for the table, in bytes.
-const NEAR: u64 = 16 << 20;
-
-/// Whether a table at `resume` can be taken on by a tail at `at`.
-pub fn is_near(resume: &Position, at: &Position) -> bool {
-    resume >= at || resume.point.lacks(&at.point).is_some_and(|bytes| bytes <= NEAR)
+/// How much log is little, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Distances {
+    /// Between tables that are read for by one reader from the start.
+    pub together: u64,
+    /// What a catch-up reader may have to read while the tail already collects for the table.
+    pub near: u64,
 }
 
-/// Where the shared tail starts, and which of these tables it feeds from there: those that are not far behind the one
-/// that is furthest ahead. The others would hold them up. `None` without tables.
-pub fn together(resume: &[&Point]) -> Option<(Point, Vec<bool>)> {
-    let (&first, rest) = resume.split_first()?;
-    let ahead = rest.iter().fold(first, |ahead, point| if *point > ahead { point } else { ahead });
-    let near = |point: &Point| point.lacks(ahead).is_some_and(|bytes| bytes <= TOGETHER);
-    let near: Vec<bool> = resume.iter().map(|point| near(point)).collect();
-    let start = resume.iter().zip(&near).filter(|(_, near)| **near);
-    let start = start.fold(ahead.clone(), |start, (point, _)| start.meet(point).unwrap_or(start));
-    Some((start, near))
+impl Default for Distances {
+    /// What takes seconds to read, and what takes a fraction of one.
+    fn default() -> Self {
+        Self { together: 1 << 30, near: 16 << 20 }
+    }
+}
+
+impl Distances {
+    /// Whether a table at `resume` can be taken on by a tail at `at`.
+    pub fn is_near(self, resume: &Position, at: &Position) -> bool {
+        resume >= at || resume.point.lacks(&at.point).is_some_and(|bytes| bytes <= self.near)
+    }
+
+    /// Where the shared tail starts, and which of these tables it feeds from there: those that are not far behind the one
+    /// that is furthest ahead. The others would hold them up. `None` without tables.
+    pub fn together(self, resume: &[&Point]) -> Option<(Point, Vec<bool>)> {
+        let (&first, rest) = resume.split_first()?;
+        let ahead = rest.iter().fold(first, |ahead, point| if *point > ahead { point } else { ahead });
+        let near = |point: &Point| point.lacks(ahead).is_some_and(|bytes| bytes <= self.together);
+        let near: Vec<bool> = resume.iter().map(|point| near(point)).collect();
+        let start = resume.iter().zip(&near).filter(|(_, near)| **near);
+        let start = start.fold(ahead.clone(), |start, (point, _)| start.meet(point).unwrap_or(start));
+        Some((start, near))
+    }
 }
 
 /// How far a catch-up reader reads.
@@ -134,10 +146,10 @@ mod tests {
     #[test]
     fn tables_far_behind_are_left_to_themselves_and_the_others_start_where_the_last_of_them_is() {
         let points = [1_900_000, 5, 2_000_000, 1_950_000].map(|last| point(&format!("gtid={A}:1-{last}")));
-        let (start, near) = together(&points.each_ref()).unwrap();
+        let (start, near) = Distances::default().together(&points.each_ref()).unwrap();
         assert_eq!((start, near), (points[0].clone(), vec![true, false, true, true]));
         let kinds = [point("file=b.000002:4"), point("gtid=")];
-        assert_eq!(together(&kinds.each_ref()).unwrap(), (kinds[0].clone(), vec![true, false]));
-        assert_eq!(together(&[]), None);
+        assert_eq!(Distances::default().together(&kinds.each_ref()).unwrap(), (kinds[0].clone(), vec![true, false]));
+        assert_eq!(Distances::default().together(&[]), None);
     }
 }

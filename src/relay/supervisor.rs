@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::assembler::Limits;
 use super::backoff::Backoff;
 use super::feeder::{Feeder, Shared};
-use super::meeting;
+use super::meeting::Distances;
 use super::queue;
 use super::settings::{OnUpdate, RelaySettings, Start};
 use super::stats::{State, TableStats, TailStats};
@@ -94,7 +94,9 @@ pub struct Supervisor<P, S, O> {
     pub outlet: O,
     /// Sizes and times.
     pub settings: RelaySettings,
-    /// What the tails tell of themselves.
+    /// How much log is little.
+    pub distances: Distances,
+    /// What the shared tail tells of itself.
     pub tail_stats: Arc<TailStats>,
 }
 
@@ -149,7 +151,7 @@ where
             }
         }
         let points: Vec<_> = claimed.iter().map(|(_, ready)| &ready.resume.point).collect();
-        if let Some((start, near)) = meeting::together(&points) {
+        if let Some((start, near)) = this.distances.together(&points) {
             let mut tail =
                 Tail::new((this.source)(Reader::Tail), start, this.making(), Arc::clone(&this.tail_stats), requested);
             for ((relay, Ready { worker, line, resume }), near) in claimed.into_iter().zip(near) {
@@ -203,7 +205,7 @@ where
             hold_bytes: bytes(self.settings.transaction_hold_bytes),
             halt_on_update: self.settings.on_update == OnUpdate::Halt,
         };
-        Making { limits, backoff: self.backoff(), patience: self.settings.detach_after }
+        Making { limits, backoff: self.backoff(), patience: self.settings.detach_after, distances: self.distances }
     }
 
     fn shared(&self, requests: mpsc::UnboundedSender<Request>) -> Shared {

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use self::members::{Member, Members};
 use super::assembler::{Assembler, Limits};
 use super::backoff::Backoff;
-use super::meeting::{self, Goal};
+use super::meeting::{Distances, Goal};
 use super::queue::Sender;
 use super::stats::TailStats;
 use crate::position::{Point, Position};
@@ -68,7 +68,8 @@ pub enum Answer {
 /// How a catch-up reader ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// It has reached its goal, and read no transaction beyond it. The table stands here.
+    /// It has reached its goal, and read no transaction beyond it. The table stands here, at the goal or where it resumed
+    /// if that is later.
     Met(Position),
     /// Its turn is over, or it was beyond its goal when it noticed. The table stands here.
     Over(Position),
@@ -87,6 +88,8 @@ pub struct Making {
     pub backoff: Backoff,
     /// How long one table may keep others waiting.
     pub patience: Duration,
+    /// How much log is little.
+    pub distances: Distances,
 }
 
 /// The tail of a set of tables.
@@ -101,6 +104,7 @@ pub struct Tail<S> {
     requests: mpsc::UnboundedReceiver<Request>,
     /// The stream does not know the newest subscription.
     outdated: bool,
+    distances: Distances,
     goal: Option<Goal>,
     turn_ends: Instant,
 }
@@ -124,6 +128,7 @@ impl<S: LogSource> Tail<S> {
             stats,
             requests,
             outdated: false,
+            distances: making.distances,
             goal: None,
             turn_ends: Instant::now(),
         }
@@ -164,12 +169,15 @@ impl<S: LogSource> Tail<S> {
         let start = feed.resume.point.clone();
         let (left, mut was_left) = oneshot::channel();
         let mut tail = Self::new(source, start, making, Arc::default(), mpsc::unbounded_channel().1);
+        let end = goal.clone().into();
         tail.goal = Some(Goal::new(goal));
         tail.turn_ends = Instant::now() + TURN;
         tail.feed(Feed { left, ..feed });
         tail.read_while_fed().await;
         match (tail.members.first_fed().cloned(), was_left.try_recv()) {
-            (Some(at), _) if tail.goal.as_ref().is_some_and(Goal::is_exact) => Ended::Met(at),
+            (Some(at), _) if tail.goal.as_ref().is_some_and(Goal::is_exact) => {
+                Ended::Met(if at >= end { at } else { end })
+            }
             (Some(at), _) => Ended::Over(at),
             (None, Ok(at)) => Ended::Full(at),
             (None, Err(_)) => Ended::Told,
@@ -209,7 +217,7 @@ impl<S: LogSource> Tail<S> {
     /// Answers a request, between transactions.
     fn admit(&mut self, Request { feed, answer }: Request) {
         let at = self.position.clone();
-        if meeting::is_near(&feed.resume, &at) {
+        if self.distances.is_near(&feed.resume, &at) {
             self.feed(feed);
             // Whoever does not want the answer any more has dropped the queue too.
             let _ = answer.send(Answer::Fed(at));

@@ -74,6 +74,7 @@ struct State {
     cut_after: Option<u64>,
     refusals: Vec<SourceError>,
     opened: u64,
+    streams: usize,
 }
 
 /// What positions of a log are.
@@ -217,6 +218,11 @@ impl MemoryLog {
         lock(&self.state).transactions.len() as u64
     }
 
+    /// How many streams are open now.
+    pub fn streams(&self) -> usize {
+        lock(&self.state).streams
+    }
+
     /// How often it was opened.
     pub fn opened(&self) -> u64 {
         lock(&self.state).opened
@@ -267,6 +273,12 @@ pub struct MemoryStream {
     position: Position,
     /// The transaction to read, and the step of it: 0 is its beginning.
     next: (usize, usize),
+}
+
+impl Drop for MemoryStream {
+    fn drop(&mut self) {
+        lock(&self.log.state).streams -= 1;
+    }
 }
 
 impl MemoryStream {
@@ -386,6 +398,7 @@ impl LogSource for MemoryLog {
             let detail = format!("the log begins after {purged}");
             return Err(SourceError::Definite(Fault { name: "position_purged", detail, at: from.to_string() }));
         }
+        state.streams += 1;
         Ok(MemoryStream {
             log: self.clone(),
             news: self.news.subscribe(),

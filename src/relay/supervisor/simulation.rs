@@ -64,6 +64,10 @@ impl Simulation {
             catch_up_readers: random.usize(1..3),
             ..RelaySettings::default()
         };
+        // Near is a few transactions or none, or bytes where the log is a file.
+        let far = if stage.log.terms() == Terms::Files { 100 } else { 1024 };
+        let some = |random: &mut Rng| far * random.u64(0..20);
+        stage.distances = Distances { together: some(&mut random), near: some(&mut random) };
         stage.in_flight = random.usize(1..40);
         stage.broker.hold();
         let process = stage.run();

@@ -23,6 +23,7 @@ pub(super) struct Stage {
     pub(super) tables: Vec<TableName>,
     pub(super) settings: RelaySettings,
     pub(super) start: Option<Start>,
+    pub(super) distances: Distances,
     /// Records that a table has in flight at most.
     pub(super) in_flight: usize,
     /// Of every outlet that was made, in order: whose it is, and the durable position at that time.
@@ -33,6 +34,7 @@ pub(super) struct Stage {
 pub(super) struct Process {
     pub(super) session: MemoryStore,
     pub(super) stats: Vec<Arc<TableStats>>,
+    pub(super) tail: Arc<TailStats>,
     pub(super) stop: CancellationToken,
     /// The numbers of its publishers.
     pub(super) publishers: Arc<Mutex<Vec<usize>>>,
@@ -48,6 +50,7 @@ impl Stage {
             tables: (1..=tables).map(|n| TableName::new("d", &format!("outbox-{n}"))).collect(),
             settings: RelaySettings::default(),
             start: None,
+            distances: Distances::default(),
             in_flight: 100,
             outlets: Arc::default(),
         }
@@ -66,12 +69,14 @@ impl Stage {
             publishing.lock().unwrap().push(publisher.number());
             MemoryOutlet::new(publisher, store.clone(), claim)
         };
+        let tail_stats: Arc<TailStats> = Arc::default();
         let supervisor = Supervisor {
             store: session.clone(),
             source: move |_| log.clone(),
             outlet,
             settings: self.settings.clone(),
-            tail_stats: Arc::default(),
+            distances: self.distances,
+            tail_stats: Arc::clone(&tail_stats),
         };
         let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t");
         let table = |name: &TableName| Table {
@@ -83,7 +88,7 @@ impl Stage {
         let tables = self.tables.iter().map(table).zip(stats.iter().cloned()).collect();
         let stop = CancellationToken::new();
         let running = tokio::spawn(supervisor.run(tables, stop.clone()));
-        Process { session, stats, stop, publishers, running }
+        Process { session, stats, tail: tail_stats, stop, publishers, running }
     }
 
     /// The ids that arrived of a table's rows, given that ids begin with the table's number.

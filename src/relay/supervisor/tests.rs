@@ -1,4 +1,7 @@
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+use bytesize::ByteSize;
 
 use super::stage::{Stage, pass};
 use super::*;
@@ -186,4 +189,137 @@ async fn a_definite_failure_is_the_last_of_its_table_only() {
     pass(5_000).await;
     assert_eq!((process.stats[0].state(), process.stats[1].state()), (State::Running, State::Halted));
     assert_eq!((stage.arrived(0).len(), stage.arrived(1).len()), (1, 0));
+}
+
+/// Two tables and small queues, and the first one takes nothing.
+fn stuck(tables: usize) -> Stage {
+    let mut stage = Stage::new(tables, 1);
+    stage.settings.queue_bytes = ByteSize::kib(4);
+    stage.settings.batch_bytes = ByteSize(200);
+    stage.broker.block("0/", true);
+    stage
+}
+
+fn ids(table: usize, numbers: std::ops::RangeInclusive<u32>) -> Vec<String> {
+    numbers.map(|number| format!("{table}/{number}")).collect()
+}
+
+fn insert(stage: &Stage, table: usize, numbers: std::ops::RangeInclusive<u32>) {
+    ids(table, numbers).iter().for_each(|id| _ = stage.log.insert(&stage.tables[table], id, "k"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_table_is_detached_and_comes_back_when_it_takes_records_again() {
+    let stage = stuck(2);
+    let process = stage.run();
+    insert(&stage, 0, 1..=50);
+    insert(&stage, 1, 1..=50);
+    pass(400).await;
+    assert_eq!(stage.arrived(1), ids(1, 1..=50), "the other waits for it");
+    let stats = &process.stats[0];
+    assert_eq!((stats.state(), process.stats[1].state()), (State::Detached, State::Running));
+    assert!(stats.reason().unwrap().starts_with("its queue was full"));
+    assert!(stats.detached_seconds(stats.detached_micros.load(Relaxed) + 2_000_000) >= 2.0);
+    pass(600_000).await;
+    assert_eq!((stage.log.streams(), stage.log.opened(), stats.detaches.load(Relaxed)), (1, 1, 1), "it reads nothing");
+    insert(&stage, 0, 51..=60);
+    stage.broker.block("0/", false);
+    pass(100).await;
+    insert(&stage, 0, 61..=70);
+    pass(100).await;
+    assert_eq!(stage.arrived(0), ids(0, 1..=70));
+    assert_eq!((stats.state(), stats.reason(), stats.detached_micros.load(Relaxed)), (State::Running, None, 0));
+    assert_eq!(stage.log.streams(), 1, "the tail feeds both again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_table_comes_back_without_a_reader_of_its_own() {
+    let stage = stuck(1);
+    let process = stage.run();
+    insert(&stage, 0, 1..=50);
+    pass(60_000).await;
+    assert_eq!((process.stats[0].state(), stage.log.streams()), (State::Detached, 0));
+    assert!(process.tail.idle.load(Relaxed));
+    stage.broker.block("0/", false);
+    pass(100).await;
+    assert_eq!((stage.arrived(0), stage.log.opened()), (ids(0, 1..=50), 2));
+    assert_eq!((process.stats[0].state(), process.tail.idle.load(Relaxed)), (State::Running, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_detached_within_a_transaction_comes_back_within_it() {
+    let mut stage = stuck(2);
+    stage.settings.transaction_hold_bytes = ByteSize(1);
+    let process = stage.run();
+    insert(&stage, 1, 1..=1);
+    let step = |id: &String| Step::Insert(stage.tables[0].clone(), vec![Insert::new(id, "k")]);
+    stage.log.commit(ids(0, 1..=50).iter().map(step).collect());
+    insert(&stage, 1, 2..=2);
+    pass(1_000).await;
+    assert_eq!((process.stats[0].state(), stage.arrived(1).len()), (State::Detached, 2));
+    stage.broker.block("0/", false);
+    pass(1_000).await;
+    assert_eq!((process.stats[0].state(), stage.arrived(0)), (State::Running, ids(0, 1..=50)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_tables_catch_up_at_a_time_than_may() {
+    let mut stage = stuck(5);
+    stage.settings.catch_up_readers = 2;
+    stage.in_flight = 2;
+    (1..4).for_each(|table| stage.broker.block(&format!("{table}/"), true));
+    stage.distances.near = 0;
+    let process = stage.run();
+    (0..5).for_each(|table| insert(&stage, table, 1..=50));
+    pass(60_000).await;
+    assert_eq!(process.stats.iter().filter(|stats| stats.state() == State::Detached).count(), 4);
+    stage.broker.hold();
+    (0..4).for_each(|table| stage.broker.block(&format!("{table}/"), false));
+    let (mut most, mut waited) = (0, false);
+    while stage.broker.ids().len() < 250 {
+        stage.broker.acknowledge(0, 1);
+        pass(1).await;
+        most = most.max(stage.log.streams());
+        waited |= process.stats.iter().any(|stats| stats.reason().is_some_and(|reason| reason.contains("its turn")));
+    }
+    assert!(most == 3 && waited, "{most} streams");
+    stage.broker.release();
+    pass(1_000).await;
+    assert!(process.stats.iter().all(|stats| stats.state() == State::Running) && stage.log.streams() == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_starts_again_comes_back_to_the_tail() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    insert(&stage, 1, 1..=3);
+    pass(10).await;
+    stage.broker.refuse(retriable());
+    insert(&stage, 0, 1..=5);
+    insert(&stage, 1, 4..=5);
+    pass(5_000).await;
+    assert_eq!((stage.arrived(0), stage.log.streams()), (ids(0, 1..=5), 1));
+    assert!(process.stats.iter().all(|stats| stats.state() == State::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_far_behind_at_the_start_holds_no_other_up() {
+    let mut stage = stuck(2);
+    stage.distances.together = 10 * 1024;
+    let process = stage.run();
+    insert(&stage, 0, 1..=50);
+    insert(&stage, 1, 1..=50);
+    pass(5_000).await;
+    process.stop.cancel();
+    pass(60_000).await;
+    let fresh = stage.run();
+    insert(&stage, 1, 51..=51);
+    pass(1).await;
+    assert_eq!(stage.arrived(1).last().unwrap(), "1/51");
+    assert_eq!(fresh.stats[0].state(), State::CatchingUp);
+    pass(60_000).await;
+    assert_eq!(fresh.stats[0].state(), State::Detached, "a catch-up reader whose queue is full ends too");
+    stage.broker.block("0/", false);
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0), fresh.stats[0].state()), (ids(0, 1..=50), State::Running));
 }
