@@ -9,6 +9,7 @@ mod contract;
 mod crashes;
 mod daemon;
 mod demo;
+mod detach;
 mod mariadb;
 mod migrate;
 mod names;
