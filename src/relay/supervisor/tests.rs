@@ -205,7 +205,9 @@ fn ids(table: usize, numbers: std::ops::RangeInclusive<u32>) -> Vec<String> {
 }
 
 fn insert(stage: &Stage, table: usize, numbers: std::ops::RangeInclusive<u32>) {
-    ids(table, numbers).iter().for_each(|id| _ = stage.log.insert(&stage.tables[table], id, "k"));
+    for id in ids(table, numbers) {
+        stage.log.insert(&stage.tables[table], &id, "k");
+    }
 }
 
 #[tokio::test(start_paused = true)]
