@@ -34,22 +34,25 @@
 //! the next *R*. The table halts, or a stop comes: its queues are dropped with it, and the tail notices the closed one.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use crate::position::{Point, Position, TxnId};
 
-/// How much log is little, in bytes.
+/// How much log is little, in bytes, and how long a turn is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Distances {
     /// Between tables that are read for by one reader from the start.
     pub together: u64,
     /// What a catch-up reader may have to read while the tail already collects for the table.
     pub near: u64,
+    /// How long a catch-up reader reads before it lets another have its turn.
+    pub turn: Duration,
 }
 
 impl Default for Distances {
-    /// What takes seconds to read, and what takes a fraction of one.
+    /// What takes seconds to read, what takes a fraction of one, and half a minute.
     fn default() -> Self {
-        Self { together: 1 << 30, near: 16 << 20 }
+        Self { together: 1 << 30, near: 16 << 20, turn: Duration::from_secs(30) }
     }
 }
 

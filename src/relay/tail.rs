@@ -30,9 +30,6 @@ use crate::source::{Fault, LogEvent, LogSource, LogStream, SourceError, Subscrip
 /// How often tables with nothing to relay learn where the tail stands.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a catch-up reader reads before it lets another have its turn.
-const TURN: Duration = Duration::from_secs(30);
-
 /// One table to feed.
 #[derive(Debug)]
 pub struct Feed {
@@ -168,10 +165,11 @@ impl<S: LogSource> Tail<S> {
     pub async fn catch_up(source: S, feed: Feed, goal: Point, making: Making) -> Ended {
         let start = feed.resume.point.clone();
         let (left, mut was_left) = oneshot::channel();
+        let turn = making.distances.turn;
         let mut tail = Self::new(source, start, making, Arc::default(), mpsc::unbounded_channel().1);
         let end = goal.clone().into();
         tail.goal = Some(Goal::new(goal));
-        tail.turn_ends = Instant::now() + TURN;
+        tail.turn_ends = Instant::now() + turn;
         tail.feed(Feed { left, ..feed });
         tail.read_while_fed().await;
         match (tail.members.first_fed().cloned(), was_left.try_recv()) {

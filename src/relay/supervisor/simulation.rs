@@ -67,7 +67,8 @@ impl Simulation {
         // Near is a few transactions or none, or bytes where the log is a file.
         let far = if stage.log.terms() == Terms::Files { 100 } else { 1024 };
         let some = |random: &mut Rng| far * random.u64(0..20);
-        stage.distances = Distances { together: some(&mut random), near: some(&mut random) };
+        let turn = Duration::from_millis(*random.choice(&[5, 100, 30_000]).unwrap());
+        stage.distances = Distances { together: some(&mut random), near: some(&mut random), turn };
         stage.in_flight = random.usize(1..40);
         stage.broker.hold();
         let process = stage.run();
