@@ -129,6 +129,11 @@ impl Assembler {
         self.open.is_some()
     }
 
+    /// Whether rows of prepared transactions are held; those of tables that were not there when they came are not.
+    pub fn holds_prepared(&self) -> bool {
+        !self.prepared.is_empty()
+    }
+
     /// Takes a table on, between transactions: what the stream brings after `resume` is the table's from here on. `slot`
     /// is one that is closed, or the next new one.
     pub fn admit(&mut self, slot: Slot, columns: usize, resume: Position) {

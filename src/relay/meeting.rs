@@ -29,6 +29,10 @@
 //! between two transactions without being the end of one (a heartbeat, a new file): there the reader also ends before the
 //! first transaction that begins at or after *T*.
 //!
+//! XA transactions that are prepared and not settled are in no position, so neither reader's *R* and *T* cover them. The
+//! tail held no rows of them for a table that it did not feed: it opens the log again at *T*, which brings them once more.
+//! What the reader held of them goes with it.
+//!
 //! What may come between: the tail reconnects: its position is *T* or later, and the new queue stays. The new queue fills:
 //! the tail detaches the table again, and says where; the queue is read to its end in its turn all the same, and that is
 //! the next *R*. The table halts, or a stop comes: its queues are dropped with it, and the tail notices the closed one.
@@ -37,6 +41,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use crate::position::{Point, Position, TxnId};
+use crate::source::LogEvent;
 
 /// How much log is little, in bytes, and how long a turn is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +84,8 @@ impl Distances {
 #[derive(Debug)]
 pub struct Goal {
     point: Point,
+    /// Whether the open transaction lies beyond it.
+    beyond: bool,
     reached: bool,
     exact: bool,
 }
@@ -86,15 +93,23 @@ pub struct Goal {
 impl Goal {
     /// Up to this point.
     pub fn new(point: Point) -> Self {
-        Self { point, reached: false, exact: true }
+        Self { point, beyond: false, reached: false, exact: true }
     }
 
     /// A transaction begins. Gives whether the goal lies before it, and it is not to be read.
     pub fn begin(&mut self, txn: &TxnId) -> bool {
-        let beyond = self.point.covers(txn) == Some(false);
-        self.reached |= beyond && matches!(txn, TxnId::File(_));
-        self.exact &= !beyond || self.reached;
+        self.beyond = self.point.covers(txn) == Some(false);
+        self.reached |= self.beyond && matches!(txn, TxnId::File(_));
         self.reached
+    }
+
+    /// The reader takes this. A transaction that is only prepared is not brought: its rows are dropped with the reader.
+    pub fn end<R>(&mut self, event: &LogEvent<R>) {
+        match event {
+            LogEvent::Commit | LogEvent::Rollback => self.exact &= !std::mem::take(&mut self.beyond),
+            LogEvent::Prepare { .. } => self.beyond = false,
+            _ => {}
+        }
     }
 
     /// The reader stands between transactions. Gives whether it has reached the goal.
@@ -117,6 +132,7 @@ impl Goal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::log::MemoryRows;
 
     const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
@@ -135,7 +151,18 @@ mod tests {
         assert!(!goal.begin(&gtid(3)) && goal.stand(&point(&format!("gtid={A}:1-3"))) && goal.is_exact());
         let mut goal = Goal::new(point(&format!("gtid={A}:1-3")));
         assert!(!goal.begin(&gtid(9)), "another order: what is after it may be before the goal");
+        goal.end(&LogEvent::<MemoryRows>::Commit);
         assert!(goal.stand(&point(&format!("gtid={A}:1-3:9"))) && !goal.is_exact());
+    }
+
+    #[test]
+    fn what_is_prepared_beyond_a_goal_is_not_brought() {
+        let mut goal = Goal::new(point(&format!("gtid={A}:1-3:5")));
+        assert!(!goal.begin(&gtid(4)));
+        goal.end(&LogEvent::<MemoryRows>::Prepare { xid: "x".to_owned() });
+        assert!(!goal.begin(&gtid(5)));
+        goal.end(&LogEvent::<MemoryRows>::Commit);
+        assert!(goal.stand(&point(&format!("gtid={A}:1-3:5"))) && goal.is_exact());
     }
 
     #[test]

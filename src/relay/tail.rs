@@ -138,6 +138,8 @@ impl<S: LogSource> Tail<S> {
         let stands = if resume >= self.position { resume.clone() } else { self.position.clone() };
         let known = self.subscriptions.iter().position(|known| known.table == subscription.table);
         let slot = known.unwrap_or(self.subscriptions.len());
+        // What is prepared was not held for this table: the log brings it again to a stream that is opened here.
+        self.outdated |= self.assembler.holds_prepared();
         self.assembler.admit(slot, subscription.columns.len(), resume);
         self.members.set(slot, Member::new(queue, left, stands));
         if known.is_none() {
@@ -284,7 +286,12 @@ impl<S: LogSource> Tail<S> {
                     self.deliver().await;
                     return None;
                 }
-                Ok(event) => self.assembler.take(event, stream.position()),
+                Ok(event) => {
+                    if let Some(goal) = &mut self.goal {
+                        goal.end(&event);
+                    }
+                    self.assembler.take(event, stream.position());
+                }
                 Err(error) => {
                     self.assembler.reopen(stream.position());
                     self.assembler.flush(stream.position());

@@ -31,6 +31,10 @@ impl Prepared {
         *self = Self::default();
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.transactions.is_empty()
+    }
+
     fn take(&mut self, xid: &str) -> Vec<PreparedRows> {
         let rows = self.transactions.remove(xid).unwrap_or_default();
         self.bytes -= rows.iter().map(|rows| rows.rows.memory()).sum::<usize>();
