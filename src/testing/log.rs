@@ -1,6 +1,7 @@
 //! A server's log in memory: transactions are committed to it, streams read them, and connections break on command.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -53,6 +54,10 @@ pub enum Step {
     Savepoint(String),
     /// A rollback to it.
     RollbackTo(String),
+    /// The transaction ends here, prepared under this name.
+    Prepare(String),
+    /// The prepared transaction of that name is committed or undone with this one.
+    Settle(String, bool),
     /// Something that must not be passed over; of every table when there is no name.
     Fault(Option<TableName>, Fault),
 }
@@ -273,6 +278,10 @@ pub struct MemoryStream {
     position: Position,
     /// The transaction to read, and the step of it: 0 is its beginning.
     next: (usize, usize),
+    /// Numbers of prepared transactions, which the position does not cover.
+    prepared: BTreeMap<String, u64>,
+    /// The one that is settled by the open transaction.
+    settles: Option<u64>,
 }
 
 impl Drop for MemoryStream {
@@ -325,7 +334,17 @@ impl MemoryStream {
                 }
                 *left -= 1;
             }
+            if let LogEvent::Prepare { xid } = &event {
+                self.prepared.insert(xid.clone(), number);
+                self.next = (index + 1, 0);
+            }
+            if let LogEvent::Settle { xid, .. } = &event {
+                self.settles = self.prepared.remove(xid);
+            }
             if matches!(event, LogEvent::Commit | LogEvent::Rollback) {
+                if let (Point::Gtid(set), Some(prepared)) = (&mut self.position.point, self.settles.take()) {
+                    set.add(&gtid(prepared));
+                }
                 match &mut self.position.point {
                     Point::Gtid(set) => set.add(&gtid(number)),
                     Point::Domains(point) => point.add(domain_gtid(number)),
@@ -347,6 +366,8 @@ impl MemoryStream {
             Step::Foreign(table, kind) => LogEvent::Foreign { slot: self.subscribed(table)?, kind: *kind },
             Step::Savepoint(name) => LogEvent::Savepoint { name: name.clone() },
             Step::RollbackTo(name) => LogEvent::RollbackTo { name: name.clone() },
+            Step::Prepare(xid) => LogEvent::Prepare { xid: xid.clone() },
+            Step::Settle(xid, commit) => LogEvent::Settle { xid: xid.clone(), commit: *commit },
             Step::Fault(None, fault) => LogEvent::Fault { slot: None, fault: fault.clone() },
             Step::Fault(Some(table), fault) => {
                 LogEvent::Fault { slot: Some(self.subscribed(table)?), fault: fault.clone() }
@@ -406,6 +427,8 @@ impl LogSource for MemoryLog {
             subscriptions: subscriptions.to_vec(),
             position: from.clone(),
             next: (state.purged, 0),
+            prepared: BTreeMap::new(),
+            settles: None,
         })
     }
 }

@@ -325,3 +325,26 @@ async fn a_table_far_behind_at_the_start_holds_no_other_up() {
     pass(1_000).await;
     assert_eq!((stage.arrived(0), fresh.stats[0].state()), (ids(0, 1..=50), State::Running));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_comes_back_while_a_transaction_is_prepared_gets_its_rows_once() {
+    let stage = stuck(2);
+    let process = stage.run();
+    insert(&stage, 0, 1..=50);
+    pass(1_000).await;
+    assert_eq!(process.stats[0].state(), State::Detached);
+    let rows =
+        |table: usize| Step::Insert(stage.tables[table].clone(), vec![Insert::new(&format!("{table}/prepared"), "k")]);
+    stage.log.commit(vec![rows(0), rows(1), Step::Prepare("x".to_owned())]);
+    insert(&stage, 1, 1..=2);
+    insert(&stage, 0, 51..=52);
+    pass(1_000).await;
+    stage.broker.block("0/", false);
+    pass(1_000).await;
+    assert_eq!((process.stats[0].state(), stage.arrived(0)), (State::Running, ids(0, 1..=52)));
+    stage.log.commit(vec![Step::Settle("x".to_owned(), true)]);
+    pass(1_000).await;
+    assert_eq!(stage.arrived(0).last().unwrap(), "0/prepared");
+    assert_eq!(stage.arrived(1), ["1/1", "1/2", "1/prepared"]);
+    assert_eq!(stage.arrived(0).len(), 53);
+}
