@@ -4,6 +4,7 @@
 
 mod notify;
 pub mod preflight;
+pub mod store;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +18,20 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use self::preflight::{Looked, Survey};
+use self::store::Store;
 use crate::config::Config;
-use crate::kafka::{AtLeastOnce, Producer, ProducerError};
+use crate::kafka::delivery::Guarantee;
+use crate::kafka::{AtLeastOnce, ExactlyOnce, Producers};
+use crate::mysql::MysqlSource;
 use crate::mysql::connect::Endpoint;
 use crate::mysql::settings::{MysqlSettings, PasswordError};
-use crate::mysql::{MysqlSource, MysqlStore};
 use crate::outbox::{Mapping, TopicTemplate};
-use crate::position::{Claim, StoreError};
+use crate::outlet::{Outlet, Reach};
+use crate::position::{Claim, PositionStore, StoreError};
 use crate::preflight::{Check, Status, Unavailable};
 use crate::relay::backoff::Backoff;
 use crate::relay::meeting::Distances;
+use crate::relay::settings::RelaySettings;
 use crate::relay::stats::{TableStats, TailStats};
 use crate::relay::supervisor::{Reader, Summary, Supervisor, SupervisorError, Table};
 use crate::source::Subscription;
@@ -58,9 +63,6 @@ pub enum DaemonError {
     /// The position store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The producer cannot be made.
-    #[error(transparent)]
-    Producer(#[from] ProducerError),
     /// Something within this process failed.
     #[error("internal: {0}")]
     Internal(String),
@@ -118,26 +120,25 @@ struct Shared {
     config: Config,
     log: Endpoint,
     server_id: u32,
-    store: MysqlStore,
-    producer: Producer,
+    store: Store,
+    producers: Producers,
     tail_stats: Arc<TailStats>,
 }
 
 /// Runs until `stop`, or until every relay has halted.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, DaemonError> {
-    let (log, positions) = endpoints(&config)?;
+    let (log, _) = endpoints(&config)?;
     let listener = TcpListener::bind(config.admin.listen)
         .await
         .map_err(|error| DaemonError::Configuration(format!("admin.listen {}: {error}", config.admin.listen)))?;
     let server_id = config.mysql.resolve_server_id();
-    let properties = config.kafka.properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let producer = Producer::new(&config.kafka.bootstrap_servers, &properties)?;
-    let store = MysqlStore::new(positions, &config.positions.schema, &config.positions.table, LOCK_WAIT);
-    let shared = Arc::new(Shared { config, log, server_id, store, producer, tail_stats: Arc::default() });
+    let producers = Producers::new(&config.kafka);
+    let store = Store::new(&config, LOCK_WAIT)?;
+    let shared = Arc::new(Shared { config, log, server_id, store, producers, tail_stats: Arc::default() });
     let address = listener.local_addr().map_err(|error| DaemonError::Internal(error.to_string()))?;
     info!(%address, "admin_listening");
     let metrics = |stats: Vec<Arc<TableStats>>| {
-        let metrics = Metrics::new(stats, Arc::clone(&shared.tail_stats), shared.producer.reach()).map(Arc::new);
+        let metrics = Metrics::new(stats, Arc::clone(&shared.tail_stats), shared.reach()).map(Arc::new);
         metrics.map_err(|error| DaemonError::Internal(error.to_string()))
     };
     let (publish, current) = watch::channel(metrics(Vec::new())?);
@@ -155,7 +156,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
         publish.send_replace(metrics(relays.iter().map(|(stats, _)| Arc::clone(stats)).chain(halted).collect())?);
         let relays: Vec<_> = relays.into_iter().map(|(stats, table)| (table, stats)).collect();
         notify::ready(relays.len());
-        let summary = shared.supervisor().run(relays, stop.clone()).await?;
+        let summary = shared.relay(relays, stop.clone()).await?;
         Ok(Summary { halted: summary.halted + unfit.len() })
     }
     .await;
@@ -188,7 +189,7 @@ impl Shared {
             if report.unavailable.is_empty() {
                 preflight::log(&report);
                 // It has just answered; from here on the producer notes it.
-                self.producer.reach().set(true);
+                self.reach().set(true);
                 return Ok(looked);
             }
             for Unavailable { server, reason, .. } in &report.unavailable {
@@ -200,28 +201,83 @@ impl Shared {
         }
     }
 
+    /// Whether a broker is connected, as the producers in use note it.
+    fn reach(&self) -> Arc<Reach> {
+        match (self.config.delivery.guarantee, &self.store) {
+            (Guarantee::ExactlyOnce, Store::Kafka(store)) => store.reach(),
+            _ => self.producers.reach(),
+        }
+    }
+
     fn waits(&self, why: String) {
         notify::waiting(&why);
         self.tail_stats.set_waiting(why);
     }
 
-    /// The relays and what they are made of.
-    fn supervisor(
+    /// Relays to where and as firmly as the configuration says.
+    async fn relay(
         self: &Arc<Self>,
-    ) -> Supervisor<
-        MysqlStore,
-        impl Fn(Reader) -> MysqlSource + Send + Sync + use<>,
-        impl Fn(Claim) -> AtLeastOnce<MysqlStore> + Send + Sync + use<>,
-    > {
-        let (reader, deliverer) = (Arc::clone(self), Arc::clone(self));
-        Supervisor {
-            store: self.store.clone(),
-            source: move |of| reader.source(of),
-            outlet: move |claim| deliverer.outlet(claim),
-            settings: self.config.relay.clone(),
-            distances: Distances::default(),
-            tail_stats: Arc::clone(&self.tail_stats),
+        relays: Vec<(Table, Arc<TableStats>)>,
+        stop: CancellationToken,
+    ) -> Result<Summary, SupervisorError> {
+        let this = Arc::clone(self);
+        let limit = usize::try_from(self.config.relay.in_flight_bytes.as_u64()).unwrap_or(usize::MAX);
+        match (self.config.delivery.guarantee, self.store.clone()) {
+            (Guarantee::AtLeastOnce, Store::Mysql(store)) => {
+                let deliver = store.clone();
+                let outlet = move |claim| this.at_least_once(limit, deliver.clone(), claim);
+                self.supervisor(store, outlet).run(relays, stop).await
+            }
+            (Guarantee::AtLeastOnce, Store::Kafka(store)) => {
+                let deliver = store.clone();
+                let outlet = move |claim| this.at_least_once(limit, deliver.clone(), claim);
+                self.supervisor(store, outlet).run(relays, stop).await
+            }
+            (Guarantee::ExactlyOnce, store) => {
+                let store = store.kafka(&self.config);
+                let deliver = store.clone();
+                let outlet = move |claim| {
+                    let outlet = ExactlyOnce::new(deliver.clone(), claim, limit);
+                    outlet.ok_or_else(|| "the claim was given back".to_owned())
+                };
+                self.supervisor(store, outlet).run(relays, stop).await
+            }
         }
+    }
+
+    fn supervisor<P: PositionStore, O: Outlet, M: Fn(Claim) -> Result<O, String>>(
+        self: &Arc<Self>,
+        store: P,
+        outlet: M,
+    ) -> Supervisor<P, impl Fn(Reader) -> MysqlSource + Send + Sync + use<P, O, M>, M> {
+        let reader = Arc::clone(self);
+        let source = move |of| reader.source(of);
+        let tail_stats = Arc::clone(&self.tail_stats);
+        Supervisor { store, source, outlet, settings: self.pace(), distances: Distances::default(), tail_stats }
+    }
+
+    /// Sizes and times of the relays. What is saved atomically is saved when consumers should see it.
+    fn pace(&self) -> RelaySettings {
+        let (relay, delivery) = (self.config.relay.clone(), &self.config.delivery);
+        match delivery.guarantee {
+            Guarantee::AtLeastOnce => relay,
+            Guarantee::ExactlyOnce => RelaySettings {
+                checkpoint_interval: delivery.commit_interval,
+                // A save is due at half of it.
+                max_unsaved_events: delivery.commit_events.saturating_mul(2),
+                ..relay
+            },
+        }
+    }
+
+    fn at_least_once<S: PositionStore + Clone>(
+        &self,
+        limit: usize,
+        store: S,
+        claim: Claim,
+    ) -> Result<AtLeastOnce<S>, String> {
+        let publisher = self.producers.publisher(limit).map_err(|error| error.to_string())?;
+        Ok(AtLeastOnce::new(publisher, store, claim))
     }
 
     /// A reader of the log. The tail is the replica that the configuration names; a server cuts a reader off when another
@@ -233,11 +289,6 @@ impl Shared {
             Reader::Own => MysqlSettings::fresh_server_id(),
         };
         MysqlSource::new(self.log.clone(), server_id, mysql.heartbeat, mysql.silence_deadline)
-    }
-
-    fn outlet(&self, claim: Claim) -> AtLeastOnce<MysqlStore> {
-        let limit = usize::try_from(self.config.relay.in_flight_bytes.as_u64()).unwrap_or(usize::MAX);
-        AtLeastOnce::new(self.producer.publisher(limit), self.store.clone(), claim)
     }
 }
 

@@ -75,6 +75,10 @@ pub enum PublishError {
 
 /// Where one relay delivers.
 pub trait Outlet: Send + 'static {
+    /// Whether records become visible only together with the position that covers them. Then a save covers exactly what
+    /// was published before it: it is asked for between batches only, takes nothing while it is under way, and settles
+    /// those records before it returns; `settled` by itself tells failures only.
+    const ATOMIC: bool = false;
     /// Hands a record on, copying what it needs. Never waits. Once a record has failed none is taken any more: a later
     /// one that arrived would overtake it (R1).
     fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError>;

@@ -34,6 +34,7 @@ pub enum Name {
     Columns,
     PositionTable,
     Position,
+    PositionTopic,
     Topic,
     TopicSettings,
     ReplicationFactor,

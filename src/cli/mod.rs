@@ -115,7 +115,7 @@ fn code_of(error: &DaemonError) -> u8 {
         DaemonError::Configuration(_) | DaemonError::Password(_) => code::CONFIGURATION,
         DaemonError::Preflight(_) => code::PREFLIGHT,
         DaemonError::Server(_) | DaemonError::Store(_) => code::UNAVAILABLE,
-        DaemonError::Producer(_) | DaemonError::Internal(_) => code::INTERNAL,
+        DaemonError::Internal(_) => code::INTERNAL,
     }
 }
 

@@ -8,9 +8,8 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 
 use super::{code, show};
 use crate::config::Loaded;
-use crate::daemon::{self, DaemonError};
-use crate::mysql::MysqlStore;
-use crate::position::PositionStore;
+use crate::daemon::DaemonError;
+use crate::daemon::store::Store;
 
 /// What to do with them.
 #[derive(Subcommand)]
@@ -26,9 +25,7 @@ pub(super) async fn position(command: &PositionCommand, loaded: &Loaded) -> Resu
 }
 
 async fn positions(loaded: &Loaded) -> Result<u8, DaemonError> {
-    let (_, endpoint) = daemon::endpoints(&loaded.config)?;
-    let positions = &loaded.config.positions;
-    let store = MysqlStore::new(endpoint, &positions.schema, &positions.table, Duration::ZERO);
+    let store = Store::new(&loaded.config, Duration::ZERO)?;
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["table", "position", "saved", "owner", "epoch"]);
     for saved in store.list().await? {

@@ -15,9 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{code, say, show, signals, unusable};
 use crate::config::{ConfigErrors, Loaded};
-use crate::daemon::{self, DaemonError};
-use crate::mysql::MysqlStore;
-use crate::position::PositionStore;
+use crate::daemon::DaemonError;
+use crate::daemon::store::Store;
 use crate::status::Line;
 use crate::status::client::Client;
 use crate::status::layout::{self, Layout};
@@ -77,7 +76,7 @@ impl Report {
 /// Both of those who could be asked.
 struct Sources {
     daemon: Client,
-    store: Result<MysqlStore, String>,
+    store: Result<Store, String>,
     rates: Rates,
     started: Instant,
 }
@@ -142,10 +141,8 @@ pub(super) async fn status(
     }
 }
 
-fn store(loaded: &Loaded) -> Result<MysqlStore, String> {
-    let (_, endpoint) = daemon::endpoints(&loaded.config).map_err(|error| error.to_string())?;
-    let positions = &loaded.config.positions;
-    Ok(MysqlStore::new(endpoint, &positions.schema, &positions.table, Duration::ZERO))
+fn store(loaded: &Loaded) -> Result<Store, String> {
+    Store::new(&loaded.config, Duration::ZERO).map_err(|error| error.to_string())
 }
 
 /// Asks every second until told to stop; the exit code is that of the last answer.

@@ -27,8 +27,9 @@ pub use self::error::{ConfigError, ConfigErrors, ErrorKind, Source};
 pub use self::outbox::OutboxSettings;
 use self::tree::Tree;
 use self::unknown::{Pruning, may_hide, type_of};
+use crate::kafka::delivery::{DeliverySettings, Guarantee};
 use crate::kafka::settings::KafkaSettings;
-use crate::mysql::settings::{MysqlSettings, PositionsSettings};
+use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings};
 use crate::relay::settings::RelaySettings;
 use crate::telemetry::settings::{AdminSettings, LogSettings};
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub positions: PositionsSettings,
     /// The cluster records are delivered to.
     pub kafka: KafkaSettings,
+    /// How firmly records are delivered.
+    pub delivery: DeliverySettings,
     /// What every relay keeps to.
     pub relay: RelaySettings,
     /// Which tables are relayed, and to which topics.
@@ -50,6 +53,16 @@ pub struct Config {
     pub admin: AdminSettings,
     /// The log.
     pub log: LogSettings,
+}
+
+impl Config {
+    /// What keeps the positions.
+    pub fn keeper(&self) -> Keeper {
+        self.positions.store.unwrap_or(match self.delivery.guarantee {
+            Guarantee::AtLeastOnce => Keeper::Mysql,
+            Guarantee::ExactlyOnce => Keeper::Kafka,
+        })
+    }
 }
 
 /// Where a configuration is read from.

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use super::error::{ConfigError, ErrorKind, Source};
 use super::{Config, OutboxSettings};
 use crate::kafka::settings::is_secret;
-use crate::mysql::settings::{MysqlSettings, PositionsSettings, ServerUrl};
+use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
 use crate::outbox::Columns;
 use crate::relay::settings::Start;
 
@@ -19,7 +19,11 @@ pub(super) fn template() -> Value {
             server_id: Some(1),
             ..MysqlSettings::default()
         },
-        positions: PositionsSettings { url: Some(ServerUrl::default()), ..PositionsSettings::default() },
+        positions: PositionsSettings {
+            store: Some(Keeper::Mysql),
+            url: Some(ServerUrl::default()),
+            ..PositionsSettings::default()
+        },
         outbox: vec![OutboxSettings {
             tables: vec![String::new()],
             start: Some(Start::Now),

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::time::Duration;
 
 use super::error::ErrorKind;
 use super::{Config, OutboxSettings};
+use crate::kafka::delivery::{DeliverySettings, Guarantee};
 use crate::kafka::settings::{KafkaSettings, invalid, is_secret, refusal};
-use crate::mysql::settings::{MysqlSettings, PositionsSettings, ServerUrl};
+use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
 use crate::outbox::{HeaderColumn, STANDARD_HEADERS, TopicTemplate};
 use crate::relay::settings::RelaySettings;
 use crate::table::{TableName, TablePattern};
@@ -53,6 +55,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     mysql(&config.mysql, &mut problems);
     positions(&config.positions, &mut problems);
     kafka(&config.kafka, &mut problems);
+    delivery(config, &mut problems);
     relay(&config.relay, &mut problems);
     outboxes(&config.outbox, &mut problems);
     let level = &config.log.level;
@@ -94,6 +97,9 @@ fn positions(settings: &PositionsSettings, problems: &mut Problems) {
     if let Some(positions) = &settings.url {
         url(positions, &["positions", "url"], problems);
     }
+    let topic = &settings.topic;
+    let fixed = TopicTemplate::parse(topic).is_ok_and(|template| template.fixed().is_some());
+    problems.hold(fixed, &["positions", "topic"], "the name of a topic", format!("{topic:?}"));
     for (key, name) in [("schema", &settings.schema), ("table", &settings.table)] {
         let fits = (1..=64).contains(&name.chars().count());
         problems.hold(fits, &["positions", key], "a name of 1 to 64 characters", format!("{name:?}"));
@@ -125,6 +131,27 @@ fn kafka(settings: &KafkaSettings, problems: &mut Problems) {
     let KafkaSettings { partitions, replication_factor, .. } = *settings;
     problems.hold(partitions >= 1, &["kafka", "partitions"], "at least 1", partitions);
     problems.hold(replication_factor >= 1, &["kafka", "replication_factor"], "at least 1", replication_factor);
+}
+
+fn delivery(config: &Config, problems: &mut Problems) {
+    let DeliverySettings { guarantee, commit_interval, commit_events, transactional_id, transaction_timeout } =
+        &config.delivery;
+    if *guarantee == Guarantee::ExactlyOnce && config.positions.store == Some(Keeper::Mysql) {
+        let expected = "\"kafka\", for delivery.guarantee = \"exactly_once\" commits records and positions together";
+        problems.invalid(&["positions", "store"], expected, "\"mysql\"");
+    }
+    problems.hold(!commit_interval.is_zero(), &["delivery", "commit_interval"], "a duration longer than 0s", "0s");
+    problems.hold(*commit_events > 0, &["delivery", "commit_events"], "at least 1", 0);
+    let named = !transactional_id.is_empty();
+    problems.hold(named, &["delivery", "transactional_id"], "the beginning of an id", "\"\"");
+    let least = (*commit_interval * 2).max(Duration::from_secs(1));
+    let most = Duration::from_millis(i32::MAX.unsigned_abs().into());
+    problems.hold(
+        (least..=most).contains(transaction_timeout),
+        &["delivery", "transaction_timeout"],
+        format!("at least 1s and twice delivery.commit_interval ({})", humantime::format_duration(*commit_interval)),
+        humantime::format_duration(*transaction_timeout),
+    );
 }
 
 fn relay(settings: &RelaySettings, problems: &mut Problems) {

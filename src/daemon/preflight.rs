@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::kafka::preflight::{self as kafka, Creation, Largest};
 use crate::mysql::connect::{Endpoint, is_transient};
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn};
+use crate::mysql::settings::Keeper;
 use crate::outbox::TopicTemplate;
 use crate::preflight::{Report, Status, Unavailable};
 use crate::relay::stats::{State, TableStats};
@@ -62,7 +63,8 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
         });
         wanted.push(kafka::Wanted { topic, text: outbox.topic.clone(), largest });
     }
-    match kafka::check(&config.kafka, &wanted, creation).await {
+    let positions = (config.keeper() == Keeper::Kafka).then_some(config.positions.topic.as_str());
+    match kafka::check(&config.kafka, &wanted, positions, creation).await {
         Ok(checks) => survey.report.checks.extend(checks),
         Err(unavailable) => survey.report.unavailable.push(unavailable),
     }
@@ -90,12 +92,15 @@ async fn ask_log(
         }
     }
     let wanted: Vec<_> = survey.tables.iter().map(wanted).collect();
-    let store = match ask_store(config, positions, &wanted).await {
-        Ok(store) => Some(store),
-        Err(error) => {
-            survey.report.unavailable.push(unavailable("positions", positions, &error));
-            None
-        }
+    let store = match config.keeper() {
+        Keeper::Kafka => None,
+        Keeper::Mysql => match ask_store(config, positions, &wanted).await {
+            Ok(store) => Some(store),
+            Err(error) => {
+                survey.report.unavailable.push(unavailable("positions", positions, &error));
+                None
+            }
+        },
     };
     Ok(match conn {
         Ok(mut conn) => mysql::check(&mut conn, &wanted, server_id, store.as_ref()).await,

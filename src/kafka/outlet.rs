@@ -1,4 +1,4 @@
-//! The outlet of at-least-once delivery: the shared idempotent producer, and a position store.
+//! The outlet of at-least-once delivery: the table's idempotent producer, and a position store.
 
 use super::producer::Publisher;
 use crate::outbox::Record;

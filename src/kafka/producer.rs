@@ -1,215 +1,150 @@
-//! The idempotent producer that the tables share, and one publisher per table.
+//! One table's producer: librdkafka's, the thread that serves it, and the way in.
 //!
-//! Promise: acks=all and idempotence always; a delivery report reaches the publisher of its table with the number of the
-//! batch it belongs to; reports travel in groups, so a record costs no lock of its own on the way back.
+//! Promise: acks=all and idempotence always; every record is reported once, under the number of its batch; reports travel
+//! in groups. After a record that failed no later one of the table arrives, whatever was on its way already (R1). A
+//! table's producer is its own: when one has broken, no other table notices (R8), and the relay that starts again makes
+//! a new one.
 
-use std::collections::BTreeMap;
-use std::mem;
+mod inbox;
+mod opening;
+mod serve;
+mod transaction;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Mutex, OnceLock};
+use std::thread::Thread;
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Header as KafkaHeader, Message, OwnedHeaders};
-use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
-};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{ClientContext, Statistics, config::FromClientConfigAndContext};
-use tokio::sync::Notify;
-use tracing::{error, warn};
 
+use self::inbox::{Context, Inbox};
+pub(super) use self::transaction::{Broken, PositionRecord};
 use super::error::classify;
+use super::settings::KafkaSettings;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, DeliveryError, PublishError, Reach, Settled};
-
-/// How long the thread waits for reports in one go while something is in flight.
-const POLL: Duration = Duration::from_millis(1);
+use crate::outlet::{Chunk, PublishError, Reach, Settled};
 
 /// How often librdkafka tells which brokers are connected.
 const STATISTICS_MILLIS: &str = "2000";
 
-/// Chunk numbers take the lower bits of what librdkafka carries for us, the table's number the upper ones.
-const CHUNK_BITS: u32 = 48;
+type Native = BaseProducer<Context, NoCustomPartitioner>;
 
 /// The producer cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("kafka: {0}")]
 pub struct ProducerError(String);
 
-/// Reports for one table, not yet taken.
-#[derive(Debug, Default)]
-struct Inbox {
-    settled: Mutex<Vec<Settled>>,
-    /// The first failure: what is published after it would overtake it.
-    failed: OnceLock<DeliveryError>,
-    news: Notify,
-    /// Bytes published and not settled.
-    in_flight: AtomicUsize,
-    room: Arc<Notify>,
+/// What librdkafka carries for us with a record and gives back with its report: the batch's number, and what the record
+/// counts towards the limit of bytes in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tag(usize);
+
+impl Tag {
+    const CHUNK_BITS: u32 = 40;
+    const CHUNKS: usize = (1 << Self::CHUNK_BITS) - 1;
+    /// Bytes are counted in units of so many, rounded up.
+    const UNIT: usize = 64;
+    /// The record that makes a position durable; it belongs to no batch.
+    const POSITION: Self = Self(Self::CHUNKS);
+
+    fn new(chunk: Chunk, bytes: usize) -> Self {
+        let units = bytes.div_ceil(Self::UNIT).min(usize::MAX >> Self::CHUNK_BITS);
+        Self(units << Self::CHUNK_BITS | usize::try_from(chunk).unwrap_or(0) & Self::CHUNKS)
+    }
+
+    fn chunk(self) -> Chunk {
+        (self.0 & Self::CHUNKS) as Chunk
+    }
+
+    fn bytes(self) -> usize {
+        (self.0 >> Self::CHUNK_BITS) * Self::UNIT
+    }
 }
 
-#[derive(Default)]
-struct Context {
-    inboxes: Mutex<Vec<Arc<Inbox>>>,
-    /// Filled by the callbacks of one poll, on the polling thread only: the lock is never contended.
-    reports: Mutex<Vec<Report>>,
+/// What a record takes in memory until it is settled.
+fn size(record: &Record<'_>) -> usize {
+    let headers = record.headers.iter().map(|header| header.name.len() + header.value.map_or(0, <[u8]>::len));
+    64 + record.key.len() + record.value.map_or(0, <[u8]>::len) + headers.sum::<usize>()
+}
+
+/// What the properties of the configuration come to; those that hold the promises win over them.
+pub(super) fn client(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("client.id", "outboxd");
+    config.extend(settings.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    config.set("bootstrap.servers", &settings.bootstrap_servers);
+    config
+}
+
+fn config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = client(settings);
+    for (name, value) in [("linger.ms", "0"), ("compression.type", "lz4")] {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
+    }
+    config
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        // The hash of the Java client, so that other producers of the topic agree.
+        .set("partitioner", "murmur2_random")
+        // Each table has its own limit of bytes in flight.
+        .set("queue.buffering.max.messages", "0")
+        .set("queue.buffering.max.kbytes", "2147483647")
+        .set("statistics.interval.ms", STATISTICS_MILLIS);
+    config
+}
+
+/// Makes the producers of the tables.
+#[derive(Debug, Clone)]
+pub struct Producers {
+    settings: KafkaSettings,
     reach: Arc<Reach>,
 }
 
-/// Records of one table and batch that were settled alike.
-struct Report {
-    slot: usize,
-    settled: Settled,
-    bytes: usize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl ClientContext for Context {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.reach.set(false);
-        }
-        warn!(%error, reason, "kafka_error");
+impl Producers {
+    /// Connects to nothing yet.
+    pub fn new(settings: &KafkaSettings) -> Self {
+        Self { settings: settings.clone(), reach: Arc::default() }
     }
 
-    fn stats(&self, statistics: Statistics) {
-        // The bootstrap addresses are brokers too until the real ones are known, so one that is up is enough.
-        self.reach.set(statistics.brokers.values().any(|broker| broker.state == "UP"));
+    /// Whether a broker is connected, by the latest word of any of the producers.
+    pub fn reach(&self) -> Arc<Reach> {
+        Arc::clone(&self.reach)
     }
-}
 
-impl ProducerContext<NoCustomPartitioner> for Context {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let (slot, chunk) = (opaque >> CHUNK_BITS, (opaque & ((1 << CHUNK_BITS) - 1)) as Chunk);
-        let (message, outcome) = match result {
-            Ok(message) => (message, Ok(())),
-            Err((error, message)) => {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                (message, Err(classify(code, message.topic())))
-            }
-        };
-        let bytes = size(message.key().map_or(0, <[u8]>::len), message.payload().map_or(0, <[u8]>::len));
-        let mut reports = lock(&self.reports);
-        match reports.last_mut() {
-            Some(last) if last.slot == slot && last.settled.chunk == chunk && last.settled.outcome == outcome => {
-                last.settled.records += 1;
-                last.bytes += bytes;
-            }
-            _ => reports.push(Report { slot, settled: Settled { chunk, records: 1, outcome }, bytes }),
-        }
+    /// A producer for one table, with at most `limit` bytes in flight (one record more, if that is larger).
+    pub fn publisher(&self, limit: usize) -> Result<Publisher, ProducerError> {
+        let mut config = config(&self.settings);
+        config
+            // An outage stalls, it does not fail: retries go on until the broker answers.
+            .set("message.timeout.ms", "0")
+            // A refused batch ends the producer, before it sends what comes after under new numbers.
+            .set("enable.gapless.guarantee", "true");
+        Publisher::new(&config, limit, false, &self.reach)
     }
-}
 
-/// What a record counts towards the limit of bytes in flight.
-fn size(key: usize, value: usize) -> usize {
-    key + value + 64
-}
-
-impl Context {
-    /// Hands the reports of one poll on; returns how many records they are about.
-    fn flush(&self) -> usize {
-        let reports = mem::take(&mut *lock(&self.reports));
-        let inboxes = lock(&self.inboxes);
-        let mut all = 0;
-        for Report { slot, settled, bytes } in reports {
-            all += usize::try_from(settled.records).unwrap_or(usize::MAX);
-            let Some(inbox) = inboxes.get(slot) else { continue };
-            if let Err(error) = &settled.outcome {
-                inbox.failed.get_or_init(|| error.clone());
-            }
-            lock(&inbox.settled).push(settled);
-            inbox.in_flight.fetch_sub(bytes, Ordering::Relaxed);
-            inbox.news.notify_one();
-            inbox.room.notify_one();
-        }
-        all
+    /// A producer for one table's transactions.
+    pub(super) fn transactional(&self, id: &str, timeout: Duration) -> Result<Publisher, ProducerError> {
+        let mut config = config(&self.settings);
+        config.set("transactional.id", id).set("transaction.timeout.ms", timeout.as_millis().to_string());
+        Publisher::new(&config, usize::MAX, true, &self.reach)
     }
 }
 
 struct Shared {
-    producer: BaseProducer<Context, NoCustomPartitioner>,
-    /// Records published and not reported; the thread sleeps while it is 0.
+    native: Native,
+    inbox: Arc<Inbox>,
+    /// Records sent and not reported; the thread sleeps while it is 0.
     waiting: AtomicUsize,
-    /// The thread that reads reports, to wake it.
+    /// The thread that serves, to wake it.
     thread: OnceLock<Thread>,
+    orders: Mutex<Vec<transaction::Order>>,
     stop: AtomicBool,
-}
-
-/// The producer. Dropping it ends its thread; what is in flight is given up.
-pub struct Producer {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Producer {
-    /// Connects lazily. `properties` are passed to librdkafka as they are; those that hold the promises are set here and
-    /// win over them.
-    pub fn new(bootstrap_servers: &str, properties: &BTreeMap<String, String>) -> Result<Self, ProducerError> {
-        let mut config = ClientConfig::new();
-        config.set("client.id", "outboxd").set("linger.ms", "0").set("compression.type", "lz4");
-        for (key, value) in properties {
-            config.set(key, value);
-        }
-        config
-            .set("bootstrap.servers", bootstrap_servers)
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            // An outage stalls, it does not fail: retries go on until the broker answers.
-            .set("message.timeout.ms", "0")
-            // The hash of the Java client, so that other producers of the topic agree.
-            .set("partitioner", "murmur2_random")
-            // Each table has its own limit of bytes in flight; one shared here would let a stuck table fill it for all.
-            .set("queue.buffering.max.messages", "0")
-            .set("queue.buffering.max.kbytes", "2147483647")
-            .set("statistics.interval.ms", STATISTICS_MILLIS);
-        let context = Context::default();
-        let producer = BaseProducer::from_config_and_context(&config, context)
-            .map_err(|error| ProducerError(error.to_string()))?;
-        let shared = Arc::new(Shared {
-            producer,
-            waiting: AtomicUsize::new(0),
-            thread: OnceLock::new(),
-            stop: AtomicBool::new(false),
-        });
-        let polled = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("kafka-reports".to_owned())
-            .spawn(move || poll(&polled))
-            .map_err(|error| ProducerError(format!("cannot start a thread: {error}")))?;
-        shared.thread.get_or_init(|| thread.thread().clone());
-        Ok(Self { shared, thread: Some(thread) })
-    }
-
-    /// Whether a broker is connected.
-    pub fn reach(&self) -> Arc<Reach> {
-        Arc::clone(&self.shared.producer.context().reach)
-    }
-
-    /// A publisher for one more table, with at most `limit` bytes in flight (one record more, if that is larger).
-    pub fn publisher(&self, limit: usize) -> Publisher {
-        let inbox = Arc::new(Inbox::default());
-        let mut inboxes = lock(&self.shared.producer.context().inboxes);
-        inboxes.push(Arc::clone(&inbox));
-        Publisher { shared: Arc::clone(&self.shared), inbox, slot: inboxes.len() - 1, limit }
-    }
-}
-
-impl Drop for Producer {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.wake();
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            error!("kafka_reports_thread_panicked");
-        }
-    }
 }
 
 impl Shared {
@@ -218,75 +153,103 @@ impl Shared {
             thread.unpark();
         }
     }
-}
 
-fn poll(shared: &Shared) {
-    while !shared.stop.load(Ordering::Relaxed) {
-        shared.producer.poll(POLL);
-        let reported = shared.producer.context().flush();
-        if shared.waiting.fetch_sub(reported, Ordering::AcqRel) == reported {
-            // Twice a second also when idle: librdkafka reports errors and throttling here.
-            std::thread::park_timeout(Duration::from_millis(500));
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, message: BaseRecord<'_, [u8], [u8], usize>) -> Result<(), RDKafkaErrorCode> {
+        // Counted first: the report may come before `send` returns.
+        let idle = self.waiting.fetch_add(1, Ordering::AcqRel) == 0;
+        let sent = self.native.send(message);
+        if let Err((error, _)) = sent {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown));
         }
+        if idle {
+            self.wake();
+        }
+        Ok(())
     }
 }
 
-/// One table's way into the producer.
+/// One table's way into its producer. Dropping it ends the producer; what is in flight is given up.
 pub struct Publisher {
     shared: Arc<Shared>,
-    inbox: Arc<Inbox>,
-    slot: usize,
     limit: usize,
 }
 
 impl Publisher {
+    fn new(
+        config: &ClientConfig,
+        limit: usize,
+        transactional: bool,
+        reach: &Arc<Reach>,
+    ) -> Result<Self, ProducerError> {
+        let inbox = Arc::new(Inbox::new(transactional));
+        let native =
+            Native::from_config_and_context(config, Context::new(Arc::clone(&inbox), transactional, Arc::clone(reach)))
+                .map_err(|error| ProducerError(error.to_string()))?;
+        let shared = Arc::new(Shared {
+            native,
+            inbox,
+            waiting: AtomicUsize::new(0),
+            thread: OnceLock::new(),
+            orders: Mutex::default(),
+            stop: AtomicBool::new(false),
+        });
+        let served = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("kafka-producer".to_owned())
+            .spawn(move || serve::serve(&served))
+            .map_err(|error| ProducerError(format!("cannot start a thread: {error}")))?;
+        shared.thread.get_or_init(|| thread.thread().clone());
+        Ok(Self { shared, limit })
+    }
+
     /// Hands a record to librdkafka, which copies it.
     pub fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
-        if let Some(error) = self.inbox.failed.get() {
-            return Err(PublishError::Refused(error.clone()));
-        }
-        let bytes = size(record.key.len(), record.value.map_or(0, <[u8]>::len));
-        let in_flight = self.inbox.in_flight.load(Ordering::Relaxed);
-        if in_flight > 0 && in_flight + bytes > self.limit {
+        self.publish_within(record, chunk, self.limit)
+    }
+
+    /// The same, with another limit of bytes in flight.
+    pub(super) fn publish_within(&self, record: &Record<'_>, chunk: Chunk, limit: usize) -> Result<(), PublishError> {
+        let tag = Tag::new(chunk, size(record));
+        let inbox = &self.shared.inbox;
+        inbox.enter(tag, limit)?;
+        let openings = self.shared.native.context().openings.as_ref();
+        if openings.is_some_and(|openings| !openings.admit(record.topic, record.key, record.partition)) {
+            inbox.leave(tag);
             return Err(PublishError::Full);
         }
         let headers =
             record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |all, header| {
                 all.insert(KafkaHeader { key: header.name, value: header.value })
             });
-        let chunk = usize::try_from(chunk).unwrap_or(0) & ((1 << CHUNK_BITS) - 1);
-        let mut message: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(record.topic, self.slot << CHUNK_BITS | chunk)
-                .key(record.key)
-                .timestamp(record.timestamp_millis)
-                .headers(headers);
+        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(record.topic, tag.0)
+            .key(record.key)
+            .timestamp(record.timestamp_millis)
+            .headers(headers);
         message.payload = record.value;
         message.partition = record.partition;
-        // Counted first: the report may come before `send` returns.
-        self.inbox.in_flight.fetch_add(bytes, Ordering::Relaxed);
-        let idle = self.shared.waiting.fetch_add(1, Ordering::AcqRel) == 0;
-        match self.shared.producer.send(message) {
-            Ok(()) => {
-                if idle {
-                    self.shared.wake();
-                }
-                Ok(())
+        self.shared.send(message).map_err(|code| {
+            inbox.leave(tag);
+            if let Some(openings) = openings {
+                openings.withdraw(record.topic, record.key, record.partition);
             }
-            Err((error, _)) => {
-                self.inbox.in_flight.fetch_sub(bytes, Ordering::Relaxed);
-                self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                if code == RDKafkaErrorCode::QueueFull {
-                    return Err(PublishError::Full);
-                }
-                Err(PublishError::Refused(classify(code, record.topic)))
+            if code == RDKafkaErrorCode::QueueFull {
+                return PublishError::Full;
             }
-        }
+            let error = classify(code, record.topic);
+            // In a transaction, what went before it is given up with it.
+            inbox.fail(&error);
+            PublishError::Refused(error)
+        })
     }
 
-    /// Waits until something was settled, or a moment has passed: the producer is shared, another table may make room.
+    /// Waits until something was settled, or a moment has passed.
     pub fn room(&self) -> impl Future<Output = ()> + Send + 'static {
-        let room = Arc::clone(&self.inbox.room);
+        let room = Arc::clone(&self.shared.inbox.room);
         async move {
             let _ = tokio::time::timeout(Duration::from_millis(20), room.notified()).await;
         }
@@ -294,13 +257,37 @@ impl Publisher {
 
     /// Waits for reports and appends them. Cancel-safe.
     pub async fn settled(&self, into: &mut Vec<Settled>) {
-        loop {
-            let reports = mem::take(&mut *lock(&self.inbox.settled));
-            if !reports.is_empty() {
-                into.extend(reports);
-                return;
-            }
-            self.inbox.news.notified().await;
+        self.shared.inbox.settled(into).await;
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Header;
+
+    #[test]
+    fn a_tag_carries_the_batch_and_no_less_than_the_bytes() {
+        for (chunk, bytes) in [(0, 1), (7, 64), (1 << 39, 1_000_001), (3, 1 << 29)] {
+            let tag = Tag::new(chunk, bytes);
+            assert_eq!(tag.chunk(), chunk);
+            assert!((bytes..bytes + Tag::UNIT).contains(&tag.bytes()), "{bytes}");
         }
+        assert_eq!(Tag::POSITION.bytes(), 0);
+    }
+
+    #[test]
+    fn headers_count_towards_the_bytes_in_flight() {
+        let headers = [Header { name: "id", value: Some(b"12345678") }, Header { name: "none", value: None }];
+        let with =
+            |headers| Record { topic: "t", key: b"key", partition: None, value: None, timestamp_millis: 0, headers };
+        assert_eq!(size(&with(&headers)), size(&with(&[])) + 14);
     }
 }

@@ -154,12 +154,14 @@ pub fn refusal(name: &str, value: &str) -> Option<&'static str> {
         "message.timeout.ms" | "delivery.timeout.ms" => {
             Some("a record that times out would leave a gap; the daemon decides how long to wait")
         }
-        "transactional.id" => Some("records are not sent in Kafka transactions"),
+        "transactional.id" => Some("it is made of `delivery.transactional_id` and the table's name"),
+        "transaction.timeout.ms" => Some("it has its own key, `delivery.transaction_timeout`"),
+        "isolation.level" => Some("positions are read from committed transactions only"),
         "partitioner" | "partitioner_cb" => {
             Some("the partition comes from the key by murmur2, so that other producers agree")
         }
         "bootstrap.servers" | "metadata.broker.list" => Some("it has its own key, `kafka.bootstrap_servers`"),
-        "enable.gapless.guarantee" => Some("the relay itself leaves no gap"),
+        "enable.gapless.guarantee" => Some("the daemon sets it, so that nothing overtakes a refused record"),
         "queuing.strategy" => Some("only first in, first out keeps the order"),
         "delivery.report.only.error" => Some("positions are saved by reports of success"),
         "test.mock.num.brokers" | "test.mock.broker.rtt" => Some("records would go to a broker that does not exist"),
@@ -200,6 +202,8 @@ mod tests {
             ("message.timeout.ms", "1000"),
             ("delivery.timeout.ms", "1000"),
             ("transactional.id", "x"),
+            ("transaction.timeout.ms", "1000"),
+            ("isolation.level", "read_uncommitted"),
             ("partitioner", "random"),
             ("Bootstrap.Servers", "h"),
             ("enable.gapless.guarantee", "true"),

@@ -189,10 +189,33 @@ fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result
     secret.as_ref().map(|_| HIDDEN).serialize(serializer)
 }
 
+/// What keeps positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keeper {
+    /// A table of a MySQL server.
+    Mysql,
+    /// A compacted topic.
+    Kafka,
+}
+
+impl fmt::Display for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mysql => "mysql",
+            Self::Kafka => "kafka",
+        })
+    }
+}
+
 /// Where positions are kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PositionsSettings {
+    /// In a table or in a topic; when not set, the topic for exactly once and the table otherwise.
+    pub store: Option<Keeper>,
+    /// The compacted topic of positions.
+    pub topic: String,
     /// Another server than the one whose binlog is read: `mysql://user:password@host:port`.
     pub url: Option<ServerUrl>,
     /// The schema of the position table.
@@ -203,7 +226,13 @@ pub struct PositionsSettings {
 
 impl Default for PositionsSettings {
     fn default() -> Self {
-        Self { url: None, schema: "outboxd".into(), table: "outboxd_positions".into() }
+        Self {
+            store: None,
+            topic: "outboxd.positions".into(),
+            url: None,
+            schema: "outboxd".into(),
+            table: "outboxd_positions".into(),
+        }
     }
 }
 

@@ -84,6 +84,10 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// The way to the store that the claim came with is broken, and what it carried with it given up; claiming the table
+    /// again, from its durable position, is the cure.
+    #[error("the claim is broken: {0}")]
+    Broken(String),
     /// The store refuses for good: a missing table or grant.
     #[error("{0}")]
     Refused(String),

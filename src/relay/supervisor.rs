@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -90,7 +91,7 @@ pub struct Supervisor<P, S, O> {
     pub store: P,
     /// A reader of the log.
     pub source: S,
-    /// Where a claimed table is delivered.
+    /// Where a claimed table is delivered; or why that cannot be made now.
     pub outlet: O,
     /// Sizes and times.
     pub settings: RelaySettings,
@@ -127,7 +128,7 @@ where
     S: LogSource,
     N: Fn(Reader) -> S + Send + Sync + 'static,
     O: Outlet,
-    M: Fn(Claim) -> O + Send + Sync + 'static,
+    M: Fn(Claim) -> Result<O, String> + Send + Sync + 'static,
 {
     /// Relays these tables until `stop`, or until every one has halted.
     pub async fn run(
@@ -142,10 +143,15 @@ where
         let mut running = tables.len();
         let mut halted = 0;
         let deadline = Instant::now() + CLAIM_WAIT;
-        let mut claimed = Vec::new();
-        for (table, stats) in tables {
+        let claims = tables.into_iter().map(async |(table, stats)| {
             let relay = Box::new(Relay { table, stats, backoff: this.backoff(), started: Instant::now() });
-            match this.ready(&relay, deadline, &stop).await? {
+            let ready = this.ready(&relay, deadline, &stop).await;
+            (relay, ready)
+        });
+        let mut claimed = Vec::new();
+        // All at once: what one of them left unfinished may be what another one waits for.
+        for (relay, ready) in join_all(claims).await {
+            match ready? {
                 Ok(ready) => claimed.push((relay, ready)),
                 Err(outcome) => _ = tasks.spawn(async move { Ended::Relay(relay, Ok(outcome)) }),
             }
@@ -271,9 +277,12 @@ where
         };
         info!(table = %name, position = %resume, epoch = claim.epoch, "table_claimed");
         stats.set_position(Arc::new(resume.clone()));
+        let outlet = match (self.outlet)(claim) {
+            Ok(outlet) => outlet,
+            Err(reason) => return Ok(Err(Outcome::Restart(reason))),
+        };
         let (end, line) = queue::line();
-        let worker =
-            Worker::new(table.mapping.clone(), (self.outlet)(claim), line, (&self.settings).into(), Arc::clone(stats));
+        let worker = Worker::new(table.mapping.clone(), outlet, line, (&self.settings).into(), Arc::clone(stats));
         Ok(Ok(Ready { worker, line: end, resume }))
     }
 
@@ -309,7 +318,7 @@ where
                 Err(error) => Err(error),
             };
             match result {
-                Err(StoreError::Unavailable(reason)) => {
+                Err(StoreError::Unavailable(reason) | StoreError::Broken(reason)) => {
                     warn!(table = %name, %reason, "waiting_for_position_store");
                     self.tail_stats.set_waiting(format!("waiting for the position store: {reason}"));
                     let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
@@ -317,7 +326,10 @@ where
                 Err(StoreError::Owned { .. }) if Instant::now() < deadline => {
                     let _ = stop.run_until_cancelled(sleep(CLAIM_EVERY)).await;
                 }
-                Err(error) => return Ok(Err(Halt { name: "not_claimed", detail: error.to_string() })),
+                Err(error) => {
+                    let name = if matches!(error, StoreError::Fenced { .. }) { "fenced" } else { "not_claimed" };
+                    return Ok(Err(Halt { name, detail: error.to_string() }));
+                }
                 Ok(claimed) => return Ok(Ok(claimed)),
             }
         }

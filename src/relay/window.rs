@@ -27,6 +27,8 @@ pub struct Window {
     first: Chunk,
     /// A batch that will not be covered has left: nothing after it counts.
     broken: bool,
+    /// There is a batch that will not be covered, whether it has left or not.
+    is_torn: bool,
     acknowledged: Option<Arc<Position>>,
     published: u64,
     settled_in_order: u64,
@@ -71,6 +73,7 @@ impl Window {
         if let Some(entry) = self.entries.back_mut().filter(|entry| !entry.closed) {
             entry.closed = true;
             entry.position = None;
+            self.is_torn = true;
         }
         self.advance();
     }
@@ -95,6 +98,7 @@ impl Window {
         if let Some(entry) = entry {
             entry.unsettled = entry.unsettled.saturating_sub(records);
             entry.position.take_if(|_| !delivered);
+            self.is_torn |= !delivered;
         }
         self.advance();
     }
@@ -124,6 +128,19 @@ impl Window {
     /// The position of everything acknowledged in order; `None` before the first.
     pub fn acknowledged(&self) -> Option<&Arc<Position>> {
         self.acknowledged.as_ref()
+    }
+
+    /// The position of everything published, and how many records that are since the start; `None` within a batch, and
+    /// when something has failed.
+    pub fn published(&self) -> Option<(&Arc<Position>, u64)> {
+        let whole = !self.is_torn && self.entries.back().is_none_or(|entry| entry.closed);
+        let position = self.entries.back().map_or(self.acknowledged.as_ref(), |entry| entry.position.as_ref());
+        position.filter(|_| whole).map(|position| (position, self.published))
+    }
+
+    /// Whether something that was published will not be covered: it failed, or its batch was given up half-way.
+    pub fn is_torn(&self) -> bool {
+        self.is_torn
     }
 
     /// Records acknowledged in order, since the start; what a save of [`Window::acknowledged`] covers.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -156,7 +157,8 @@ impl<O: Outlet> Worker<O> {
         let end = self.relay(&stop).await;
         self.window.abandon();
         let end = match (end, self.drain().await) {
-            (End::Stop, Some(later)) => later,
+            // What has to be cured says more than what followed from it.
+            (End::Stop, Some(later)) | (End::Restart(_), Some(later @ End::Halt(_))) => later,
             (end, _) => end,
         };
         let outcome = match end {
@@ -188,7 +190,8 @@ impl<O: Outlet> Worker<O> {
         loop {
             self.observe();
             self.begin_save(false);
-            let room = self.window.unsaved() < self.pace.max_unsaved;
+            // What is published beside an atomic save would be in neither transaction.
+            let room = self.window.unsaved() < self.pace.max_unsaved && !(O::ATOMIC && self.saving.is_some());
             let due = self.save_due().filter(|_| self.saving.is_none());
             let done = tokio::select! {
                 biased;
@@ -311,18 +314,25 @@ impl<O: Outlet> Worker<O> {
 
     /// Whether there is a position to save that the durable one does not cover.
     fn wants_save(&self) -> bool {
-        let acknowledged = self.window.acknowledged().filter(|_| !self.refused);
-        acknowledged.is_some_and(|position| self.saved.as_ref().is_none_or(|saved| !Arc::ptr_eq(position, saved)))
+        let coverable = self.coverable().filter(|_| !self.refused);
+        coverable.is_some_and(|(position, _)| self.saved.as_ref().is_none_or(|saved| !Arc::ptr_eq(position, saved)))
+    }
+
+    /// What a save can cover now, and how many records that are since the start.
+    fn coverable(&self) -> Option<(&Arc<Position>, u64)> {
+        if O::ATOMIC {
+            return self.window.published();
+        }
+        self.window.acknowledged().map(|position| (position, self.window.acknowledged_records()))
     }
 
     /// When the position should be saved next; `None` when the durable one is as good.
     fn save_due(&self) -> Option<Instant> {
-        if !self.wants_save() {
-            return None;
-        }
-        let due = if self.window.acknowledged_records() == self.saved_records {
+        let (_, records) = self.coverable().filter(|_| self.wants_save())?;
+        let due = if records == self.saved_records {
             self.last_save + self.pace.idle_checkpoint_interval
-        } else if self.window.unsaved() >= self.pace.max_unsaved / 2 {
+        } else if self.window.unsaved() >= self.pace.max_unsaved / 2 || O::ATOMIC && self.queue.bytes() == 0 {
+            // Consumers wait for an atomic save; it waits only for what it can take along.
             self.last_save
         } else {
             self.last_save + self.pace.checkpoint_interval
@@ -332,14 +342,16 @@ impl<O: Outlet> Worker<O> {
 
     fn begin_save(&mut self, now: bool) {
         let due = self.save_due().is_some_and(|due| Instant::now() >= if now { self.retry_at } else { due });
-        let Some(position) = self.window.acknowledged().filter(|_| due && self.saving.is_none()) else { return };
+        let Some((position, records)) = self.coverable().filter(|_| due && self.saving.is_none()) else { return };
         let position = Arc::clone(position);
-        let records = self.window.acknowledged_records();
         self.saving = Some(Save { future: Box::pin(self.outlet.save(&position)), position, records });
     }
 
     fn end_save(&mut self, result: Result<(), StoreError>) -> Result<(), End> {
         let Some(save) = self.saving.take() else { return Ok(()) };
+        if O::ATOMIC && self.outlet.settled(&mut self.settled).now_or_never().is_some() {
+            self.settle()?;
+        }
         match result {
             Ok(()) => {
                 self.last_save = Instant::now();
@@ -362,6 +374,10 @@ impl<O: Outlet> Worker<O> {
                 self.retry_at = Instant::now() + SAVE_RETRY;
                 Ok(())
             }
+            Err(StoreError::Broken(reason)) => {
+                self.refused = true;
+                Err(End::Restart(reason))
+            }
             Err(error) => {
                 self.refused = true;
                 Err(End::Halt(Halt { name: store_halt(&error), detail: error.to_string() }))
@@ -377,7 +393,9 @@ impl<O: Outlet> Worker<O> {
         while Instant::now() < deadline {
             self.observe();
             self.begin_save(true);
-            if self.window.is_settled() && self.saving.is_none() && !self.wants_save() {
+            // An atomic outlet will not settle what no save can cover any more.
+            let settled = self.window.is_settled() || O::ATOMIC && self.window.is_torn();
+            if settled && self.saving.is_none() && !self.wants_save() {
                 break;
             }
             let retry = self.saving.is_none() && self.wants_save();
@@ -388,7 +406,10 @@ impl<O: Outlet> Worker<O> {
                 () = sleep_until(self.retry_at), if retry => Ok(()),
                 () = sleep_until(deadline) => Ok(()),
             };
-            first = first.or(done.err());
+            first = match (first, done.err()) {
+                (None | Some(End::Restart(_)), Some(halt @ End::Halt(_))) => Some(halt),
+                (first, later) => first.or(later),
+            };
         }
         self.observe();
         first
@@ -417,7 +438,7 @@ fn delivery(error: &DeliveryError) -> End {
 
 fn store_halt(error: &StoreError) -> &'static str {
     match error {
-        StoreError::Unavailable(_) => "store_unavailable",
+        StoreError::Unavailable(_) | StoreError::Broken(_) => "store_unavailable",
         StoreError::Owned { .. } => "owned_elsewhere",
         StoreError::Fenced { .. } => "fenced",
         StoreError::Backwards { .. } => "position_backwards",

@@ -1,12 +1,12 @@
 //! The real log, outlet and position store keep the contracts of their seams, as the ones in memory do.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
-use outboxd::kafka::{AtLeastOnce, Producer};
+use outboxd::kafka::settings::KafkaSettings;
+use outboxd::kafka::{AtLeastOnce, Producers};
 use outboxd::mysql::connect::Endpoint;
 use outboxd::mysql::{MysqlSource, MysqlStore};
 use outboxd::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
@@ -100,7 +100,7 @@ impl store::Bench for Store<'_> {
 
 struct Outlets<'s> {
     stage: &'s Stage,
-    producer: Producer,
+    producers: Producers,
     users: AtomicU32,
 }
 
@@ -111,7 +111,7 @@ impl outlet::Bench for Outlets<'_> {
     async fn outlet(&self, table: &TableName) -> Self::Outlet {
         let store = outlet::Bench::store(self).await;
         let claim = store.claim(table).await.unwrap().claim;
-        AtLeastOnce::new(self.producer.publisher(64 << 10), store, claim)
+        AtLeastOnce::new(self.producers.publisher(64 << 10).unwrap(), store, claim)
     }
 
     async fn store(&self) -> MysqlStore {
@@ -209,8 +209,9 @@ async fn the_real_log_outlet_and_store_keep_the_contracts() {
     let stage = Stage::of().own_kafka().topic("delivery").up().await;
     store::keep(&Store { stage: &stage, users: AtomicU32::new(0) }).await;
     let bootstrap = format!("127.0.0.1:{}", stage.kafka_port());
-    let producer = Producer::new(&bootstrap, &BTreeMap::new()).unwrap();
-    outlet::keep(&Outlets { stage: &stage, producer, users: AtomicU32::new(0) }).await;
+    let settings = KafkaSettings { bootstrap_servers: bootstrap, ..KafkaSettings::default() };
+    let producers = Producers::new(&settings);
+    outlet::keep(&Outlets { stage: &stage, producers, users: AtomicU32::new(0) }).await;
     session(&stage, READER).await;
     source::keep(&Log(&stage)).await;
 }

@@ -20,6 +20,15 @@ use crate::preflight::Unavailable;
 /// How long the cluster may take for one answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// What the topic of positions is created with: a position is written with every transaction and read as a whole at start,
+/// so what is outdated has to go soon.
+pub(super) const OF_POSITIONS: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
+    ("segment.bytes", "16777216"),
+    ("min.cleanable.dirty.ratio", "0.1"),
+    ("delete.retention.ms", "60000"),
+];
+
 /// Keeps the last complaint, which says more than that a broker could not be reached.
 #[derive(Clone, Default)]
 struct Complaints(Arc<Mutex<String>>);
@@ -74,10 +83,12 @@ struct Cluster {
 type Layouts = BTreeMap<String, Layout>;
 
 impl Facts {
-    /// Asks for the topics of these names, and creates those that are not there if `creation` says so.
+    /// Asks for the topics of these names, and creates those that are not there if `creation` says so; that of positions
+    /// as such a one has to be.
     pub(super) async fn ask(
         settings: &KafkaSettings,
         names: &BTreeSet<&str>,
+        positions: Option<&str>,
         creation: Creation,
     ) -> Result<Self, Unavailable> {
         let cluster = Cluster::new(settings)?;
@@ -86,7 +97,7 @@ impl Facts {
         let missing: Vec<&str> = names.iter().copied().filter(|name| !layouts.contains_key(*name)).collect();
         let mut created = BTreeMap::new();
         if creation != Creation::Leave && !missing.is_empty() {
-            created = cluster.create(&missing, settings, creation == Creation::Rehearse).await?;
+            created = cluster.create(&missing, positions, settings, creation == Creation::Rehearse).await?;
             let deadline = Instant::now() + DEADLINE;
             let wait = |layouts: &Layouts| {
                 creation == Creation::Create
@@ -169,17 +180,21 @@ impl Cluster {
         Ok(answers.into_iter().filter_map(settings).collect())
     }
 
-    async fn create(
+    async fn create<'n>(
         &self,
-        names: &[&str],
+        names: &[&'n str],
+        positions: Option<&str>,
         settings: &KafkaSettings,
         rehearse: bool,
     ) -> Result<BTreeMap<String, Result<(), String>>, Unavailable> {
-        let replicas = i32::from(settings.replication_factor);
-        let topics: Vec<_> = names
-            .iter()
-            .map(|name| NewTopic::new(name, settings.partitions, TopicReplication::Fixed(replicas)))
-            .collect();
+        let new = |&name: &&'n str| {
+            let replicas = TopicReplication::Fixed(i32::from(settings.replication_factor));
+            if Some(name) != positions {
+                return NewTopic::new(name, settings.partitions, replicas);
+            }
+            OF_POSITIONS.iter().fold(NewTopic::new(name, 1, replicas), |topic, (key, value)| topic.set(key, value))
+        };
+        let topics: Vec<_> = names.iter().map(new).collect();
         let options = AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE));
         let outcomes = self.admin.create_topics(&topics, &options.validate_only(rehearse)).await;
         let outcome = |outcome| match outcome {

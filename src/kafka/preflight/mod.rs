@@ -43,9 +43,15 @@ pub enum Creation {
     Create,
 }
 
-/// Checks the topics, after creating those that are not there if that is wanted.
-pub async fn check(settings: &KafkaSettings, wanted: &[Wanted], creation: Creation) -> Result<Vec<Check>, Unavailable> {
-    let names: BTreeSet<&str> = wanted.iter().filter_map(|wanted| wanted.topic.fixed()).collect();
-    let facts = Facts::ask(settings, &names, creation).await?;
-    Ok(topics::check(&facts, settings, wanted, creation))
+/// Checks the topics, and the one of positions if they are kept there, after creating those that are not there if that is
+/// wanted.
+pub async fn check(
+    settings: &KafkaSettings,
+    wanted: &[Wanted],
+    positions: Option<&str>,
+    creation: Creation,
+) -> Result<Vec<Check>, Unavailable> {
+    let names: BTreeSet<&str> = wanted.iter().filter_map(|wanted| wanted.topic.fixed()).chain(positions).collect();
+    let facts = Facts::ask(settings, &names, positions, creation).await?;
+    Ok(topics::check(&facts, settings, wanted, positions, creation))
 }

@@ -1,6 +1,6 @@
 //! The topics: there, durable, and wide enough.
 
-use super::facts::{Facts, Layout, Topic};
+use super::facts::{Facts, Layout, OF_POSITIONS, Topic};
 use super::{Creation, Largest, Wanted};
 use crate::kafka::settings::KafkaSettings;
 use crate::preflight::{Check, Name};
@@ -10,9 +10,19 @@ const DEFAULT_BYTES: u64 = 1_000_000;
 /// The most that librdkafka takes for `message.max.bytes`.
 const MOST_BYTES: u64 = 1_000_000_000;
 
-pub(super) fn check(facts: &Facts, settings: &KafkaSettings, wanted: &[Wanted], creation: Creation) -> Vec<Check> {
+pub(super) fn check(
+    facts: &Facts,
+    settings: &KafkaSettings,
+    wanted: &[Wanted],
+    positions: Option<&str>,
+    creation: Creation,
+) -> Vec<Check> {
     let mut checks = Vec::new();
     for topic in &facts.topics {
+        if Some(topic.name.as_str()) == positions {
+            checks.extend(of_positions(topic, settings, creation, facts.brokers));
+            continue;
+        }
         let of = |wanted: &&Wanted| wanted.topic.fixed() == Some(topic.name.as_str());
         let largest = wanted.iter().filter(of).filter_map(|wanted| wanted.largest.as_ref()).max();
         let mut of_topic = vec![existence(topic, settings, creation, facts.brokers)];
@@ -60,6 +70,28 @@ fn existence(topic: &Topic, settings: &KafkaSettings, creation: Creation, broker
              {replication_factor}; or kafka.create_topics = true; or grant DESCRIBE if it is there"
         )),
     }
+}
+
+/// The topic of positions has one partition, whatever others have, and must keep every table's last record.
+fn of_positions(topic: &Topic, settings: &KafkaSettings, creation: Creation, brokers: usize) -> Vec<Check> {
+    let one = KafkaSettings { partitions: 1, ..settings.clone() };
+    let configs: Vec<_> = OF_POSITIONS.iter().map(|(key, value)| format!("--config {key}={value}")).collect();
+    let mut existence = Check { name: Name::PositionTopic, ..existence(topic, &one, creation, brokers) };
+    let create = format!("--topic {}", topic.name);
+    existence.cure = existence.cure.map(|cure| cure.replacen(&create, &format!("{create} {}", configs.join(" ")), 1));
+    let mut checks = vec![existence];
+    let Some(layout) = topic.layout else { return checks };
+    checks.push(replication(topic, layout));
+    if topic.settings.is_none() {
+        checks.push(untold(topic));
+        return checks;
+    }
+    checks.push(min_insync(topic, layout));
+    let found = setting(topic, "cleanup.policy").unwrap_or("delete");
+    let named = format!("cleanup.policy of topic {}", topic.name);
+    let cure = alter(topic, "cleanup.policy", "compact");
+    checks.push(Check::passed(Name::PositionTopic, named, "compact", found).or_failed(found == "compact", cure));
+    checks
 }
 
 fn replication(topic: &Topic, layout: Layout) -> Check {
@@ -198,7 +230,7 @@ mod tests {
         creation: Creation,
     ) -> Vec<(Name, Status, String)> {
         let facts = Facts { brokers: 3, names: BTreeSet::from(["t".to_owned()]), topics: vec![topic] };
-        let checks = check(&facts, settings, &[wanted], creation);
+        let checks = check(&facts, settings, &[wanted], None, creation);
         let not_passed = checks.into_iter().filter(|check| check.status != Status::Passed);
         not_passed.map(|check| (check.name, check.status, check.cure.unwrap())).collect()
     }
@@ -253,6 +285,31 @@ mod tests {
         assert_eq!(found(absent(Some(Ok(()))), wanted("t", 1), &settings, Creation::Rehearse), []);
         let hidden = found(absent(Some(Ok(()))), wanted("t", 1), &settings, Creation::Create);
         assert!(matches!(&hidden[..], [(Name::Topic, Status::Failed, cure)] if cure.contains("kafka-acls.sh")));
+    }
+
+    #[test]
+    fn given_a_topic_of_positions_when_checked_then_it_has_to_be_compacted() {
+        let found = |topic, creation| {
+            let facts = Facts { brokers: 3, names: BTreeSet::new(), topics: vec![topic] };
+            let checks = check(&facts, &KafkaSettings::default(), &[], Some("t"), creation);
+            let not_passed = checks.into_iter().filter(|check| check.status != Status::Passed);
+            not_passed.map(|check| (check.name, check.status, check.cure.unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(found(topic(3, &[("cleanup.policy", "compact")]), Creation::Leave), []);
+        for policy in ["delete", "compact,delete"] {
+            let found = found(topic(3, &[("cleanup.policy", policy)]), Creation::Leave);
+            assert!(
+                matches!(&found[..], [(Name::PositionTopic, Status::Failed, cure)] if cure.contains("cleanup.policy=compact")),
+                "{found:?}"
+            );
+        }
+        let absent = Topic { layout: None, creation: None, settings: None, ..topic(1, &[]) };
+        let found = found(absent, Creation::Leave);
+        let cure = "kafka-topics.sh --create --topic t --config cleanup.policy=compact";
+        assert!(
+            matches!(&found[..], [(Name::PositionTopic, Status::Failed, text)] if text.contains(cure) && text.contains("--partitions 1 ")),
+            "{found:?}"
+        );
     }
 
     #[test]

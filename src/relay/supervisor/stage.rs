@@ -67,7 +67,7 @@ impl Stage {
             outlets.lock().unwrap().push((claim.table.clone(), positions.position(&claim.table)));
             let publisher = broker.publisher(limit);
             publishing.lock().unwrap().push(publisher.number());
-            MemoryOutlet::new(publisher, store.clone(), claim)
+            Ok(MemoryOutlet::new(publisher, store.clone(), claim))
         };
         let tail_stats: Arc<TailStats> = Arc::default();
         let supervisor = Supervisor {

@@ -1,0 +1,50 @@
+//! The outlet of exactly-once delivery: a table's records and its position in one Kafka transaction.
+
+use std::sync::Arc;
+
+use super::producer::Publisher;
+use super::store::KafkaStore;
+use crate::outbox::Record;
+use crate::outlet::{Chunk, Outlet, PublishError, Settled};
+use crate::position::{Claim, Position, PositionStore, StoreError};
+
+/// Publishes in transactions; a save commits what was published, and the position with it.
+pub struct ExactlyOnce {
+    producer: Arc<Publisher>,
+    store: KafkaStore,
+    claim: Claim,
+    limit: usize,
+}
+
+impl ExactlyOnce {
+    /// For one table that is claimed in this store, with at most `limit` bytes in flight; `None` when the claim counts no
+    /// more.
+    pub fn new(store: KafkaStore, claim: Claim, limit: usize) -> Option<Self> {
+        let producer = store.producer(&claim)?;
+        Some(Self { producer, store, claim, limit })
+    }
+}
+
+impl Outlet for ExactlyOnce {
+    const ATOMIC: bool = true;
+
+    fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
+        self.producer.publish_within(record, chunk, self.limit)
+    }
+
+    fn room(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.producer.room()
+    }
+
+    async fn settled(&mut self, into: &mut Vec<Settled>) {
+        self.producer.settled(into).await;
+    }
+
+    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
+        self.store.commit(&self.claim, position)
+    }
+
+    async fn release(&mut self) -> Result<(), StoreError> {
+        self.store.release(&self.claim).await
+    }
+}

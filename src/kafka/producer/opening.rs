@@ -1,0 +1,171 @@
+//! Which partitions know a producer already.
+//!
+//! A broker takes a batch only when it follows the one before, so what is behind a refused batch is refused too; except
+//! where it knows nothing of the producer yet: there it takes any batch first. Promise: until a partition has
+//! acknowledged a producer's first record, the producer sends it no second one.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::inbox::lock;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    Unopened,
+    /// Its first record is on its way.
+    Knocking,
+    Open,
+}
+
+/// The partitions of one topic; as long as their number is not known, they are taken for one.
+#[derive(Debug)]
+struct Topic {
+    partitions: Vec<Opening>,
+    is_known: bool,
+    /// Partitions that are not open.
+    shut: usize,
+}
+
+impl Topic {
+    fn new() -> Self {
+        Self { partitions: vec![Opening::Unopened], is_known: false, shut: 1 }
+    }
+
+    fn place(&self, key: &[u8], partition: Option<i32>) -> usize {
+        if !self.is_known {
+            return 0;
+        }
+        let hashed = || murmur2(key) as usize & 0x7fff_ffff;
+        partition.and_then(|partition| usize::try_from(partition).ok()).unwrap_or_else(hashed) % self.partitions.len()
+    }
+}
+
+/// The partitions that one producer sends to.
+#[derive(Debug, Default)]
+pub(super) struct Openings {
+    topics: Mutex<HashMap<String, Topic>>,
+    knocking: AtomicUsize,
+}
+
+impl Openings {
+    /// Whether a record may be sent now; if so, it counts as sent.
+    pub(super) fn admit(&self, topic: &str, key: &[u8], partition: Option<i32>) -> bool {
+        let mut topics = lock(&self.topics);
+        let topic = match topics.get_mut(topic) {
+            Some(topic) if topic.shut == 0 => return true,
+            Some(topic) => topic,
+            None => topics.entry(topic.to_owned()).or_insert_with(Topic::new),
+        };
+        let place = topic.place(key, partition);
+        match &mut topic.partitions[place] {
+            Opening::Open => true,
+            Opening::Knocking => false,
+            unopened @ Opening::Unopened => {
+                *unopened = Opening::Knocking;
+                self.knocking.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+        }
+    }
+
+    /// The record that was admitted was not sent.
+    pub(super) fn withdraw(&self, topic: &str, key: &[u8], partition: Option<i32>) {
+        if let Some(topic) = lock(&self.topics).get_mut(topic) {
+            let place = topic.place(key, partition);
+            if topic.partitions[place] == Opening::Knocking {
+                topic.partitions[place] = Opening::Unopened;
+                self.knocking.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether an acknowledgement may open a partition.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.knocking.load(Ordering::Relaxed) > 0
+    }
+
+    /// A partition has acknowledged a record. `count` gives the topic's number of partitions, if it can be told.
+    pub(super) fn acknowledge(&self, name: &str, partition: i32, count: impl FnOnce() -> Option<usize>) {
+        let is_known = lock(&self.topics).get(name).is_some_and(|topic| topic.is_known);
+        // Asked without the lock: it takes a moment.
+        let count = if is_known { None } else { count().filter(|count| *count > 0) };
+        let mut topics = lock(&self.topics);
+        let Some(topic) = topics.get_mut(name) else { return };
+        if !topic.is_known {
+            self.knocking.fetch_sub(1, Ordering::Relaxed);
+            topic.partitions = vec![Opening::Unopened; count.unwrap_or(1)];
+            topic.is_known = count.is_some();
+            topic.shut = topic.partitions.len();
+            if !topic.is_known {
+                return;
+            }
+        }
+        let place = usize::try_from(partition).ok().and_then(|place| topic.partitions.get_mut(place));
+        if let Some(opening) = place.filter(|opening| **opening != Opening::Open) {
+            if *opening == Opening::Knocking {
+                self.knocking.fetch_sub(1, Ordering::Relaxed);
+            }
+            *opening = Opening::Open;
+            topic.shut -= 1;
+        }
+    }
+}
+
+/// The hash of the Java client's default partitioner.
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let mut words = data.chunks_exact(4);
+    for word in &mut words {
+        let word = word.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ (word ^ word >> 24).wrapping_mul(M);
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        hash = (hash ^ rest.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))).wrapping_mul(M);
+    }
+    hash = (hash ^ hash >> 13).wrapping_mul(M);
+    hash ^ hash >> 15
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_the_java_client() {
+        for (text, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(text.as_bytes()).cast_signed(), hash, "{text}");
+        }
+    }
+
+    #[test]
+    fn given_a_topic_that_is_new_when_records_are_admitted_then_one_for_each_partition_until_it_is_acknowledged() {
+        let openings = Openings::default();
+        assert!(openings.admit("t", b"a", None));
+        assert!(!openings.admit("t", b"b", None) && !openings.admit("t", b"c", Some(1)), "partitions are not known");
+        assert!(openings.admit("u", b"a", None), "another topic is on its own");
+        openings.acknowledge("t", 1, || None);
+        assert!(openings.admit("t", b"b", None) && !openings.admit("t", b"c", None));
+        openings.acknowledge("t", 1, || Some(3));
+        assert!((0..9).all(|_| openings.admit("t", b"x", Some(1))), "it is open");
+        assert!(openings.admit("t", b"x", Some(0)) && !openings.admit("t", b"x", Some(0)));
+        openings.withdraw("t", b"x", Some(0));
+        assert!(openings.admit("t", b"x", Some(0)) && openings.admit("t", b"x", Some(2)));
+        openings.acknowledge("t", 0, || None);
+        openings.acknowledge("t", 2, || None);
+        openings.acknowledge("t", 2, || None);
+        assert!((0..9).all(|n| openings.admit("t", &[n], None)), "all are open");
+        assert!(openings.are_awaited(), "the other topic still waits");
+        openings.acknowledge("u", 0, || Some(1));
+        assert!(!openings.are_awaited());
+    }
+}

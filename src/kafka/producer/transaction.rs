@@ -1,0 +1,176 @@
+//! The transactions of one table's producer.
+//!
+//! Promise: a transaction is committed whole, with the record of the position it reaches, or never; once it cannot be,
+//! every record of it has failed. What waits for a broker waits on the producer's thread.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tokio::sync::oneshot;
+
+use super::inbox::lock;
+use super::serve::poll;
+use super::{Publisher, Shared, Tag};
+use crate::outlet::DeliveryError;
+
+/// How long one call waits for the broker before it looks whether it is still wanted.
+const SLICE: Duration = Duration::from_millis(200);
+
+/// How long an answer to something that may be asked again is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A table's position on its way into the topic of positions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::kafka) struct PositionRecord {
+    pub(in crate::kafka) topic: String,
+    pub(in crate::kafka) key: String,
+    pub(in crate::kafka) value: String,
+}
+
+/// Why a transaction cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(in crate::kafka) enum Broken {
+    /// No answer in time.
+    #[error("{0}")]
+    Unavailable(String),
+    /// An operator has to act.
+    #[error("{0}")]
+    Refused(String),
+    /// This producer commits nothing any more: fenced, timed out, or in an error that only an abort ends.
+    #[error("{0}")]
+    Over(String),
+}
+
+type Answer = oneshot::Sender<Result<(), Broken>>;
+
+/// What the thread is told to do.
+pub(super) enum Order {
+    Init(Answer),
+    Commit(PositionRecord, Answer),
+    Abort(Answer),
+}
+
+impl Publisher {
+    /// Fences every older producer of the id, whose open transaction is aborted; then a transaction is open.
+    pub(in crate::kafka) async fn init(&self) -> Result<(), Broken> {
+        answered(self.ask(Order::Init)).await
+    }
+
+    /// Commits what was published so far, and the position with it. Begins at once; nothing is taken meanwhile.
+    pub(in crate::kafka) fn commit(
+        &self,
+        position: PositionRecord,
+    ) -> impl Future<Output = Result<(), Broken>> + Send + use<> {
+        // A failed transaction says so when it is carried out.
+        let _ = self.shared.inbox.close();
+        answered(self.ask(|answer| Order::Commit(position, answer)))
+    }
+
+    /// Ends the transaction without a trace, so that consumers need not wait for its timeout.
+    pub(in crate::kafka) async fn abort(&self) -> Result<(), Broken> {
+        answered(self.ask(Order::Abort)).await
+    }
+
+    fn ask(&self, order: impl FnOnce(Answer) -> Order) -> oneshot::Receiver<Result<(), Broken>> {
+        let (answer, answered) = oneshot::channel();
+        lock(&self.shared.orders).push(order(answer));
+        self.shared.wake();
+        answered
+    }
+}
+
+async fn answered(answer: oneshot::Receiver<Result<(), Broken>>) -> Result<(), Broken> {
+    answer.await.unwrap_or_else(|_| Err(Broken::Over("the producer has ended".to_owned())))
+}
+
+impl Shared {
+    pub(super) fn carry_out(&self, order: Order) {
+        // Whoever asked may have given up.
+        let _ = match order {
+            Order::Init(answer) => answer.send(self.init()),
+            Order::Commit(position, answer) => {
+                let committed = self.commit(&position);
+                match &committed {
+                    Ok(()) => self.inbox.committed(),
+                    Err(broken) => {
+                        let (topic, reason) = (position.topic, broken.to_string());
+                        self.inbox.fail(&DeliveryError::Retriable { topic, reason });
+                    }
+                }
+                answer.send(committed)
+            }
+            Order::Abort(answer) => answer.send(self.patiently(|| self.native.abort_transaction(SLICE))),
+        };
+    }
+
+    fn init(&self) -> Result<(), Broken> {
+        self.patiently(|| self.native.init_transactions(SLICE))?;
+        self.native.begin_transaction().map_err(|error| judge(&error))
+    }
+
+    /// Asks again until there is an answer, for so long as it may take.
+    fn patiently(&self, ask: impl Fn() -> Result<(), KafkaError>) -> Result<(), Broken> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match ask().map_err(|error| judge(&error)) {
+                Err(Broken::Unavailable(_)) if Instant::now() < deadline && !self.stopped() => _ = poll(self),
+                answer => return answer,
+            }
+        }
+    }
+
+    /// A commit that has begun ends one way or the other: the coordinator decides, if need be by the transaction's timeout.
+    fn commit(&self, position: &PositionRecord) -> Result<(), Broken> {
+        let PositionRecord { topic, key, value } = position;
+        self.failure()?;
+        loop {
+            let record: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, Tag::POSITION.0)
+                .partition(0)
+                .key(key.as_bytes())
+                .payload(value.as_bytes());
+            match self.send(record) {
+                Ok(()) => break,
+                Err(Code::QueueFull) if !self.stopped() => _ = poll(self),
+                Err(code) => return Err(Broken::Over(code.to_string())),
+            }
+        }
+        while !poll(self) {
+            self.failure()?;
+            if self.stopped() {
+                return Err(Broken::Unavailable("given up".to_owned()));
+            }
+        }
+        self.failure()?;
+        loop {
+            match self.native.commit_transaction(SLICE).map_err(|error| judge(&error)) {
+                Ok(()) => break,
+                Err(Broken::Unavailable(_)) if !self.stopped() => _ = poll(self),
+                Err(broken) => return Err(broken),
+            }
+        }
+        self.native.begin_transaction().map_err(|error| judge(&error))
+    }
+
+    fn failure(&self) -> Result<(), Broken> {
+        self.inbox.failure().map_or(Ok(()), |error| Err(Broken::Over(error.to_string())))
+    }
+}
+
+/// What an answer about a transaction means.
+fn judge(error: &KafkaError) -> Broken {
+    let KafkaError::Transaction(native) = error else { return Broken::Unavailable(error.to_string()) };
+    let text = native.string();
+    match native.code() {
+        Code::TransactionalIdAuthorizationFailed => Broken::Refused(format!(
+            "{text}; grant WRITE and DESCRIBE on the transactional ids of delivery.transactional_id"
+        )),
+        Code::ClusterAuthorizationFailed => Broken::Refused(format!("{text}; grant IDEMPOTENT_WRITE on the cluster")),
+        Code::InvalidTransactionTimeout => Broken::Refused(format!(
+            "{text}; delivery.transaction_timeout is above the broker's transaction.max.timeout.ms"
+        )),
+        _ if native.is_retriable() => Broken::Unavailable(text),
+        _ => Broken::Over(text),
+    }
+}

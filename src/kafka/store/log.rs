@@ -1,0 +1,117 @@
+//! Reading the topic of positions.
+
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::Entry;
+use crate::kafka::producer::client;
+use crate::kafka::settings::KafkaSettings;
+use crate::position::StoreError;
+use crate::table::TableName;
+
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the cluster may take for one answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether transactions have ended.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// Positions are in this partition, whatever others there are.
+const PARTITION: i32 = 0;
+
+/// The newest value of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    value: Vec<u8>,
+    /// When it was written, in milliseconds since the Unix epoch, by the writer's clock.
+    pub(super) millis: u64,
+}
+
+impl Stored {
+    pub(super) fn entry(&self, table: &TableName) -> Result<Entry, StoreError> {
+        serde_json::from_slice(&self.value)
+            .map_err(|error| StoreError::Unreadable { table: table.clone(), reason: error.to_string() })
+    }
+}
+
+/// The newest values by key.
+pub(super) type Log = BTreeMap<String, Stored>;
+
+/// Reads everything that is committed. Blocks. `settled`: waits first until every transaction has ended that is open
+/// there now, for what they wrote is hidden until then, and so is what comes after it.
+pub(super) fn read(settings: &KafkaSettings, topic: &str, settled: bool) -> Result<Log, StoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    let failed = |error: KafkaError| match error.rdkafka_error_code() {
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+            StoreError::Refused(format!("topic {topic} is not there; `outboxd check` says how to create it"))
+        }
+        Some(Code::TopicAuthorizationFailed) => {
+            StoreError::Refused(format!("grant READ, WRITE and DESCRIBE on topic {topic}"))
+        }
+        Some(Code::GroupAuthorizationFailed) => StoreError::Refused(format!("grant READ on group {GROUP}")),
+        _ => StoreError::Unavailable(error.to_string()),
+    };
+    let consumer = consumer(settings, "read_committed").map_err(failed)?;
+    let end = if settled {
+        let all = self::consumer(settings, "read_uncommitted").map_err(failed)?;
+        all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?.1
+    } else {
+        0
+    };
+    // With this isolation, the end is where the oldest open transaction begins.
+    let (begin, stable) = loop {
+        let (begin, stable) = consumer.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?;
+        if stable >= end {
+            break (begin, stable);
+        }
+        if Instant::now() >= deadline {
+            let reason = format!("a transaction of another table has been open in topic {topic} for {PATIENCE:?}");
+            return Err(StoreError::Unavailable(reason));
+        }
+        sleep(AGAIN);
+    };
+    let mut log = Log::new();
+    if begin == stable {
+        return Ok(log);
+    }
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(topic, PARTITION, Offset::Beginning).map_err(failed)?;
+    consumer.assign(&partitions).map_err(failed)?;
+    while Instant::now() < deadline {
+        match consumer.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(log),
+            Some(Err(error)) => return Err(failed(error)),
+            Some(Ok(message)) => {
+                let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+                let millis = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok());
+                match message.payload() {
+                    Some(value) => log.insert(key, Stored { value: value.to_vec(), millis: millis.unwrap_or(0) }),
+                    None => log.remove(&key),
+                };
+            }
+        }
+    }
+    Err(StoreError::Unavailable(format!("reading topic {topic} takes longer than {PATIENCE:?}")))
+}
+
+/// The group that the client library asks for; nothing is ever committed to it.
+const GROUP: &str = "outboxd-positions";
+
+fn consumer(settings: &KafkaSettings, isolation: &str) -> Result<BaseConsumer, KafkaError> {
+    client(settings)
+        .set("group.id", GROUP)
+        .set("isolation.level", isolation)
+        .set("enable.partition.eof", "true")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .create()
+}

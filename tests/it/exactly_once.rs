@@ -1,0 +1,124 @@
+//! Exactly once, as a reader of committed records sees it.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use outboxd::history::{Journal, Verdict};
+use tokio::time::sleep;
+
+use crate::daemon::Daemon;
+use crate::stage::{Setup, Stage, seed};
+
+fn exactly_once(setup: Setup) -> Setup {
+    // Stages share a Kafka.
+    let topic = format!("positions-{}", fastrand::u64(..));
+    let setup = setup.set("DELIVERY__GUARANTEE", "exactly_once").set("POSITIONS__TOPIC", &topic);
+    setup.set("DELIVERY__TRANSACTIONAL_ID", &topic)
+}
+
+/// The daemon creates the topic of positions.
+async fn up(setup: Setup) -> Stage {
+    exactly_once(setup).set("KAFKA__CREATE_TOPICS", "true").up().await
+}
+
+/// Everything arrives once, the daemon stops clean, and the history has no fault.
+async fn judge(stage: &Stage, journal: &Journal, daemon: Daemon) -> Verdict {
+    let verdict = stage.judge(journal, daemon).await;
+    assert_eq!(verdict.total.duplicates, 0, "{verdict}");
+    verdict
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_moments_every_event_is_seen_once() {
+    let stage = up(Stage::of()).await;
+    let seed = seed();
+    let mut rng = Rng::with_seed(seed);
+    let writing = stage.write(seed).await;
+    for _ in 0..20 {
+        let daemon = stage.run();
+        // Some are killed before they have begun, most while they publish.
+        if rng.u32(0..4) > 0 {
+            daemon.logs("table_claimed").await;
+        }
+        sleep(Duration::from_millis(rng.u64(20..900))).await;
+        daemon.kill();
+    }
+    let daemon = stage.run();
+    writing.more(100).await;
+    let journal = writing.stop().await;
+    let verdict = judge(&stage, &journal, daemon).await;
+    assert!(verdict.total.committed > 1000, "there was load: {verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_leaves_nothing_open_and_nothing_twice() {
+    let stage = up(Stage::of()).await;
+    let writing = stage.write(31).await;
+    for _ in 0..4 {
+        let daemon = stage.run();
+        writing.more(300).await;
+        assert_eq!(daemon.terminate().await, Some(0));
+    }
+    let daemon = stage.run();
+    let journal = writing.stop().await;
+    let verdict = judge(&stage, &journal, daemon).await;
+    let positions = stage.positions();
+    assert_eq!(positions.matches(" gtid=").count(), 4, "{positions}");
+    let idle = stage.run();
+    idle.ready().await;
+    assert_eq!(idle.terminate().await, Some(0));
+    assert_eq!(stage.verdict(&journal).await.records, verdict.records);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_is_fenced_by_name_and_leaves_no_trace() {
+    let stage = up(Stage::of()).await;
+    let writing = stage.write(32).await;
+    let mut zombie = stage.run();
+    zombie.ready().await;
+    writing.more(200).await;
+    zombie.signal("STOP");
+    let heir = stage.run();
+    heir.ready().await;
+    writing.more(300).await;
+    zombie.signal("CONT");
+    assert_eq!(zombie.ended().await, Some(1), "the zombie halts");
+    assert_eq!(zombie.log().matches("reason=\"fenced\"").count(), 4, "every relay by name: {}", zombie.log());
+    writing.more(100).await;
+    let journal = writing.stop().await;
+    judge(&stage, &journal, heir).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_and_mysql_go_away_and_come_back_and_every_event_is_seen_once() {
+    let mut stage = up(Stage::of().own_kafka()).await;
+    let writing = stage.write(33).await;
+    let daemon = stage.run();
+    writing.more(300).await;
+    for _ in 0..2 {
+        stage.kafka().tell("kill").unwrap();
+        writing.more(200).await;
+        stage.kafka().tell("start").unwrap();
+        writing.more(200).await;
+    }
+    stage.mysql.tell("kill").unwrap();
+    stage.mysql.tell("start").unwrap();
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    judge(&stage, &journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_has_timed_out_is_done_again() {
+    let mut stage = up(Stage::of().own_kafka().set("DELIVERY__TRANSACTION_TIMEOUT", "1s")).await;
+    let writing = stage.write(34).await;
+    let daemon = stage.run();
+    daemon.ready().await;
+    writing.more(300).await;
+    stage.kafka().tell("pause").unwrap();
+    daemon.logs("relay_restarts").await;
+    stage.kafka().tell("resume").unwrap();
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    judge(&stage, &journal, daemon).await;
+}
