@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::log::OpenOnes;
 use super::producer::{Broken, PositionRecord, Producers, Publisher};
 use super::settings::KafkaSettings;
 use crate::outlet::Reach;
@@ -95,16 +96,16 @@ impl KafkaStore {
         held.get(&claim.table).filter(|held| held.epoch == claim.epoch)?.producer.clone()
     }
 
-    /// Everything in the topic that is committed. `settled`: only once every transaction is that is open there now.
-    async fn read(&self, settled: bool) -> Result<log::Log, StoreError> {
+    /// Everything in the topic that is committed.
+    async fn read(&self, open: OpenOnes) -> Result<log::Log, StoreError> {
         let (settings, topic) = (self.inner.settings.clone(), self.inner.topic.clone());
-        let read = tokio::task::spawn_blocking(move || log::read(&settings, &topic, settled)).await;
+        let read = tokio::task::spawn_blocking(move || log::read(&settings, &topic, open)).await;
         read.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
     /// The newest entry of a table, as it is committed.
     async fn entry(&self, table: &TableName) -> Result<Option<Entry>, StoreError> {
-        let log = self.read(true).await?;
+        let log = self.read(OpenOnes::Await).await?;
         log.get(&table.to_string()).map(|stored| stored.entry(table)).transpose()
     }
 
@@ -224,6 +225,6 @@ impl PositionStore for KafkaStore {
             let Entry { epoch, owner, .. } = entry;
             Ok(Saved { table, position, epoch, owner, saved_micros: stored.millis * 1000 })
         };
-        self.read(false).await?.iter().map(saved).collect()
+        self.read(OpenOnes::Glance).await?.iter().map(saved).collect()
     }
 }

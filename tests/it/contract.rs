@@ -6,7 +6,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
 use outboxd::kafka::settings::KafkaSettings;
-use outboxd::kafka::{AtLeastOnce, Producers};
+use outboxd::kafka::{AtLeastOnce, ExactlyOnce, KafkaStore, Producers};
 use outboxd::mysql::connect::Endpoint;
 use outboxd::mysql::{MysqlSource, MysqlStore};
 use outboxd::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
@@ -120,13 +120,7 @@ impl outlet::Bench for Outlets<'_> {
 
     /// Its records are larger than it takes.
     async fn failing(&self) -> String {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", format!("127.0.0.1:{}", self.stage.kafka_port()))
-            .create()
-            .unwrap();
-        let topic = NewTopic::new("narrow", 1, TopicReplication::Fixed(1)).set("max.message.bytes", "50");
-        admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-        "narrow".to_owned()
+        narrow(self.stage, "narrow").await
     }
 
     fn topic(&self) -> &'static str {
@@ -134,28 +128,148 @@ impl outlet::Bench for Outlets<'_> {
     }
 
     async fn delivered(&self, prefix: &str, expected: usize) -> Vec<(String, String)> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", format!("127.0.0.1:{}", self.stage.kafka_port()))
-            .set("group.id", "contract")
-            .set("auto.offset.reset", "earliest")
-            .create()
-            .unwrap();
-        consumer.subscribe(&["delivery"]).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        let mut all = Vec::new();
-        while all.len() < expected && Instant::now() < deadline {
-            let Some(message) = tokio::task::block_in_place(|| consumer.poll(Duration::from_millis(100))) else {
-                continue;
-            };
-            let message = message.unwrap();
-            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap()).into_owned();
-            let id = text(message.headers().unwrap().iter().find(|header| header.key == "id").unwrap().value);
-            if id.starts_with(prefix) {
-                all.push((text(message.key()), id));
-            }
-        }
-        all
+        delivered(self.stage, prefix, expected)
     }
+}
+
+/// Sessions of the store in a topic.
+struct Positions<'s> {
+    stage: &'s Stage,
+    topic: &'static str,
+}
+
+impl Positions<'_> {
+    fn session(&self) -> KafkaStore {
+        KafkaStore::new(&settings(self.stage), self.topic, self.topic, Duration::from_mins(1))
+    }
+}
+
+impl store::Bench for Positions<'_> {
+    type Store = KafkaStore;
+    const TAKES_OVER: bool = true;
+
+    async fn session(&self) -> KafkaStore {
+        Positions::session(self)
+    }
+
+    /// It keeps nothing for a connection.
+    async fn sever(&self, _: &KafkaStore) {}
+}
+
+/// Exactly once.
+struct Transactions<'s>(Positions<'s>);
+
+impl outlet::Bench for Transactions<'_> {
+    type Outlet = ExactlyOnce;
+    type Store = KafkaStore;
+    const TAKES_OVER: bool = true;
+
+    async fn outlet(&self, table: &TableName) -> ExactlyOnce {
+        let store = self.0.session();
+        let claim = store.claim(table).await.unwrap().claim;
+        ExactlyOnce::new(store, claim, 64 << 10).unwrap()
+    }
+
+    async fn store(&self) -> KafkaStore {
+        self.0.session()
+    }
+
+    async fn failing(&self) -> String {
+        narrow(self.0.stage, "narrow-transactions").await
+    }
+
+    fn topic(&self) -> &str {
+        &self.0.stage.topic
+    }
+
+    async fn delivered(&self, prefix: &str, expected: usize) -> Vec<(String, String)> {
+        delivered(self.0.stage, prefix, expected)
+    }
+}
+
+/// At least once, with positions in a topic.
+struct Mixed<'s>(Positions<'s>);
+
+impl outlet::Bench for Mixed<'_> {
+    type Outlet = AtLeastOnce<KafkaStore>;
+    type Store = KafkaStore;
+    const TAKES_OVER: bool = true;
+
+    async fn outlet(&self, table: &TableName) -> AtLeastOnce<KafkaStore> {
+        let store = self.0.session();
+        let claim = store.claim(table).await.unwrap().claim;
+        AtLeastOnce::new(Producers::new(&settings(self.0.stage)).publisher(64 << 10).unwrap(), store, claim)
+    }
+
+    async fn store(&self) -> KafkaStore {
+        self.0.session()
+    }
+
+    async fn failing(&self) -> String {
+        narrow(self.0.stage, "narrow-mixed").await
+    }
+
+    fn topic(&self) -> &str {
+        &self.0.stage.topic
+    }
+
+    async fn delivered(&self, prefix: &str, expected: usize) -> Vec<(String, String)> {
+        delivered(self.0.stage, prefix, expected)
+    }
+}
+
+fn settings(stage: &Stage) -> KafkaSettings {
+    KafkaSettings { bootstrap_servers: format!("127.0.0.1:{}", stage.kafka_port()), ..KafkaSettings::default() }
+}
+
+async fn create(stage: &Stage, topic: NewTopic<'_>) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka_port())).create().unwrap();
+    admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+}
+
+/// A topic that takes no record of a contract.
+async fn narrow(stage: &Stage, name: &str) -> String {
+    create(stage, NewTopic::new(name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", "50")).await;
+    name.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_in_a_topic_and_transactions_keep_the_contracts() {
+    let stage = Stage::of().up().await;
+    for topic in ["contract-store", "contract-transactions", "contract-mixed"] {
+        create(&stage, NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact")).await;
+    }
+    let of = |topic| Positions { stage: &stage, topic };
+    store::keep(&of("contract-store")).await;
+    outlet::keep(&Transactions(of("contract-transactions"))).await;
+    let stage = Stage::of().up().await;
+    outlet::keep(&Mixed(Positions { stage: &stage, topic: "contract-mixed" })).await;
+}
+
+/// Records of committed transactions, and those outside of transactions.
+fn delivered(stage: &Stage, prefix: &str, expected: usize) -> Vec<(String, String)> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka_port()))
+        .set("group.id", format!("contract-{}", fastrand::u64(..)))
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .unwrap();
+    consumer.subscribe(&[&stage.topic]).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut all = Vec::new();
+    while all.len() < expected && Instant::now() < deadline {
+        let Some(message) = tokio::task::block_in_place(|| consumer.poll(Duration::from_millis(100))) else {
+            continue;
+        };
+        let message = message.unwrap();
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap()).into_owned();
+        let id = text(message.headers().unwrap().iter().find(|header| header.key == "id").unwrap().value);
+        if id.starts_with(prefix) {
+            all.push((text(message.key()), id));
+        }
+    }
+    all
 }
 
 /// Readers are a user of their own, so that their connections can be told from all others.

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How long the cluster may take for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long a glance is.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether transactions have ended.
 const AGAIN: Duration = Duration::from_millis(10);
 
@@ -44,9 +47,18 @@ impl Stored {
 /// The newest values by key.
 pub(super) type Log = BTreeMap<String, Stored>;
 
-/// Reads everything that is committed. Blocks. `settled`: waits first until every transaction has ended that is open
-/// there now, for what they wrote is hidden until then, and so is what comes after it.
-pub(super) fn read(settings: &KafkaSettings, topic: &str, settled: bool) -> Result<Log, StoreError> {
+/// What becomes of transactions that are still open where positions are: what they wrote is hidden until they have ended,
+/// and so is what comes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenOnes {
+    /// They are waited for.
+    Await,
+    /// They are waited for a moment, in which those end that are about to.
+    Glance,
+}
+
+/// Reads everything that is committed. Blocks.
+pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Result<Log, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     let failed = |error: KafkaError| match error.rdkafka_error_code() {
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
@@ -59,16 +71,13 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, settled: bool) -> Resu
         _ => StoreError::Unavailable(error.to_string()),
     };
     let consumer = consumer(settings, "read_committed").map_err(failed)?;
-    let end = if settled {
-        let all = self::consumer(settings, "read_uncommitted").map_err(failed)?;
-        all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?.1
-    } else {
-        0
-    };
+    let all = self::consumer(settings, "read_uncommitted").map_err(failed)?;
+    let (_, end) = all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?;
+    let glance = Instant::now() + GLANCE;
     // With this isolation, the end is where the oldest open transaction begins.
     let (begin, stable) = loop {
         let (begin, stable) = consumer.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?;
-        if stable >= end {
+        if stable >= end || open == OpenOnes::Glance && Instant::now() >= glance {
             break (begin, stable);
         }
         if Instant::now() >= deadline {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::FutureExt;
+use futures::future::join;
 
 use crate::outbox::{Header, Record};
 use crate::outlet::{Chunk, Outlet, PublishError, Settled};
@@ -16,6 +17,8 @@ pub trait Bench: Sync {
     type Outlet: Outlet;
     /// The store that the outlet saves to.
     type Store: PositionStore;
+    /// Whether a claim takes the table over from a live owner, instead of being refused.
+    const TAKES_OVER: bool = false;
     /// An outlet of a table that is claimed for it. It takes fewer than a thousand records of 1 kB
     /// at a time.
     fn outlet(&self, table: &TableName) -> impl Future<Output = Self::Outlet>;
@@ -30,11 +33,15 @@ pub trait Bench: Sync {
 }
 
 /// Every check, each with ids of its own.
-pub async fn keep(bench: &impl Bench) {
+pub async fn keep<B: Bench>(bench: &B) {
     records_arrive_once_and_in_order(bench).await;
     waiting_may_be_given_up(bench).await;
     after_a_failure_no_record_is_taken(bench).await;
     a_save_is_durable_and_a_release_frees_the_table(bench).await;
+    if B::Outlet::ATOMIC {
+        what_is_not_saved_is_not_seen(bench).await;
+        a_save_settles_what_was_published_before_it(bench).await;
+    }
 }
 
 struct Run<B: Bench> {
@@ -73,6 +80,13 @@ impl<B: Bench> Run<B> {
         }
     }
 
+    /// An atomic outlet settles what is saved.
+    async fn save_if_atomic(&mut self) {
+        if B::Outlet::ATOMIC {
+            self.outlet.save(&after(1)).await.unwrap();
+        }
+    }
+
     /// Records settled so far, by chunk.
     fn by_chunk(&self) -> BTreeMap<Chunk, u64> {
         self.settled.iter().fold(BTreeMap::new(), |mut all, settled| {
@@ -100,6 +114,7 @@ pub async fn records_arrive_once_and_in_order(bench: &impl Bench) {
         expected.entry(key).or_default().push(id);
     }
     assert!(full, "the outlet has no limit");
+    run.save_if_atomic().await;
     while run.by_chunk().values().sum::<u64>() < 3000 {
         run.outlet.settled(&mut run.settled).await;
     }
@@ -119,6 +134,7 @@ pub async fn waiting_may_be_given_up(bench: &impl Bench) {
         let _ = run.outlet.settled(&mut run.settled).now_or_never();
         let _ = run.outlet.room().now_or_never();
     }
+    run.save_if_atomic().await;
     while run.by_chunk().len() < 200 {
         run.outlet.settled(&mut run.settled).await;
     }
@@ -136,16 +152,46 @@ pub async fn after_a_failure_no_record_is_taken(bench: &impl Bench) {
 }
 
 /// Given a save under way, when records are published beside it, then both come through; a release frees the table.
-pub async fn a_save_is_durable_and_a_release_frees_the_table(bench: &impl Bench) {
+pub async fn a_save_is_durable_and_a_release_frees_the_table<B: Bench>(bench: &B) {
     let mut run = run(bench, "saved").await;
     let table = TableName::new("contract", "saved");
     let save = run.outlet.save(&after(4));
-    run.publish("saved 1", "k", 0).await;
-    save.await.unwrap();
+    let ((), saved) = join(async { _ = run.publish("saved 1", "k", 0).await }, save).await;
+    saved.unwrap();
     let error = run.outlet.save(&after(3)).await.unwrap_err();
     assert!(matches!(error, StoreError::Backwards { .. }), "{error}");
     let store = bench.store().await;
-    assert!(matches!(store.claim(&table).await, Err(StoreError::Owned { .. })));
+    if !B::TAKES_OVER {
+        assert!(matches!(store.claim(&table).await, Err(StoreError::Owned { .. })));
+    }
     run.outlet.release().await.unwrap();
     assert_eq!(store.claim(&table).await.unwrap().position, Some(after(4)));
+}
+
+/// Given records that were published and not saved, when the outlet is released, then nobody has seen them, and what the
+/// next owner of the table publishes and saves is all there is.
+pub async fn what_is_not_saved_is_not_seen(bench: &impl Bench) {
+    let mut first = run(bench, "unseen").await;
+    first.publish("unseen 1", "k", 0).await;
+    first.outlet.release().await.unwrap();
+    drop(first);
+    let mut second = run(bench, "unseen").await;
+    second.publish("unseen 2", "k", 0).await;
+    second.outlet.save(&after(1)).await.unwrap();
+    assert_eq!(bench.delivered("unseen", 1).await, [("k".to_owned(), "unseen 2".to_owned())]);
+}
+
+/// Given records before and after a save, when it returns, then those before it are settled, and no other.
+pub async fn a_save_settles_what_was_published_before_it(bench: &impl Bench) {
+    let mut run = run(bench, "settled").await;
+    run.publish("settled 1", "k", 0).await;
+    run.publish("settled 2", "k", 1).await;
+    let save = run.outlet.save(&after(1));
+    let ((), saved) = join(async { _ = run.publish("settled 3", "k", 2).await }, save).await;
+    saved.unwrap();
+    run.outlet.settled(&mut run.settled).now_or_never().expect("a save settles before it returns");
+    assert_eq!(run.by_chunk(), [(0, 1), (1, 1)].into());
+    run.outlet.save(&after(2)).await.unwrap();
+    run.outlet.settled(&mut run.settled).now_or_never().expect("a save settles before it returns");
+    assert_eq!(run.by_chunk(), [(0, 1), (1, 1), (2, 1)].into());
 }

@@ -10,6 +10,8 @@ use crate::testing::log::{after, transaction};
 pub trait Bench: Sync {
     /// One process's way to it.
     type Store: PositionStore;
+    /// Whether a claim takes the table over from a live owner, instead of being refused.
+    const TAKES_OVER: bool = false;
     /// A new process's session.
     fn session(&self) -> impl Future<Output = Self::Store>;
     /// The process is cut off: what the store keeps for its connection is given up, and the process does not know.
@@ -17,11 +19,16 @@ pub trait Bench: Sync {
 }
 
 /// Every check, each on tables of its own.
-pub async fn keep(bench: &impl Bench) {
+pub async fn keep<B: Bench>(bench: &B) {
     a_position_is_found_again(bench).await;
     a_position_never_moves_backwards(bench).await;
-    a_table_has_one_owner(bench).await;
-    of_many_at_once_one_gets_the_claim(bench).await;
+    if B::TAKES_OVER {
+        a_claim_takes_the_table_over(bench).await;
+        of_many_at_once_one_can_save(bench).await;
+    } else {
+        a_table_has_one_owner(bench).await;
+        of_many_at_once_one_gets_the_claim(bench).await;
+    }
     a_later_claim_of_the_same_process_counts(bench).await;
     a_zombie_is_refused(bench).await;
     a_table_that_is_taken_over_does_not_stop_another(bench).await;
@@ -86,6 +93,33 @@ pub async fn of_many_at_once_one_gets_the_claim(bench: &impl Bench) {
     assert!(
         claims.iter().filter_map(|claim| claim.as_ref().err()).all(|error| matches!(error, StoreError::Owned { .. }))
     );
+}
+
+/// Given a live owner, when another process claims, then the first is fenced, also when it claims again.
+pub async fn a_claim_takes_the_table_over(bench: &impl Bench) {
+    let (first, second, table) = (bench.session().await, bench.session().await, table("taken"));
+    let old = first.claim(&table).await.unwrap().claim;
+    first.save(&old, &after(1)).await.unwrap();
+    let new = second.claim(&table).await.unwrap();
+    assert_eq!((new.claim.epoch, new.position), (2, Some(after(1))));
+    let error = first.save(&old, &after(2)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { ours: 1, theirs: 2, .. }), "{error}");
+    let error = first.claim(&table).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
+    second.save(&new.claim, &after(3)).await.unwrap();
+}
+
+/// Given many processes that claim at once, then one of them can save.
+pub async fn of_many_at_once_one_can_save(bench: &impl Bench) {
+    let table = table("contended");
+    let sessions = join_all((0..4).map(|_| bench.session())).await;
+    let claims = join_all(sessions.iter().map(|session| session.claim(&table))).await;
+    let saves = sessions.iter().zip(&claims).map(async |(session, claimed)| match claimed {
+        Ok(claimed) => session.save(&claimed.claim, &after(claimed.claim.epoch)).await.is_ok(),
+        Err(_) => false,
+    });
+    let saved = join_all(saves).await;
+    assert_eq!(saved.iter().filter(|saved| **saved).count(), 1, "{claims:?}");
 }
 
 /// Given a process that claims twice, then the later claim counts, and giving it back once is enough.
