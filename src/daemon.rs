@@ -222,19 +222,16 @@ impl Shared {
     ) -> Result<Summary, SupervisorError> {
         let this = Arc::clone(self);
         let limit = usize::try_from(self.config.relay.in_flight_bytes.as_u64()).unwrap_or(usize::MAX);
-        match (self.config.delivery.guarantee, self.store.clone()) {
-            (Guarantee::AtLeastOnce, Store::Mysql(store)) => {
-                let deliver = store.clone();
-                let outlet = move |claim| this.at_least_once(limit, deliver.clone(), claim);
-                self.supervisor(store, outlet).run(relays, stop).await
+        match self.config.delivery.guarantee {
+            Guarantee::AtLeastOnce => {
+                let outlet = move |claim| {
+                    let publisher = this.producers.publisher(limit).map_err(|error| error.to_string())?;
+                    Ok(AtLeastOnce::new(publisher, this.store.clone(), claim))
+                };
+                self.supervisor(self.store.clone(), outlet).run(relays, stop).await
             }
-            (Guarantee::AtLeastOnce, Store::Kafka(store)) => {
-                let deliver = store.clone();
-                let outlet = move |claim| this.at_least_once(limit, deliver.clone(), claim);
-                self.supervisor(store, outlet).run(relays, stop).await
-            }
-            (Guarantee::ExactlyOnce, store) => {
-                let store = store.kafka(&self.config);
+            Guarantee::ExactlyOnce => {
+                let store = store::kafka(&self.config);
                 let deliver = store.clone();
                 let outlet = move |claim| {
                     let outlet = ExactlyOnce::new(deliver.clone(), claim, limit);
@@ -268,16 +265,6 @@ impl Shared {
                 ..relay
             },
         }
-    }
-
-    fn at_least_once<S: PositionStore + Clone>(
-        &self,
-        limit: usize,
-        store: S,
-        claim: Claim,
-    ) -> Result<AtLeastOnce<S>, String> {
-        let publisher = self.producers.publisher(limit).map_err(|error| error.to_string())?;
-        Ok(AtLeastOnce::new(publisher, store, claim))
     }
 
     /// A reader of the log. The tail is the replica that the configuration names; a server cuts a reader off when another

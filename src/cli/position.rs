@@ -6,22 +6,46 @@ use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 
-use super::{code, show};
+use super::{code, say, show};
 use crate::config::Loaded;
 use crate::daemon::DaemonError;
-use crate::daemon::store::Store;
+use crate::daemon::store::{self, Store};
+use crate::mysql::settings::Keeper;
+use crate::position::PositionStore;
 
 /// What to do with them.
 #[derive(Subcommand)]
 pub(super) enum PositionCommand {
     /// Show the saved position of every table
     Show,
+    /// Move the positions of the configured tables from one store to the other, while no daemon runs
+    Migrate {
+        /// Where they are kept from now on
+        #[arg(long, value_enum)]
+        to: Keeper,
+    },
 }
 
 pub(super) async fn position(command: &PositionCommand, loaded: &Loaded) -> Result<u8, DaemonError> {
     match command {
         PositionCommand::Show => positions(loaded).await,
+        PositionCommand::Migrate { to } => migrate(loaded, *to).await,
     }
+}
+
+async fn migrate(loaded: &Loaded, to: Keeper) -> Result<u8, DaemonError> {
+    let moved = store::migrate(&loaded.config, to).await?;
+    for (table, position) in &moved {
+        show(&format!("{table}: {position}"));
+    }
+    show(&format!("{} moved to {to}", moved.len()));
+    if loaded.config.keeper() != to {
+        say(&format!(
+            "the configuration still keeps positions in {}: set positions.store or delivery.guarantee",
+            loaded.config.keeper()
+        ));
+    }
+    Ok(code::CLEAN)
 }
 
 async fn positions(loaded: &Loaded) -> Result<u8, DaemonError> {

@@ -17,6 +17,7 @@ use super::{code, say, show, signals, unusable};
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
 use crate::daemon::store::Store;
+use crate::position::PositionStore;
 use crate::status::Line;
 use crate::status::client::Client;
 use crate::status::layout::{self, Layout};

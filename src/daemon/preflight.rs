@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mysql_async::Error;
 use tracing::{error, info, warn};
 
-use super::{DaemonError, Table, endpoints, select};
+use super::{DaemonError, Table, endpoints, select, store};
 use crate::config::Config;
 use crate::kafka::preflight::{self as kafka, Creation, Largest};
 use crate::mysql::connect::{Endpoint, is_transient};
@@ -67,6 +67,12 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
     match kafka::check(&config.kafka, &wanted, positions, creation).await {
         Ok(checks) => survey.report.checks.extend(checks),
         Err(unavailable) => survey.report.unavailable.push(unavailable),
+    }
+    if survey.report.unavailable.is_empty() {
+        match store::left_behind(config, &survey.tables).await? {
+            Ok(checks) => survey.report.checks.extend(checks),
+            Err(unavailable) => survey.report.unavailable.push(unavailable),
+        }
     }
     Ok(survey)
 }

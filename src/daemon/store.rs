@@ -1,13 +1,20 @@
-//! The store of positions that the configuration names.
+//! The store of positions that the configuration names, and moving positions from one to the other.
+//!
+//! Promise: a table's position is in force in one store. A move saves it in the new one before the old one forgets it,
+//! under claims of both, so that no daemon works on either meanwhile; one that is cut short is finished by the next.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::{DaemonError, endpoints};
+use super::{DaemonError, endpoints, select};
 use crate::config::Config;
 use crate::kafka::KafkaStore;
 use crate::mysql::MysqlStore;
 use crate::mysql::settings::Keeper;
-use crate::position::{PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use crate::preflight::{Check, Name, Unavailable};
+use crate::relay::supervisor::Table;
+use crate::table::TableName;
 
 /// One of the stores. Cheap to clone.
 #[derive(Clone)]
@@ -24,8 +31,7 @@ impl Store {
         Self::of(config, config.keeper(), lock_wait)
     }
 
-    /// One of the stores, whether it is in force or not.
-    pub fn of(config: &Config, keeper: Keeper, lock_wait: Duration) -> Result<Self, DaemonError> {
+    fn of(config: &Config, keeper: Keeper, lock_wait: Duration) -> Result<Self, DaemonError> {
         Ok(match keeper {
             Keeper::Kafka => Self::Kafka(kafka(config)),
             Keeper::Mysql => {
@@ -35,16 +41,44 @@ impl Store {
         })
     }
 
-    /// The store in a topic: exactly once has no other.
-    pub(super) fn kafka(self, config: &Config) -> KafkaStore {
+    /// Makes a table one that has no position here.
+    async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
         match self {
-            Self::Kafka(store) => store,
-            Self::Mysql(_) => kafka(config),
+            Self::Mysql(store) => store.forget(claim).await,
+            Self::Kafka(store) => store.forget(claim).await,
+        }
+    }
+}
+
+/// The store in the topic of the configuration.
+pub(super) fn kafka(config: &Config) -> KafkaStore {
+    let delivery = &config.delivery;
+    KafkaStore::new(&config.kafka, &config.positions.topic, &delivery.transactional_id, delivery.transaction_timeout)
+}
+
+impl PositionStore for Store {
+    async fn claim(&self, table: &TableName) -> Result<Claimed, StoreError> {
+        match self {
+            Self::Mysql(store) => store.claim(table).await,
+            Self::Kafka(store) => store.claim(table).await,
         }
     }
 
-    /// Every stored position, by table name.
-    pub async fn list(&self) -> Result<Vec<Saved>, StoreError> {
+    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        match self {
+            Self::Mysql(store) => store.save(claim, position).await,
+            Self::Kafka(store) => store.save(claim, position).await,
+        }
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
+        match self {
+            Self::Mysql(store) => store.release(claim).await,
+            Self::Kafka(store) => store.release(claim).await,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Saved>, StoreError> {
         match self {
             Self::Mysql(store) => store.list().await,
             Self::Kafka(store) => store.list().await,
@@ -52,7 +86,85 @@ impl Store {
     }
 }
 
-fn kafka(config: &Config) -> KafkaStore {
-    let delivery = &config.delivery;
-    KafkaStore::new(&config.kafka, &config.positions.topic, &delivery.transactional_id, delivery.transaction_timeout)
+fn other(keeper: Keeper) -> Keeper {
+    match keeper {
+        Keeper::Mysql => Keeper::Kafka,
+        Keeper::Kafka => Keeper::Mysql,
+    }
+}
+
+/// Every table with a position. A store that was never made has none.
+async fn positioned(store: &Store) -> Result<Vec<(TableName, Position)>, StoreError> {
+    match store.list().await {
+        Ok(saved) => Ok(saved.into_iter().filter_map(|saved| Some((saved.table, saved.position?))).collect()),
+        Err(StoreError::Refused(_)) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A failed check for every table whose position is in the store that is not in force: it would begin anew.
+pub(super) async fn left_behind(
+    config: &Config,
+    tables: &[Table],
+) -> Result<Result<Vec<Check>, Unavailable>, DaemonError> {
+    let keeper = config.keeper();
+    let unavailable = |error: StoreError| {
+        let transient = matches!(error, StoreError::Unavailable(_));
+        Unavailable { server: "positions".to_owned(), reason: error.to_string(), transient }
+    };
+    let here = match positioned(&Store::new(config, Duration::ZERO)?).await {
+        Ok(here) => here,
+        Err(error) => return Ok(Err(unavailable(error))),
+    };
+    let names = || tables.iter().map(|table| &table.subscription.table);
+    let is_here = |table: &TableName| here.iter().any(|(name, _)| name == table);
+    if names().all(is_here) {
+        return Ok(Ok(Vec::new()));
+    }
+    let there = match positioned(&Store::of(config, other(keeper), Duration::ZERO)?).await {
+        Ok(there) => there,
+        Err(error) => return Ok(Err(unavailable(error))),
+    };
+    let left = there.iter().filter(|(table, _)| !is_here(table) && names().any(|name| name == table));
+    let check = |(table, position): &(TableName, Position)| {
+        let expected = format!("in the store in force ({keeper})");
+        let found = format!("in the other one ({}): {position}", other(keeper));
+        Check::passed(Name::Position, format!("position of {table}"), expected, found)
+            .failed(format!("stop the daemon that still uses it, then outboxd position migrate --to {keeper}"))
+            .of_table(table)
+    };
+    Ok(Ok(left.map(check).collect()))
+}
+
+/// Moves the positions of the configured tables into a store; gives those that were moved.
+pub async fn migrate(config: &Config, to: Keeper) -> Result<Vec<(TableName, Position)>, DaemonError> {
+    let (old, new) = (Store::of(config, other(to), Duration::ZERO)?, Store::of(config, to, Duration::ZERO)?);
+    let saved = positioned(&old).await?;
+    let known: Vec<_> = saved.iter().map(|(table, _)| table.clone()).collect();
+    let wanted = select(config, &known)?;
+    let mut moved = Vec::new();
+    for (table, _) in saved.iter().filter(|(table, _)| wanted.iter().any(|one| one.subscription.table == *table)) {
+        if let Some(position) = one(&old, &new, table).await? {
+            moved.push((table.clone(), position));
+        }
+    }
+    Ok(moved)
+}
+
+async fn one(old: &Store, new: &Store, table: &TableName) -> Result<Option<Position>, StoreError> {
+    let from = old.claim(table).await?;
+    // Whoever saved last before the claim has said where the table is.
+    let Some(position) = from.position else { return Ok(None) };
+    let to = new.claim(table).await?;
+    let ahead = to.position.as_ref().and_then(|there| there.partial_cmp(&position)).is_some_and(Ordering::is_ge);
+    let durable = if let Some(there) = to.position.filter(|_| ahead) {
+        there
+    } else {
+        new.save(&to.claim, &position).await?;
+        position
+    };
+    old.forget(&from.claim).await?;
+    old.release(&from.claim).await?;
+    new.release(&to.claim).await?;
+    Ok(Some(durable))
 }

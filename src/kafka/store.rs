@@ -121,6 +121,15 @@ impl KafkaStore {
         if theirs > ours { Err(StoreError::Fenced { table: table.clone(), ours, theirs }) } else { Ok(()) }
     }
 
+    /// Makes a claimed table one that has never saved a position, because it is kept elsewhere from now on.
+    pub async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
+        let record = self.record(&claim.table, claim.epoch, None)?;
+        match self.producer(claim) {
+            Some(producer) => producer.commit(record).await.map_err(answer),
+            None => Err(StoreError::Broken("the claim was given back".to_owned())),
+        }
+    }
+
     /// Begins to make a position durable, together with what the claim's producer has sent since the last time.
     pub(super) fn commit(
         &self,

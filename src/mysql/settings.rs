@@ -190,7 +190,7 @@ fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result
 }
 
 /// What keeps positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Keeper {
     /// A table of a MySQL server.

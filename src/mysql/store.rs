@@ -170,6 +170,25 @@ impl MysqlStore {
     }
 }
 
+impl MysqlStore {
+    /// Makes a claimed table one that has never saved a position, because it is kept elsewhere from now on.
+    pub async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.with(async |conn, claimed| {
+            let Claim { table, epoch } = claim;
+            conn.exec_drop(
+                format!("UPDATE {} SET position = NULL WHERE table_name = ? AND epoch = ?", self.table),
+                (table.to_string(), epoch),
+            )
+            .await?;
+            if let Some(held) = claimed.get_mut(table) {
+                held.durable = None;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
 /// Whether a live process has claimed the table in the position table of this (quoted) name.
 pub(super) async fn is_owned(conn: &mut Conn, positions: &str, table: &TableName) -> Result<bool, Error> {
     let owner: Option<Option<u64>> = conn

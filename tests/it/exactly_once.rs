@@ -122,3 +122,42 @@ async fn a_transaction_that_has_timed_out_is_done_again() {
     let journal = writing.stop().await;
     judge(&stage, &journal, daemon).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_move_to_kafka_and_back_and_no_event_is_lost_or_doubled() {
+    let stage = Stage::of().set("KAFKA__CREATE_TOPICS", "true").up().await;
+    let once = [("DELIVERY__GUARANTEE", "exactly_once")];
+    let migrate = |to: &str| {
+        let output = stage.outboxd(&["position", "migrate", "--to", to]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The topic of positions has to be there to move into it.
+    assert_eq!(stage.run_with(&[("OUTBOX__0__TABLES", "delivery.absent"), once[0]]).ended().await, Some(78));
+    let writing = stage.write(35).await;
+    for _ in 0..2 {
+        let daemon = stage.run();
+        daemon.ready().await;
+        writing.more(300).await;
+        assert_eq!(daemon.terminate().await, Some(0));
+
+        assert_eq!(stage.run_with(&once).ended().await, Some(78), "the positions are not there");
+        let moved = migrate("kafka");
+        assert!(moved.ends_with("4 moved to kafka\n"), "{moved}");
+        assert!(migrate("kafka").ends_with("0 moved to kafka\n"), "a second time changes nothing");
+        let daemon = stage.run_with(&once);
+        daemon.ready().await;
+        writing.more(300).await;
+        assert_eq!(daemon.terminate().await, Some(0));
+
+        assert_eq!(stage.run().ended().await, Some(78), "the positions are not there any more");
+        assert!(migrate("mysql").ends_with("4 moved to mysql\n"));
+    }
+    // At least once with positions in the topic.
+    migrate("kafka");
+    let daemon = stage.run_with(&[("POSITIONS__STORE", "kafka")]);
+    daemon.ready().await;
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    judge(&stage, &journal, daemon).await;
+}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::Entry;
@@ -71,6 +72,11 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
         _ => StoreError::Unavailable(error.to_string()),
     };
     let consumer = consumer(settings, "read_committed").map_err(failed)?;
+    // Asked for first, for the questions after it wait for a topic to appear.
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(failed)?;
+    if let Some(code) = metadata.topics().iter().find_map(MetadataTopic::error) {
+        return Err(failed(KafkaError::MetadataFetch(code.into())));
+    }
     let all = self::consumer(settings, "read_uncommitted").map_err(failed)?;
     let (_, end) = all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?;
     let glance = Instant::now() + GLANCE;

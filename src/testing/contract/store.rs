@@ -114,11 +114,11 @@ pub async fn of_many_at_once_one_can_save(bench: &impl Bench) {
     let table = table("contended");
     let sessions = join_all((0..4).map(|_| bench.session())).await;
     let claims = join_all(sessions.iter().map(|session| session.claim(&table))).await;
-    let saves = sessions.iter().zip(&claims).map(async |(session, claimed)| match claimed {
+    let attempts = sessions.iter().zip(&claims).map(async |(session, claimed)| match claimed {
         Ok(claimed) => session.save(&claimed.claim, &after(claimed.claim.epoch)).await.is_ok(),
         Err(_) => false,
     });
-    let saved = join_all(saves).await;
+    let saved = join_all(attempts).await;
     assert_eq!(saved.iter().filter(|saved| **saved).count(), 1, "{claims:?}");
 }
 
