@@ -33,12 +33,18 @@ struct Pending {
 
 #[derive(Debug, Default)]
 struct Publisher {
+    /// What it has written and not committed; `None` for one without transactions.
+    open: Option<Vec<Pending>>,
+    /// A commit is under way.
+    committing: bool,
     handed: Vec<String>,
     in_flight: usize,
     settled: Vec<Settled>,
     failed: Option<DeliveryError>,
     news: Arc<Notify>,
     room: Arc<Notify>,
+    /// A commit waits for it.
+    written: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -81,6 +87,13 @@ impl MemoryBroker {
         let mut state = lock(&self.state);
         state.publishers.push(Publisher::default());
         MemoryPublisher { broker: self.clone(), number: state.publishers.len() - 1, limit }
+    }
+
+    /// The same for transactions: what is acknowledged is seen by nobody until it is committed.
+    pub fn transactional(&self, limit: usize) -> MemoryPublisher {
+        let publisher = self.publisher(limit);
+        lock(&self.state).publishers[publisher.number].open = Some(Vec::new());
+        publisher
     }
 
     /// From now on records wait to be acknowledged on command.
@@ -157,6 +170,8 @@ impl MemoryBroker {
             let (lost, kept): (VecDeque<_>, _) =
                 queue.into_iter().partition(|pending| publishers.contains(&pending.publisher));
             state.partitions[partition] = kept;
+            let (_, lost): (VecDeque<_>, VecDeque<_>) =
+                lost.into_iter().partition(|pending| state.publishers[pending.publisher].open.is_some());
             let arrived = arrived(lost.len());
             state.delivered.extend(lost.into_iter().take(arrived).map(|pending| pending.record));
         }
@@ -190,11 +205,44 @@ impl State {
             let error = DeliveryError::Retriable { topic: pending.record.topic, reason: "on command".to_owned() };
             return self.settle(pending.publisher, pending.chunk, Err(error));
         }
+        let publisher = &mut self.publishers[pending.publisher];
+        if let Some(open) = &mut publisher.open {
+            open.push(pending);
+            publisher.in_flight -= 1;
+            publisher.written.notify_one();
+            publisher.room.notify_one();
+            return;
+        }
         self.delivered.push(pending.record);
         self.settle(pending.publisher, pending.chunk, Ok(()));
     }
 
+    /// A transaction is given up: all of its records have failed, and none is taken any more.
+    fn give_up(&mut self, number: usize, error: &DeliveryError) {
+        let publisher = &mut self.publishers[number];
+        let mut lost = publisher.open.as_mut().map(std::mem::take).unwrap_or_default();
+        for partition in &mut self.partitions {
+            let (own, kept) = std::mem::take(partition).into_iter().partition(|pending| pending.publisher == number);
+            *partition = kept;
+            let own: VecDeque<Pending> = own;
+            lost.extend(own);
+        }
+        let publisher = &mut self.publishers[number];
+        (publisher.in_flight, publisher.committing) = (0, false);
+        publisher.failed = publisher.failed.take().or_else(|| Some(error.clone()));
+        let failed = |pending: Pending| Settled { chunk: pending.chunk, records: 1, outcome: Err(error.clone()) };
+        publisher.settled.extend(lost.into_iter().map(failed));
+        publisher.written.notify_one();
+        publisher.news.notify_one();
+        publisher.room.notify_one();
+    }
+
     fn settle(&mut self, publisher: usize, chunk: Chunk, outcome: Result<(), DeliveryError>) {
+        if let (Some(_), Err(error)) = (&self.publishers[publisher].open, &outcome) {
+            let (error, settled) = (error.clone(), Settled { chunk, records: 1, outcome });
+            self.publishers[publisher].settled.push(settled);
+            return self.give_up(publisher, &error);
+        }
         let publisher = &mut self.publishers[publisher];
         publisher.in_flight -= 1;
         publisher.failed = publisher.failed.take().or_else(|| outcome.clone().err());
@@ -205,7 +253,7 @@ impl State {
 }
 
 /// One table's way into the broker.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct MemoryPublisher {
     broker: MemoryBroker,
     number: usize,
@@ -224,7 +272,8 @@ impl MemoryPublisher {
         if let Some(error) = &state.publishers[self.number].failed {
             return Err(PublishError::Refused(error.clone()));
         }
-        if state.publishers[self.number].in_flight >= self.limit {
+        let publisher = &state.publishers[self.number];
+        if publisher.in_flight >= self.limit || publisher.committing {
             return Err(PublishError::Full);
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -234,6 +283,9 @@ impl MemoryPublisher {
             return Err(PublishError::Full);
         }
         if let Some(error) = state.refusals.pop_front() {
+            if state.publishers[self.number].open.is_some() {
+                state.give_up(self.number, &error);
+            }
             return Err(PublishError::Refused(error));
         }
         let hash = record.key.iter().fold(7_usize, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
@@ -260,6 +312,47 @@ impl MemoryPublisher {
     pub fn room(&self) -> impl Future<Output = ()> + Send + 'static {
         let room = Arc::clone(&lock(&self.broker.state).publishers[self.number].room);
         async move { room.notified().await }
+    }
+
+    /// A commit begins: nothing is taken until it has ended.
+    pub(super) fn close(&self) {
+        lock(&self.broker.state).publishers[self.number].committing = true;
+    }
+
+    /// Waits until everything that was taken is written.
+    pub(super) async fn written(&self) -> Result<(), DeliveryError> {
+        loop {
+            let written = {
+                let state = lock(&self.broker.state);
+                let publisher = &state.publishers[self.number];
+                if let Some(error) = &publisher.failed {
+                    return Err(error.clone());
+                }
+                if publisher.in_flight == 0 {
+                    return Ok(());
+                }
+                Arc::clone(&publisher.written)
+            };
+            written.notified().await;
+        }
+    }
+
+    /// What is written is seen by everybody from now on.
+    pub(super) fn commit(&self) {
+        let mut state = lock(&self.broker.state);
+        let publisher = &mut state.publishers[self.number];
+        publisher.committing = false;
+        let open = publisher.open.as_mut().map(std::mem::take).unwrap_or_default();
+        let settled = open.iter().map(|pending| Settled { chunk: pending.chunk, records: 1, outcome: Ok(()) });
+        publisher.settled.extend(settled);
+        publisher.news.notify_one();
+        publisher.room.notify_one();
+        state.delivered.extend(open.into_iter().map(|pending| pending.record));
+    }
+
+    /// The transaction is given up.
+    pub(super) fn abort(&self, error: &DeliveryError) {
+        lock(&self.broker.state).give_up(self.number, error);
     }
 
     /// Waits for what is settled and appends it. Cancel-safe.

@@ -1,8 +1,8 @@
-//! An outlet in memory: a way into the broker, and a position store of any kind.
+//! Outlets in memory: a way into the broker, and a position store of any kind.
 
 use super::broker::MemoryPublisher;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, Outlet, PublishError, Settled};
+use crate::outlet::{Chunk, DeliveryError, Outlet, PublishError, Settled};
 use crate::position::{Claim, Position, PositionStore, StoreError};
 
 /// Publishes into memory, and saves what is acknowledged to a store.
@@ -39,6 +39,67 @@ impl<S: PositionStore + Clone> Outlet for MemoryOutlet<S> {
     }
 
     async fn release(&mut self) -> Result<(), StoreError> {
+        self.store.release(&self.claim).await
+    }
+}
+
+/// Publishes into memory in transactions, which reach the store and the readers together.
+#[derive(Debug)]
+pub struct MemoryTransactions<S> {
+    publisher: MemoryPublisher,
+    store: S,
+    claim: Claim,
+}
+
+impl<S: PositionStore + Clone> MemoryTransactions<S> {
+    /// For one claimed table, with a publisher of transactions.
+    pub fn new(publisher: MemoryPublisher, store: S, claim: Claim) -> Self {
+        Self { publisher, store, claim }
+    }
+}
+
+fn given_up(reason: &str) -> DeliveryError {
+    DeliveryError::Retriable { topic: "transaction".to_owned(), reason: reason.to_owned() }
+}
+
+impl<S: PositionStore + Clone> Outlet for MemoryTransactions<S> {
+    const ATOMIC: bool = true;
+
+    fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
+        self.publisher.publish(record, chunk)
+    }
+
+    fn room(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.publisher.room()
+    }
+
+    async fn settled(&mut self, into: &mut Vec<Settled>) {
+        self.publisher.settled(into).await;
+    }
+
+    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
+        let (publisher, store) = (self.publisher.clone(), self.store.clone());
+        let (claim, position) = (self.claim.clone(), position.clone());
+        publisher.close();
+        async move {
+            publisher.written().await.map_err(|error| StoreError::Broken(error.to_string()))?;
+            // The store in memory does not make us wait, so nobody comes between it and the commit.
+            match store.save(&claim, &position).await {
+                Ok(()) => publisher.commit(),
+                Err(error) => {
+                    publisher.abort(&given_up(&error.to_string()));
+                    return Err(match error {
+                        StoreError::Unavailable(reason) => StoreError::Broken(reason),
+                        error => error,
+                    });
+                }
+            }
+            Ok(())
+        }
+    }
+
+    async fn release(&mut self) -> Result<(), StoreError> {
+        self.publisher.abort(&given_up("released"));
         self.store.release(&self.claim).await
     }
 }

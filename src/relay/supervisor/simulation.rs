@@ -70,6 +70,7 @@ impl Simulation {
         let turn = Duration::from_millis(*random.choice(&[5, 100, 30_000]).unwrap());
         stage.distances = Distances { together: some(&mut random), near: some(&mut random), turn };
         stage.in_flight = random.usize(1..40);
+        stage.transactional = random.bool();
         stage.broker.hold();
         let process = stage.run();
         let stats = process.stats.clone();
@@ -220,7 +221,9 @@ impl Simulation {
 
     /// The daemon loses its hold on the store, another takes over, and the first goes on until it notices.
     async fn cut_off(&mut self) {
-        // A relay that is about to claim might be quicker than the daemon that takes over.
+        // A relay that is about to claim might be quicker than the daemon that takes over; so might one that has failed and
+        // does not know it yet.
+        pass(1).await;
         if self.process.stats.iter().any(|stats| stats.state() != State::Running) {
             return;
         }
@@ -321,8 +324,10 @@ impl Simulation {
                     committed.iter().filter(|row| keys.contains(row.key.as_str())).map(|row| row.id.as_str());
                 assert_eq!(first, expected.collect::<Vec<_>>(), "R1, R7: table {index}, partition {partition}");
             }
-            let arrived: HashSet<_> = self.stage.arrived(index).into_iter().collect();
+            let arrivals = self.stage.arrived(index);
+            let arrived: HashSet<_> = arrivals.iter().collect();
             assert_eq!(arrived.len(), committed.len(), "R6, R7: table {index}");
+            assert!(!self.stage.transactional || arrivals.len() == arrived.len(), "R4: table {index}, exactly once");
         }
         let outlets = self.stage.outlets.lock().unwrap();
         for (handed, (table, durable)) in self.stage.broker.handed().iter().zip(outlets.iter()) {

@@ -9,7 +9,7 @@ use super::*;
 use crate::outbox::{Columns, TopicTemplate};
 use crate::testing::broker::MemoryBroker;
 use crate::testing::log::MemoryLog;
-use crate::testing::outlet::MemoryOutlet;
+use crate::testing::outlet::{MemoryOutlet, MemoryTransactions};
 use crate::testing::store::{MemoryPositions, MemoryStore};
 
 /// An outlet was made for a table, which had this durable position then.
@@ -26,6 +26,8 @@ pub(super) struct Stage {
     pub(super) distances: Distances,
     /// Records that a table has in flight at most.
     pub(super) in_flight: usize,
+    /// Whether tables are delivered in transactions.
+    pub(super) transactional: bool,
     /// Of every outlet that was made, in order: whose it is, and the durable position at that time.
     pub(super) outlets: Arc<Mutex<Vec<Made>>>,
 }
@@ -52,6 +54,7 @@ impl Stage {
             start: None,
             distances: Distances::default(),
             in_flight: 100,
+            transactional: false,
             outlets: Arc::default(),
         }
     }
@@ -59,25 +62,18 @@ impl Stage {
     /// Starts a daemon.
     pub(super) fn run(&self) -> Process {
         let (log, session) = (self.log.clone(), self.positions.session());
-        let (broker, store, limit) = (self.broker.clone(), session.clone(), self.in_flight);
+        let (broker, limit) = (self.broker.clone(), self.in_flight);
         let (outlets, positions) = (Arc::clone(&self.outlets), self.positions.clone());
         let publishers: Arc<Mutex<Vec<usize>>> = Arc::default();
         let publishing = Arc::clone(&publishers);
-        let outlet = move |claim: Claim| {
+        let publisher = move |claim: &Claim, transactional| {
             outlets.lock().unwrap().push((claim.table.clone(), positions.position(&claim.table)));
-            let publisher = broker.publisher(limit);
+            let publisher = if transactional { broker.transactional(limit) } else { broker.publisher(limit) };
             publishing.lock().unwrap().push(publisher.number());
-            Ok(MemoryOutlet::new(publisher, store.clone(), claim))
+            publisher
         };
-        let tail_stats: Arc<TailStats> = Arc::default();
-        let supervisor = Supervisor {
-            store: session.clone(),
-            source: move |_| log.clone(),
-            outlet,
-            settings: self.settings.clone(),
-            distances: self.distances,
-            tail_stats: Arc::clone(&tail_stats),
-        };
+        let (source, settings) = (move |_| log.clone(), self.settings.clone());
+        let deliver = session.clone();
         let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t");
         let table = |name: &TableName| Table {
             subscription: Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) },
@@ -87,8 +83,22 @@ impl Stage {
         let stats: Vec<_> = self.tables.iter().map(|name| Arc::new(TableStats::new(name.clone()))).collect();
         let tables = self.tables.iter().map(table).zip(stats.iter().cloned()).collect();
         let stop = CancellationToken::new();
-        let running = tokio::spawn(supervisor.run(tables, stop.clone()));
-        Process { session, stats, tail: tail_stats, stop, publishers, running }
+        let (store, distances) = (session.clone(), self.distances);
+        let tail: Arc<TailStats> = Arc::default();
+        let tail_stats = Arc::clone(&tail);
+        let running = if self.transactional {
+            let outlet =
+                move |claim: Claim| Ok(MemoryTransactions::new(publisher(&claim, true), deliver.clone(), claim));
+            tokio::spawn(
+                Supervisor { store, source, outlet, settings, distances, tail_stats }.run(tables, stop.clone()),
+            )
+        } else {
+            let outlet = move |claim: Claim| Ok(MemoryOutlet::new(publisher(&claim, false), deliver.clone(), claim));
+            tokio::spawn(
+                Supervisor { store, source, outlet, settings, distances, tail_stats }.run(tables, stop.clone()),
+            )
+        };
+        Process { session, stats, tail, stop, publishers, running }
     }
 
     /// The ids that arrived of a table's rows, given that ids begin with the table's number.

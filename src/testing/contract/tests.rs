@@ -1,11 +1,13 @@
 //! The memory seams keep the contracts.
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::{outlet, source, store};
 use crate::position::PositionStore;
 use crate::table::TableName;
 use crate::testing::broker::MemoryBroker;
 use crate::testing::log::{MemoryLog, Step};
-use crate::testing::outlet::MemoryOutlet;
+use crate::testing::outlet::{MemoryOutlet, MemoryTransactions};
 use crate::testing::store::{MemoryPositions, MemoryStore};
 
 impl store::Bench for MemoryPositions {
@@ -56,8 +58,37 @@ impl outlet::Bench for Outlets {
     }
 }
 
-#[tokio::test]
-async fn the_outlet_in_memory_keeps_the_contract() {
+struct Transactions(Outlets);
+
+impl outlet::Bench for Transactions {
+    type Outlet = MemoryTransactions<MemoryStore>;
+    type Store = MemoryStore;
+
+    async fn outlet(&self, table: &TableName) -> Self::Outlet {
+        let store = self.0.1.session();
+        let claim = store.claim(table).await.unwrap().claim;
+        MemoryTransactions::new(self.0.0.transactional(500), store, claim)
+    }
+
+    async fn store(&self) -> MemoryStore {
+        outlet::Bench::store(&self.0).await
+    }
+
+    async fn failing(&self) -> String {
+        outlet::Bench::failing(&self.0).await
+    }
+
+    fn topic(&self) -> &str {
+        outlet::Bench::topic(&self.0)
+    }
+
+    async fn delivered(&self, prefix: &str, expected: usize) -> Vec<(String, String)> {
+        outlet::Bench::delivered(&self.0, prefix, expected).await
+    }
+}
+
+/// A broker that acknowledges a few records at a time.
+fn acknowledging() -> (MemoryBroker, AbortOnDropHandle<()>) {
     let broker = MemoryBroker::new(3);
     broker.hold();
     let acknowledging = broker.clone();
@@ -67,9 +98,19 @@ async fn the_outlet_in_memory_keeps_the_contract() {
             tokio::task::yield_now().await;
         }
     };
-    let acknowledging = tokio::spawn(acknowledge);
+    (broker, AbortOnDropHandle::new(tokio::spawn(acknowledge)))
+}
+
+#[tokio::test]
+async fn the_outlet_in_memory_keeps_the_contract() {
+    let (broker, _acknowledging) = acknowledging();
     outlet::keep(&Outlets(broker, MemoryPositions::default())).await;
-    acknowledging.abort();
+}
+
+#[tokio::test]
+async fn the_transactions_in_memory_keep_the_contract() {
+    let (broker, _acknowledging) = acknowledging();
+    outlet::keep(&Transactions(Outlets(broker, MemoryPositions::default()))).await;
 }
 
 impl source::Bench for MemoryLog {
