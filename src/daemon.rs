@@ -231,7 +231,10 @@ impl Shared {
                 self.supervisor(self.store.clone(), outlet).run(relays, stop).await
             }
             Guarantee::ExactlyOnce => {
-                let store = store::kafka(&self.config);
+                let store = match &self.store {
+                    Store::Kafka(store) => store.clone(),
+                    Store::Mysql(_) => store::kafka(&self.config),
+                };
                 let deliver = store.clone();
                 let outlet = move |claim| {
                     let outlet = ExactlyOnce::new(deliver.clone(), claim, limit);

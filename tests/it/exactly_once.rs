@@ -125,7 +125,10 @@ async fn a_transaction_that_has_timed_out_is_done_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn positions_move_to_kafka_and_back_and_no_event_is_lost_or_doubled() {
-    let stage = Stage::of().set("KAFKA__CREATE_TOPICS", "true").up().await;
+    // Stages share a Kafka.
+    let topic = format!("positions-{}", fastrand::u64(..));
+    let setup = Stage::of().set("KAFKA__CREATE_TOPICS", "true").set("POSITIONS__TOPIC", &topic);
+    let stage = setup.set("DELIVERY__TRANSACTIONAL_ID", &topic).up().await;
     let once = [("DELIVERY__GUARANTEE", "exactly_once")];
     let migrate = |to: &str| {
         let output = stage.outboxd(&["position", "migrate", "--to", to]).output().unwrap();
