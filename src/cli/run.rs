@@ -14,12 +14,16 @@ pub(super) async fn run(loaded: Loaded) -> Result<u8, DaemonError> {
     let mut signals = signals::heard(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let stopping = stop.clone();
     tokio::spawn(async move {
-        signals.recv().await;
+        // Without a signal it is the runtime that ends.
+        if signals.recv().await.is_none() {
+            return;
+        }
         tracing::info!("stopping");
         stopping.cancel();
-        signals.recv().await;
-        // What is in flight is published again after the restart.
-        std::process::exit(code::INTERNAL.into());
+        if signals.recv().await.is_some() {
+            // What is in flight is published again after the restart.
+            std::process::exit(code::INTERNAL.into());
+        }
     });
     let summary = daemon::run(loaded.config, stop).await?;
     Ok(if summary.halted > 0 { code::HALTED } else { code::CLEAN })
