@@ -83,11 +83,16 @@ impl Inbox {
     pub(super) fn leave(&self, tag: Tag) {
         self.in_flight.fetch_sub(tag.bytes(), Ordering::Relaxed);
         let mut state = lock(&self.state);
-        let Some(open) = &mut state.open else { return };
-        if let Some((_, records)) = open.records.back_mut() {
+        let State { settled, open, .. } = &mut *state;
+        let Some(open) = open else { return };
+        if let Some((_, records)) = open.records.back_mut().filter(|(chunk, _)| *chunk == tag.chunk()) {
             *records -= 1;
+            open.records.pop_back_if(|(_, records)| *records == 0);
+        } else if let Some(failed) = settled.iter_mut().rev().find(|settled| settled.chunk == tag.chunk()) {
+            // The transaction has failed in between, and the record with it, which nobody knows of.
+            failed.records -= 1;
+            settled.retain(|settled| settled.records > 0);
         }
-        open.records.pop_back_if(|(_, records)| *records == 0);
     }
 
     /// Nothing enters any more. In a transaction everything has failed: it will never be committed.
@@ -240,6 +245,28 @@ impl ProducerContext<NoCustomPartitioner> for Context {
             }
             _ => reports
                 .push(Report { settled: Settled { chunk: tag.chunk(), records: 1, outcome }, bytes: tag.bytes() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_a_record_that_was_not_sent_when_its_transaction_fails_meanwhile_then_it_is_settled_by_nobody() {
+        let failure = DeliveryError::Retriable { topic: "t".to_owned(), reason: "over".to_owned() };
+        for fails in [false, true] {
+            let inbox = Inbox::new(true);
+            inbox.enter(Tag::new(0, 1), usize::MAX).unwrap();
+            inbox.enter(Tag::new(1, 1), usize::MAX).unwrap();
+            if fails {
+                inbox.fail(&failure);
+            }
+            inbox.leave(Tag::new(1, 1));
+            inbox.fail(&failure);
+            let settled = Settled { chunk: 0, records: 1, outcome: Err(failure.clone()) };
+            assert_eq!(lock(&inbox.state).settled, [settled], "{fails}");
         }
     }
 }
