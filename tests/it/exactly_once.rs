@@ -82,7 +82,9 @@ async fn a_zombie_is_fenced_by_name_and_leaves_no_trace() {
     heir.ready().await;
     writing.more(300).await;
     zombie.signal("CONT");
+    let woken = tokio::time::Instant::now();
     assert_eq!(zombie.ended().await, Some(1), "the zombie halts");
+    assert!(woken.elapsed() < Duration::from_secs(15), "also while the heir writes positions all the time");
     assert_eq!(zombie.log().matches("reason=\"fenced\"").count(), 4, "every relay by name: {}", zombie.log());
     writing.more(100).await;
     let journal = writing.stop().await;
