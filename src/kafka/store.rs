@@ -34,6 +34,8 @@ struct Inner {
     transactional_id: String,
     transaction_timeout: Duration,
     owner: String,
+    /// Tells this process's entries from those of another one.
+    instance: String,
     held: Mutex<HashMap<TableName, Held>>,
 }
 
@@ -53,6 +55,8 @@ struct Entry {
     position: Option<String>,
     epoch: u64,
     owner: String,
+    /// Drawn by each process.
+    instance: String,
 }
 
 impl Entry {
@@ -76,6 +80,7 @@ impl KafkaStore {
             transactional_id: transactional_id.to_owned(),
             transaction_timeout,
             owner: format!("{}:{}", host.trim(), std::process::id()),
+            instance: format!("{:032x}", fastrand::u128(..)),
             held: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -110,15 +115,25 @@ impl KafkaStore {
     }
 
     fn record(&self, table: &TableName, epoch: u64, position: Option<&Position>) -> Result<PositionRecord, StoreError> {
-        let entry = Entry { position: position.map(ToString::to_string), epoch, owner: self.inner.owner.clone() };
+        let entry = Entry {
+            position: position.map(ToString::to_string),
+            epoch,
+            owner: self.inner.owner.clone(),
+            instance: self.inner.instance.clone(),
+        };
         let value = serde_json::to_string(&entry).map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(PositionRecord { topic: self.inner.topic.clone(), key: table.to_string(), value })
     }
 
-    /// Whether the table was taken over since our claim of this epoch.
+    /// Whether another process has taken the table over since our claim of this epoch. A later entry of our own is a claim
+    /// whose answer was lost.
     async fn superseded(&self, table: &TableName, ours: u64) -> Result<(), StoreError> {
-        let theirs = self.entry(table).await?.map_or(0, |entry| entry.epoch);
-        if theirs > ours { Err(StoreError::Fenced { table: table.clone(), ours, theirs }) } else { Ok(()) }
+        match self.entry(table).await? {
+            Some(Entry { epoch: theirs, instance, .. }) if theirs > ours && instance != self.inner.instance => {
+                Err(StoreError::Fenced { table: table.clone(), ours, theirs })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes a claimed table one that has never saved a position, because it is kept elsewhere from now on.
