@@ -17,7 +17,7 @@ demo: setup ## The main job on real servers, with a kill and a verdict; ARGS=--k
 
 .PHONY: unit
 unit: ## Tests that need no server, in seconds
-	cargo test --lib --bins --test architecture --test documents
+	cargo test --lib --bins --test architecture --test documents --test captured
 
 .PHONY: test
 test: setup ## Every test, on real servers where they are needed

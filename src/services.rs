@@ -4,7 +4,7 @@
 //! input is the leash: when it closes, the server is stopped and its folder removed.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// One held server, on a free port of 127.0.0.1.
@@ -15,6 +15,7 @@ pub struct Service {
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
     port: u16,
+    dir: PathBuf,
 }
 
 impl Service {
@@ -31,10 +32,11 @@ impl Service {
             return Err(io::Error::other("no pipe to the held server"));
         };
         let answers = BufReader::new(answers);
-        let mut service = Self { name: name.to_owned(), child, commands, answers, port: 0 };
+        let mut service = Self { name: name.to_owned(), child, commands, answers, port: 0, dir: PathBuf::new() };
         let ready = service.answer()?;
-        let port = ready.split_whitespace().find_map(|word| word.strip_prefix("port="));
-        let port = port.and_then(|port| port.parse().ok());
+        let said = |key: &str| ready.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        service.dir = said("dir").map(PathBuf::from).unwrap_or_default();
+        let port = said("port").and_then(|port| port.parse().ok());
         service.port = port.ok_or_else(|| io::Error::other(format!("{name} is not ready: {ready}")))?;
         Ok(service)
     }
@@ -42,6 +44,11 @@ impl Service {
     /// Where it listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its folder, with its files below `data`.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Says `stop`, `kill`, `pause`, `resume` or `start`, and waits until it is done.

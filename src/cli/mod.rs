@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod config;
+mod decode;
 mod demo;
 mod migrate;
 mod position;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::decode::DecodeArguments;
 use self::demo::DemoArguments;
 use self::position::PositionCommand;
 use self::status::StatusArguments;
@@ -29,6 +31,10 @@ pub mod code {
     pub const HALTED: u8 = 1;
     /// The configuration cannot be used.
     pub const CONFIGURATION: u8 = 64;
+    /// Something in a binlog file cannot be decoded.
+    pub const DATA: u8 = 65;
+    /// A file cannot be read.
+    pub const NO_INPUT: u8 = 66;
     /// A server is unavailable or refuses.
     pub const UNAVAILABLE: u8 = 69;
     /// Something within this process failed.
@@ -46,7 +52,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 69 a server is unavailable, 70 internal, 78 preflight refused"
+    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 65 a binlog file is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 78 preflight refused"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -84,6 +90,8 @@ enum Command {
     },
     /// Every key in force, with its source; secrets as ***
     Config,
+    /// Print the events in binlog files as JSON lines, without a server
+    Decode(DecodeArguments),
     Demo(DemoArguments),
     /// Completions for a shell
     Completions {
@@ -139,6 +147,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Status(arguments) => status::status(arguments, load(&options)).await,
         Command::Position { command } => position::position(&command, &loaded()?).await,
         Command::Config => Ok(config::config(&loaded()?)),
+        Command::Decode(arguments) => decode::decode(arguments, || load(&options)),
         Command::Demo(arguments) => demo::demo(arguments, config.as_deref(), &sets).await,
         Command::Completions { shell } => Ok(completions::completions(shell)),
     }

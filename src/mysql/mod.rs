@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: the log as a source, and the position store in a table.
 
+pub mod archive;
 pub mod connect;
 pub mod decode;
 mod definition;

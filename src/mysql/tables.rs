@@ -7,7 +7,7 @@ use super::decode::{ColumnValue, DecodeError, Dialect, RowsEvent, TableMap, peek
 use super::definition::Definition;
 use super::statement::{feeds, mentions};
 use crate::source::{BatchBuilder, BatchFull, Fault, RowSet, Slot, Subscription};
-use crate::table::TableName;
+use crate::table::{TableName, TablePattern};
 
 /// Table maps of one stream.
 pub(super) struct Tables {
@@ -17,6 +17,43 @@ pub(super) struct Tables {
     definitions: Vec<Definition>,
     open: HashMap<u64, Known>,
     wants_definitions: bool,
+    /// Where no server is at hand: tables are selected as they come, and all of their columns.
+    selection: Option<Selection>,
+}
+
+/// Which tables of an archived log are wanted, and what the log leaves out about them.
+pub(super) struct Selection {
+    pub(super) patterns: Vec<TablePattern>,
+    /// Names of the columns of tables whose columns have none in the log; without them they are `c1`, `c2` and so on.
+    pub(super) names: Vec<String>,
+}
+
+impl Selection {
+    /// Whether a statement run in `schema` has a word that may name a selected table.
+    fn mentioned_by(&self, text: &str, schema: &str) -> bool {
+        let apart = |c: char| c.is_whitespace() || "(),;=".contains(c);
+        let words = text.split(apart).map(|word| word.replace(['`', '"'], ""));
+        words.filter(|word| !word.is_empty()).any(|word| {
+            let name = word.split_once('.').unwrap_or((schema, &word));
+            self.patterns.iter().any(|pattern| pattern.matches(&TableName::new(name.0, name.1)))
+        })
+    }
+
+    /// Adds names where the log has none.
+    fn complete(&self, map: &mut TableMap) -> Result<(), String> {
+        let count = map.columns.len();
+        if map.columns.iter().all(|column| column.name.is_some()) {
+            return Ok(());
+        }
+        if !self.names.is_empty() && self.names.len() != count {
+            return Err(format!("the log has {count} columns without names, and {} names are given", self.names.len()));
+        }
+        for (index, column) in map.columns.iter_mut().enumerate() {
+            let given = || self.names.get(index).cloned().unwrap_or_else(|| format!("c{}", index + 1));
+            column.name.get_or_insert_with(given);
+        }
+        Ok(())
+    }
 }
 
 /// A table map of a subscribed table.
@@ -30,9 +67,9 @@ struct Known {
 /// A subscribed table as the log describes it at this point.
 #[derive(Debug)]
 pub(super) struct Layout {
-    map: TableMap,
+    pub(super) map: TableMap,
     /// For each column of the table, its place among the subscription's columns.
-    wanted: Vec<Option<usize>>,
+    pub(super) wanted: Vec<Option<usize>>,
     columns: Arc<[String]>,
 }
 
@@ -46,7 +83,44 @@ impl Tables {
             definitions,
             open: HashMap::new(),
             wants_definitions: false,
+            selection: None,
         }
+    }
+
+    /// Of an archived log, whose dialect [`Tables::start`] tells.
+    pub(super) fn of_archive(selection: Selection) -> Self {
+        Self { selection: Some(selection), ..Self::new(Dialect::MySql, &[], Vec::new()) }
+    }
+
+    /// A file begins, of this dialect.
+    pub(super) fn start(&mut self, dialect: Dialect) {
+        self.clear();
+        self.dialect = dialect;
+    }
+
+    /// The table of a slot.
+    pub(super) fn name(&self, slot: Slot) -> &TableName {
+        &self.subscriptions[slot].table
+    }
+
+    /// Whether a statement may have changed a selected table that has no slot yet.
+    pub(super) fn may_be_changed_by(&self, text: &str, schema: &str) -> bool {
+        self.selection.as_ref().is_some_and(|selection| selection.mentioned_by(text, schema))
+    }
+
+    /// The slot of a table that is wanted.
+    fn slot(&mut self, name: TableName) -> Option<Slot> {
+        if let Some(&slot) = self.slots.get(&name) {
+            return Some(slot);
+        }
+        let patterns = &self.selection.as_ref()?.patterns;
+        patterns.iter().any(|pattern| pattern.matches(&name)).then(|| {
+            let slot = self.subscriptions.len();
+            self.slots.insert(name.clone(), slot);
+            self.subscriptions.push(Subscription { table: name, columns: Arc::default() });
+            self.definitions.push(Definition::default());
+            slot
+        })
     }
 
     /// The subscribed tables that a statement run in `schema` may change, be it by a trigger or a function.
@@ -84,7 +158,7 @@ impl Tables {
         {
             return Ok(());
         }
-        let Some(&slot) = self.slots.get(&TableName::new(name.schema, name.table)) else {
+        let Some(slot) = self.slot(TableName::new(name.schema, name.table)) else {
             self.open.remove(&name.table_id);
             return Ok(());
         };
@@ -110,6 +184,11 @@ impl Tables {
     }
 
     fn layout(&mut self, slot: Slot, mut map: TableMap, committed: u64, at: &str) -> Result<Layout, Fault> {
+        if let Some(selection) = &self.selection {
+            let fault = |detail| Fault { name: "column_names", detail, at: at.to_owned() };
+            selection.complete(&mut map).map_err(fault)?;
+            return Ok(Layout { wanted: (0..map.columns.len()).map(Some).collect(), columns: Arc::default(), map });
+        }
         let definition = &self.definitions[slot];
         if definition.is_needed_for(&map) {
             self.wants_definitions |= definition.stale;

@@ -6,7 +6,7 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 const LINE: usize = 76;
 
 /// Appends `data` to `out`, with `newline` after every 76 characters that are followed by more.
-pub(super) fn write(out: &mut Vec<u8>, data: &[u8], newline: &[u8]) {
+pub(in crate::mysql) fn write(out: &mut Vec<u8>, data: &[u8], newline: &[u8]) {
     let mut line = 0;
     for chunk in data.chunks(3) {
         if line == LINE {

@@ -31,6 +31,7 @@ pub mod kind {
     pub const HEARTBEAT_V2: u8 = 41;
     pub const GTID_TAGGED: u8 = 42;
     pub const MARIADB_GTID: u8 = 162;
+    pub const MARIADB_START_ENCRYPTION: u8 = 164;
     pub const MARIADB_QUERY_COMPRESSED: u8 = 165;
     pub const MARIADB_WRITE_COMPRESSED_V1: u8 = 166;
     pub const MARIADB_UPDATE_COMPRESSED_V1: u8 = 167;

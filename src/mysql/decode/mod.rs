@@ -25,6 +25,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub(super) use base64::write as write_base64;
 pub use charset::Charset;
 pub use column::{Column, ColumnType, Extent};
 pub use compressed::uncompress_rows;

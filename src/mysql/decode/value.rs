@@ -47,6 +47,11 @@ impl<'a> RawValue<'a> {
         self.column
     }
 
+    /// Which column of its table it is in, counted from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// The bytes as the log has them, without their length.
     pub fn bytes(&self) -> &'a [u8] {
         self.data

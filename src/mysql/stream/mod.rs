@@ -16,10 +16,8 @@ use super::tables::{Rows, Tables};
 use super::wire::Wire;
 use crate::position::Position;
 use crate::source::{LogEvent, LogStream, SourceError};
-use payload::Payload;
-use reader::Reader;
-
-pub(super) use reader::start_offset;
+pub(super) use payload::Payload;
+pub(super) use reader::{Reader, start_offset};
 
 /// An open binlog.
 pub struct MysqlStream {

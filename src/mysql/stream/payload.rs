@@ -31,7 +31,7 @@ mod compression {
 }
 
 /// A compressed transaction that is being expanded.
-pub(super) struct Payload {
+pub(in crate::mysql) struct Payload {
     events: Box<dyn Read + Send>,
     left: u64,
     event: Vec<u8>,
@@ -51,7 +51,7 @@ fn damaged(error: &io::Error) -> DecodeError {
 
 impl Payload {
     /// Opens the body of the event.
-    pub(super) fn open(body: &[u8]) -> Result<Self, DecodeError> {
+    pub(in crate::mysql) fn open(body: &[u8]) -> Result<Self, DecodeError> {
         let mut cursor = decode::Cursor::new(body, "a TRANSACTION_PAYLOAD event");
         let (mut size, mut compression, mut uncompressed) = (None, None, None);
         loop {
@@ -87,7 +87,7 @@ impl Payload {
     }
 
     /// The next event, whole; `None` at the end.
-    pub(super) fn next_event(&mut self) -> Result<Option<&[u8]>, DecodeError> {
+    pub(in crate::mysql) fn next_event(&mut self) -> Result<Option<&[u8]>, DecodeError> {
         const HEADER: usize = decode::Header::LEN;
         if self.left == 0 {
             let more = self.events.read(&mut [0]).map_err(|error| damaged(&error))?;

@@ -7,11 +7,12 @@ use std::collections::{HashMap, VecDeque};
 
 use uuid::Uuid;
 
-use crate::mysql::decode::{DecodeError, Event, GtidEvent, MariaDbGtid, QueryEvent, kind, uncompress_rows};
+use crate::mysql::decode::{DecodeError, Dialect, Event, GtidEvent, MariaDbGtid, QueryEvent, kind, uncompress_rows};
 use crate::mysql::statement::{Statement, Xid};
-use crate::mysql::tables::{Rows, Tables};
+use crate::mysql::tables::{Rows, Selection, Tables};
 use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
 use crate::source::{Fault, ForeignDml, LogEvent, Slot};
+use crate::table::TableName;
 
 /// The transaction being read.
 struct Open {
@@ -21,11 +22,11 @@ struct Open {
     begun: bool,
     touched: Vec<Slot>,
     /// The prepared transaction whose outcome this one is.
-    settles: Option<Gtid>,
+    settles: Option<TxnId>,
 }
 
 /// Follows a log from one position on.
-pub(super) struct Reader {
+pub(in crate::mysql) struct Reader {
     tables: Tables,
     position: Position,
     file: String,
@@ -37,7 +38,9 @@ pub(super) struct Reader {
     pending: VecDeque<LogEvent<Rows>>,
     /// XA transactions with rows of subscribed tables whose outcome has not come yet. The position leaves them out, so
     /// a stream that is opened there reads them again.
-    prepared: HashMap<Xid, Gtid>,
+    prepared: HashMap<Xid, TxnId>,
+    /// The log is read out of files, and never resumed at the position.
+    archived: bool,
 }
 
 impl Reader {
@@ -55,7 +58,31 @@ impl Reader {
             open: None,
             pending: VecDeque::new(),
             prepared: HashMap::new(),
+            archived: false,
         }
+    }
+
+    /// Reads files, each of them after [`Reader::enter`].
+    pub(in crate::mysql) fn of_archive(selection: Selection) -> Self {
+        Self { archived: true, ..Self::new(Tables::of_archive(selection), Position::default()) }
+    }
+
+    /// A file begins. A transaction that is open stays behind in the file before it.
+    pub(in crate::mysql) fn enter(&mut self, file: &str, dialect: Dialect) {
+        file.clone_into(&mut self.file);
+        self.offset = 4;
+        self.open = None;
+        self.tables.start(dialect);
+    }
+
+    /// Whether a transaction has begun whose end has not come.
+    pub(in crate::mysql) fn is_within(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The table of a slot.
+    pub(in crate::mysql) fn table(&self, slot: Slot) -> &TableName {
+        self.tables.name(slot)
     }
 
     /// Covers everything up to the last end of a transaction that [`Reader::pop`] gave.
@@ -64,7 +91,7 @@ impl Reader {
     }
 
     /// Where the log is being read, in the server's terms.
-    pub(super) fn at(&self) -> String {
+    pub(in crate::mysql) fn at(&self) -> String {
         match &self.open {
             Some(open) => format!("{} ({}:{})", open.txn, self.file, self.offset),
             None => format!("{}:{}", self.file, self.offset),
@@ -72,7 +99,7 @@ impl Reader {
     }
 
     /// A damaged event at this place.
-    pub(super) fn damaged(&self, error: &DecodeError) -> Fault {
+    pub(in crate::mysql) fn damaged(&self, error: &DecodeError) -> Fault {
         self.fault("damaged_event", error.to_string())
     }
 
@@ -81,7 +108,7 @@ impl Reader {
     }
 
     /// The next thing that was said, if there is one.
-    pub(super) fn pop(&mut self) -> Option<LogEvent<Rows>> {
+    pub(in crate::mysql) fn pop(&mut self) -> Option<LogEvent<Rows>> {
         let event = self.pending.pop_front()?;
         match event {
             LogEvent::Commit | LogEvent::Rollback => self.cover(),
@@ -93,7 +120,7 @@ impl Reader {
 
     /// Follows file and offset past an event that stands in the log itself, not within a compressed transaction. Whether
     /// the event is to be taken in; it is not where it stands before the position.
-    pub(super) fn advance(&mut self, event: &Event<'_>) -> Result<bool, Fault> {
+    pub(in crate::mysql) fn advance(&mut self, event: &Event<'_>) -> Result<bool, Fault> {
         let header = event.header;
         if header.kind == kind::ROTATE {
             let rotate = event.body.split_first_chunk::<8>();
@@ -130,7 +157,7 @@ impl Reader {
     }
 
     /// Takes in what an event says.
-    pub(super) fn take(&mut self, event: &Event<'_>) -> Result<(), Fault> {
+    pub(in crate::mysql) fn take(&mut self, event: &Event<'_>) -> Result<(), Fault> {
         let body = event.body;
         match event.header.kind {
             kind::TABLE_MAP => {
@@ -244,14 +271,19 @@ impl Reader {
 
     /// Statement-format changes of a subscribed table: its rows are not in the log.
     fn statement(&mut self, statement: &Statement<'_>, text: &str, schema: &str) {
-        for slot in self.tables.changed_by(text, schema) {
+        const DETAIL: &str =
+            "rows were changed in statement format, so the log does not have them; use binlog_format=ROW";
+        let changed = self.tables.changed_by(text, schema);
+        if changed.is_empty() && *statement == Statement::Dml && self.tables.may_be_changed_by(text, schema) {
+            let fault = self.fault("statement_format", DETAIL);
+            self.pending.push_back(LogEvent::Fault { slot: None, fault });
+        }
+        for slot in changed {
             self.touch(slot);
             let event = if *statement == Statement::Truncate {
                 LogEvent::Foreign { slot, kind: ForeignDml::Truncate }
             } else {
-                let detail =
-                    "rows were changed in statement format, so the log does not have them; use binlog_format=ROW";
-                LogEvent::Fault { slot: Some(slot), fault: self.fault("statement_format", detail) }
+                LogEvent::Fault { slot: Some(slot), fault: self.fault("statement_format", DETAIL) }
             };
             self.pending.push_back(event);
         }
@@ -262,6 +294,7 @@ impl Reader {
         let gtid = GtidEvent::parse(header.kind, event.body).map_err(|error| self.damaged(&error))?;
         let txn = match &self.position.point {
             Point::File(_) => TxnId::File(self.start_of(header.size)),
+            _ if header.kind == kind::ANONYMOUS_GTID && self.archived => TxnId::File(self.start_of(header.size)),
             _ if header.kind == kind::ANONYMOUS_GTID => {
                 let detail = "a transaction without GTID, after a position that is a GTID set; set gtid_mode=ON";
                 let fault = self.fault("anonymous_transaction", detail);
@@ -310,8 +343,8 @@ impl Reader {
             self.end(LogEvent::Commit);
             return Ok(());
         };
-        if let TxnId::Gtid(gtid) = &open.txn {
-            self.prepared.insert(xid.clone(), gtid.clone());
+        if self.archived || matches!(open.txn, TxnId::Gtid(_)) {
+            self.prepared.insert(xid.clone(), open.txn.clone());
             self.pending.push_back(LogEvent::Prepare { xid: xid.to_string() });
             return Ok(());
         }
@@ -348,8 +381,8 @@ impl Reader {
         let Some(open) = self.open.take() else { return };
         match (&mut self.position.point, open.txn) {
             (Point::Gtid(set), TxnId::Gtid(gtid)) => {
-                if let Some(prepared) = open.settles {
-                    set.add(&prepared);
+                if let Some(TxnId::Gtid(prepared)) = &open.settles {
+                    set.add(prepared);
                 }
                 set.add(&gtid);
             }

@@ -3,6 +3,7 @@
 //! One server of each flavour serves all cases of this folder; every case has tables of its own.
 
 mod columns;
+mod decode;
 mod events;
 mod login;
 mod mariadb;

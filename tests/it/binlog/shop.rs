@@ -1,6 +1,7 @@
 //! The harness of these tests: a held server, a session, and a log read from where the test began.
 
 use std::any::Any;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::Duration;
 
@@ -164,6 +165,15 @@ impl Shop {
         let heard = self.hear().await;
         self.opts = shown;
         heard
+    }
+
+    /// The files of the log, whole: the server goes on in another.
+    pub(crate) async fn files(&mut self) -> Vec<PathBuf> {
+        self.run(&["FLUSH BINARY LOGS"]).await;
+        let logs: Vec<mysql_async::Row> = self.conn.query("SHOW BINARY LOGS").await.unwrap();
+        let (_, whole) = logs.split_last().unwrap();
+        let data = self.service.dir().join("data");
+        whole.iter().map(|row| data.join(row.get::<String, _>(0).unwrap())).collect()
     }
 
     /// How to connect as the administrator.

@@ -1,0 +1,7 @@
+//! Binlog files that real servers wrote (`tests/data`), and what they must yield: what the server answered to a SELECT of
+//! the same rows, and what other decoders read.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod decode;
+mod oracle;
