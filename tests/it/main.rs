@@ -12,6 +12,7 @@ mod demo;
 mod detach;
 mod exactly_once;
 mod mariadb;
+mod memory;
 mod migrate;
 mod names;
 mod order;
