@@ -62,9 +62,6 @@ pub(super) enum OpenOnes {
 pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Result<Log, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     let failed = |error: KafkaError| match error.rdkafka_error_code() {
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            StoreError::Refused(format!("topic {topic} is not there; `outboxd check` says how to create it"))
-        }
         Some(Code::TopicAuthorizationFailed) => {
             StoreError::Refused(format!("grant READ, WRITE and DESCRIBE on topic {topic}"))
         }
@@ -74,8 +71,17 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
     let consumer = consumer(settings, "read_committed").map_err(failed)?;
     // Asked for first, for the questions after it wait for a topic to appear.
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(failed)?;
-    if let Some(code) = metadata.topics().iter().find_map(MetadataTopic::error) {
-        return Err(failed(KafkaError::MetadataFetch(code.into())));
+    match metadata.topics().iter().find_map(MetadataTopic::error).map(Code::from) {
+        None => {}
+        Some(Code::UnknownTopicOrPartition) => {
+            let missing = format!("topic {topic} is not there; `outboxd check` says how to create it");
+            // A broker that has just come back may not know it yet. It was there when the daemon started.
+            return Err(match open {
+                OpenOnes::Await => StoreError::Unavailable(missing),
+                OpenOnes::Glance => StoreError::Refused(missing),
+            });
+        }
+        Some(code) => return Err(failed(KafkaError::MetadataFetch(code))),
     }
     let all = self::consumer(settings, "read_uncommitted").map_err(failed)?;
     let (_, end) = all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?;
