@@ -1,6 +1,6 @@
 //! Clean stops, hasty stops, exit codes.
 
-use crate::stage::Stage;
+use crate::stage::{Stage, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_stop_under_load_leaves_no_duplicate() {
@@ -30,6 +30,7 @@ async fn a_second_signal_leaves_at_once() {
     writing.more(200).await;
     stage.kafka().tell("pause").unwrap();
     writing.more(200).await;
+    until("records wait for Kafka", async || daemon.metric("outboxd_in_flight_events") > 0.0).await;
     daemon.signal("TERM");
     daemon.logs("stopping").await;
     let began = tokio::time::Instant::now();
