@@ -6,6 +6,10 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+mod at_least_once;
+
+pub use at_least_once::AtLeastOnce;
+
 use crate::outbox::Record;
 use crate::position::{Position, StoreError};
 
@@ -71,6 +75,16 @@ pub enum PublishError {
     Full,
     /// The record is refused.
     Refused(DeliveryError),
+}
+
+/// The way of one table's records, acknowledged one by one, to where they are delivered.
+pub trait Publish: Send + 'static {
+    /// As [`Outlet::publish`].
+    fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError>;
+    /// As [`Outlet::room`].
+    fn room(&self) -> impl Future<Output = ()> + Send + 'static;
+    /// As [`Outlet::settled`].
+    fn settled(&self, into: &mut Vec<Settled>) -> impl Future<Output = ()> + Send;
 }
 
 /// Where one relay delivers.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::producer::Publisher;
 use super::store::KafkaStore;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, Outlet, PublishError, Settled};
+use crate::outlet::{Chunk, Outlet, Publish, PublishError, Settled};
 use crate::position::{Claim, Position, PositionStore, StoreError};
 
 /// Publishes in transactions; a save commits what was published, and the position with it.

@@ -3,13 +3,14 @@
 pub mod delivery;
 mod error;
 mod exactly;
-mod outlet;
 pub mod preflight;
 mod producer;
 pub mod settings;
 mod store;
 
 pub use exactly::ExactlyOnce;
-pub use outlet::AtLeastOnce;
 pub use producer::{ProducerError, Producers, Publisher};
 pub use store::KafkaStore;
+
+/// At least once through a table's own idempotent producer.
+pub type AtLeastOnce<S> = crate::outlet::AtLeastOnce<producer::Publisher, S>;

@@ -26,7 +26,7 @@ pub(super) use self::transaction::{Broken, PositionRecord};
 use super::error::classify;
 use super::settings::KafkaSettings;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, PublishError, Reach, Settled};
+use crate::outlet::{Chunk, Publish, PublishError, Reach, Settled};
 
 /// How often librdkafka tells which brokers are connected.
 const STATISTICS_MILLIS: &str = "2000";
@@ -207,12 +207,7 @@ impl Publisher {
         Ok(Self { shared, limit })
     }
 
-    /// Hands a record to librdkafka, which copies it.
-    pub fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
-        self.publish_within(record, chunk, self.limit)
-    }
-
-    /// The same, with another limit of bytes in flight.
+    /// Hands a record to librdkafka, which copies it, with at most `limit` bytes in flight.
     pub(super) fn publish_within(&self, record: &Record<'_>, chunk: Chunk, limit: usize) -> Result<(), PublishError> {
         let tag = Tag::new(chunk, size(record));
         let inbox = &self.shared.inbox;
@@ -246,17 +241,22 @@ impl Publisher {
             PublishError::Refused(error)
         })
     }
+}
+
+impl Publish for Publisher {
+    fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
+        self.publish_within(record, chunk, self.limit)
+    }
 
     /// Waits until something was settled, or a moment has passed.
-    pub fn room(&self) -> impl Future<Output = ()> + Send + 'static {
+    fn room(&self) -> impl Future<Output = ()> + Send + 'static {
         let room = Arc::clone(&self.shared.inbox.room);
         async move {
             let _ = tokio::time::timeout(Duration::from_millis(20), room.notified()).await;
         }
     }
 
-    /// Waits for reports and appends them. Cancel-safe.
-    pub async fn settled(&self, into: &mut Vec<Settled>) {
+    async fn settled(&self, into: &mut Vec<Settled>) {
         self.shared.inbox.settled(into).await;
     }
 }

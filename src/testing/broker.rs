@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::lock;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, DeliveryError, PublishError, Settled};
+use crate::outlet::{Chunk, DeliveryError, Publish, PublishError, Settled};
 
 /// A record as a consumer would see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,54 +266,6 @@ impl MemoryPublisher {
         self.number
     }
 
-    /// Hands a record over.
-    pub fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
-        let mut state = lock(&self.broker.state);
-        if let Some(error) = &state.publishers[self.number].failed {
-            return Err(PublishError::Refused(error.clone()));
-        }
-        let publisher = &state.publishers[self.number];
-        if publisher.in_flight >= self.limit || publisher.committing {
-            return Err(PublishError::Full);
-        }
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let id = record.headers.iter().find(|header| header.name == "id").and_then(|header| header.value);
-        let id = id.map_or_else(String::new, text);
-        if state.blocked.iter().any(|prefix| id.starts_with(prefix)) {
-            return Err(PublishError::Full);
-        }
-        if let Some(error) = state.refusals.pop_front() {
-            if state.publishers[self.number].open.is_some() {
-                state.give_up(self.number, &error);
-            }
-            return Err(PublishError::Refused(error));
-        }
-        let hash = record.key.iter().fold(7_usize, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        let given = record.partition.and_then(|partition| usize::try_from(partition).ok());
-        let partition = given.unwrap_or(hash) % state.partitions.len();
-        let record = Delivered {
-            topic: record.topic.to_owned(),
-            partition,
-            key: text(record.key),
-            id,
-            timestamp_millis: record.timestamp_millis,
-        };
-        let publisher = &mut state.publishers[self.number];
-        publisher.handed.push(record.id.clone());
-        publisher.in_flight += 1;
-        state.partitions[partition].push_back(Pending { publisher: self.number, chunk, record });
-        if !state.held {
-            state.acknowledge(partition);
-        }
-        Ok(())
-    }
-
-    /// Waits until something was settled.
-    pub fn room(&self) -> impl Future<Output = ()> + Send + 'static {
-        let room = Arc::clone(&lock(&self.broker.state).publishers[self.number].room);
-        async move { room.notified().await }
-    }
-
     /// A commit begins: nothing is taken until it has ended.
     pub(super) fn close(&self) {
         lock(&self.broker.state).publishers[self.number].committing = true;
@@ -354,9 +306,56 @@ impl MemoryPublisher {
     pub(super) fn abort(&self, error: &DeliveryError) {
         lock(&self.broker.state).give_up(self.number, error);
     }
+}
 
-    /// Waits for what is settled and appends it. Cancel-safe.
-    pub async fn settled(&self, into: &mut Vec<Settled>) {
+impl Publish for MemoryPublisher {
+    fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
+        let mut state = lock(&self.broker.state);
+        if let Some(error) = &state.publishers[self.number].failed {
+            return Err(PublishError::Refused(error.clone()));
+        }
+        let publisher = &state.publishers[self.number];
+        if publisher.in_flight >= self.limit || publisher.committing {
+            return Err(PublishError::Full);
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let id = record.headers.iter().find(|header| header.name == "id").and_then(|header| header.value);
+        let id = id.map_or_else(String::new, text);
+        if state.blocked.iter().any(|prefix| id.starts_with(prefix)) {
+            return Err(PublishError::Full);
+        }
+        if let Some(error) = state.refusals.pop_front() {
+            if state.publishers[self.number].open.is_some() {
+                state.give_up(self.number, &error);
+            }
+            return Err(PublishError::Refused(error));
+        }
+        let hash = record.key.iter().fold(7_usize, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let given = record.partition.and_then(|partition| usize::try_from(partition).ok());
+        let partition = given.unwrap_or(hash) % state.partitions.len();
+        let record = Delivered {
+            topic: record.topic.to_owned(),
+            partition,
+            key: text(record.key),
+            id,
+            timestamp_millis: record.timestamp_millis,
+        };
+        let publisher = &mut state.publishers[self.number];
+        publisher.handed.push(record.id.clone());
+        publisher.in_flight += 1;
+        state.partitions[partition].push_back(Pending { publisher: self.number, chunk, record });
+        if !state.held {
+            state.acknowledge(partition);
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> impl Future<Output = ()> + Send + 'static {
+        let room = Arc::clone(&lock(&self.broker.state).publishers[self.number].room);
+        async move { room.notified().await }
+    }
+
+    async fn settled(&self, into: &mut Vec<Settled>) {
         loop {
             let news = {
                 let mut state = lock(&self.broker.state);

@@ -2,46 +2,11 @@
 
 use super::broker::MemoryPublisher;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, DeliveryError, Outlet, PublishError, Settled};
+use crate::outlet::{AtLeastOnce, Chunk, DeliveryError, Outlet, Publish, PublishError, Settled};
 use crate::position::{Claim, Position, PositionStore, StoreError};
 
-/// Publishes into memory, and saves what is acknowledged to a store.
-#[derive(Debug)]
-pub struct MemoryOutlet<S> {
-    publisher: MemoryPublisher,
-    store: S,
-    claim: Claim,
-}
-
-impl<S: PositionStore + Clone> MemoryOutlet<S> {
-    /// For one claimed table.
-    pub fn new(publisher: MemoryPublisher, store: S, claim: Claim) -> Self {
-        Self { publisher, store, claim }
-    }
-}
-
-impl<S: PositionStore + Clone> Outlet for MemoryOutlet<S> {
-    fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
-        self.publisher.publish(record, chunk)
-    }
-
-    fn room(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.publisher.room()
-    }
-
-    async fn settled(&mut self, into: &mut Vec<Settled>) {
-        self.publisher.settled(into).await;
-    }
-
-    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
-        let (store, claim, position) = (self.store.clone(), self.claim.clone(), position.clone());
-        async move { store.save(&claim, &position).await }
-    }
-
-    async fn release(&mut self) -> Result<(), StoreError> {
-        self.store.release(&self.claim).await
-    }
-}
+/// At least once, into memory.
+pub type MemoryOutlet<S> = AtLeastOnce<MemoryPublisher, S>;
 
 /// Publishes into memory in transactions, which reach the store and the readers together.
 #[derive(Debug)]

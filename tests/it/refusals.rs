@@ -6,6 +6,7 @@ use std::time::Duration;
 use outboxd::kafka::Producers;
 use outboxd::kafka::settings::KafkaSettings;
 use outboxd::outbox::{Header, Record};
+use outboxd::outlet::Publish;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;

@@ -1,25 +1,25 @@
-//! The outlet of at-least-once delivery: the table's idempotent producer, and a position store.
+//! At-least-once delivery: records are acknowledged one by one, and a position store keeps what is acknowledged.
 
-use super::producer::Publisher;
+use super::{Chunk, Outlet, Publish, PublishError, Settled};
 use crate::outbox::Record;
-use crate::outlet::{Chunk, Outlet, PublishError, Settled};
 use crate::position::{Claim, Position, PositionStore, StoreError};
 
 /// Publishes, and saves what is acknowledged to a store.
-pub struct AtLeastOnce<S> {
-    publisher: Publisher,
+#[derive(Debug)]
+pub struct AtLeastOnce<P, S> {
+    publisher: P,
     store: S,
     claim: Claim,
 }
 
-impl<S: PositionStore + Clone> AtLeastOnce<S> {
+impl<P: Publish, S: PositionStore + Clone> AtLeastOnce<P, S> {
     /// For one claimed table.
-    pub fn new(publisher: Publisher, store: S, claim: Claim) -> Self {
+    pub fn new(publisher: P, store: S, claim: Claim) -> Self {
         Self { publisher, store, claim }
     }
 }
 
-impl<S: PositionStore + Clone> Outlet for AtLeastOnce<S> {
+impl<P: Publish, S: PositionStore + Clone> Outlet for AtLeastOnce<P, S> {
     fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
         self.publisher.publish(record, chunk)
     }
