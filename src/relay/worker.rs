@@ -250,12 +250,12 @@ impl<O: Outlet> Worker<O> {
             loop {
                 let outlet = &mut self.outlet;
                 let published = self.mapping.with_record(row, |record| {
-                    bytes += (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
-                    outlet.publish(record, chunk)
+                    outlet.publish(record, chunk).map(|()| record.key.len() + record.value.map_or(0, <[u8]>::len))
                 });
                 match published {
-                    Ok(Ok(())) => {
+                    Ok(Ok(sent)) => {
                         self.window.publish();
+                        bytes += sent as u64;
                         break;
                     }
                     Ok(Err(PublishError::Full)) => self.wait_for_room(stop, &mut patience).await?,

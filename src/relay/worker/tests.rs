@@ -307,6 +307,11 @@ async fn a_batch_larger_than_the_outlet_takes_leaves_piece_by_piece_in_order() {
     assert_eq!(bench.broker.ids(), expected);
     bench.pass(2_000).await;
     assert_eq!(bench.saved(), Some(after(1)));
+    let roomy = self::bench(PACE, 1, 100).await;
+    roomy.send(1, 10).await;
+    roomy.pass(1).await;
+    let bytes = |bench: &Bench| bench.stats.bytes.load(Relaxed);
+    assert_eq!(bytes(&bench), bytes(&roomy), "a record that found no room at first counts once");
 }
 
 #[tokio::test(start_paused = true)]
