@@ -2,6 +2,7 @@
 //!
 //! Promise: nothing is relayed before the servers are looked at; a task that ends without a reason ends the daemon.
 
+mod guard;
 mod notify;
 pub mod preflight;
 pub mod store;
@@ -24,6 +25,7 @@ use crate::kafka::delivery::Guarantee;
 use crate::kafka::{AtLeastOnce, ExactlyOnce, Producers};
 use crate::mysql::MysqlSource;
 use crate::mysql::connect::Endpoint;
+use crate::mysql::retention::Retention;
 use crate::mysql::settings::{MysqlSettings, PasswordError};
 use crate::outbox::{Mapping, TopicTemplate};
 use crate::outlet::{Outlet, Reach};
@@ -153,7 +155,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
         let stats = |name: &TableName| Arc::new(TableStats::new(name.clone()));
         let relays: Vec<_> = fit.into_iter().map(|table| (stats(&table.subscription.table), table)).collect();
         let halted: Vec<_> = unfit.iter().map(|(table, detail)| preflight::halted(stats(table), detail)).collect();
-        publish.send_replace(metrics(relays.iter().map(|(stats, _)| Arc::clone(stats)).chain(halted).collect())?);
+        let all: Vec<_> = relays.iter().map(|(stats, _)| Arc::clone(stats)).chain(halted).collect();
+        publish.send_replace(metrics(all.clone())?);
+        let _guarded = shared.guard(all);
         let relays: Vec<_> = relays.into_iter().map(|(stats, table)| (table, stats)).collect();
         notify::ready(relays.len());
         let summary = shared.relay(relays, stop.clone()).await?;
@@ -207,6 +211,13 @@ impl Shared {
             (Guarantee::ExactlyOnce, Store::Kafka(store)) => store.reach(),
             _ => self.producers.reach(),
         }
+    }
+
+    /// Watches how long the log keeps what these tables still need, until it is dropped.
+    fn guard(&self, tables: Vec<Arc<TableStats>>) -> AbortOnDropHandle<()> {
+        let retention = Retention::new(self.log.clone());
+        let watch = guard::watch(retention, self.store.clone(), tables, self.config.mysql.purge_warning);
+        AbortOnDropHandle::new(tokio::spawn(watch))
     }
 
     fn waits(&self, why: String) {

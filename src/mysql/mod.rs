@@ -6,6 +6,7 @@ pub mod decode;
 mod definition;
 pub mod migrate;
 pub mod preflight;
+pub mod retention;
 pub mod settings;
 mod source;
 mod statement;

@@ -128,6 +128,9 @@ pub struct MysqlSettings {
     /// After how long without event or heartbeat the connection counts as lost; longer than `heartbeat`.
     #[serde(with = "humantime_serde")]
     pub silence_deadline: Duration,
+    /// A position that is nearer than this to being purged is warned of.
+    #[serde(with = "humantime_serde")]
+    pub purge_warning: Duration,
 }
 
 impl Default for MysqlSettings {
@@ -140,6 +143,7 @@ impl Default for MysqlSettings {
             connect_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(5),
             silence_deadline: Duration::from_secs(15),
+            purge_warning: Duration::from_hours(12),
         }
     }
 }

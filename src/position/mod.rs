@@ -6,6 +6,7 @@
 
 mod file;
 mod gtid;
+mod margin;
 mod mariadb;
 mod store;
 
@@ -16,6 +17,7 @@ use std::str::FromStr;
 
 pub use file::{FileError, FilePoint};
 pub use gtid::{Gtid, GtidError, GtidSet, Interval, Origin};
+pub use margin::Margin;
 pub use mariadb::{DomainError, DomainGtid, DomainPoint};
 pub use store::{Claim, Claimed, PositionStore, Saved, StoreError};
 

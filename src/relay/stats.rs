@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::position::Position;
+use crate::position::{Margin, Position};
 use crate::table::TableName;
 
 /// State of one relay.
@@ -81,6 +81,7 @@ pub struct TableStats {
     apart: Mutex<Option<(State, String)>>,
     position: Mutex<Option<Arc<Position>>>,
     reason: Mutex<Option<String>>,
+    margin: Mutex<Option<Margin>>,
 }
 
 impl TableStats {
@@ -103,6 +104,7 @@ impl TableStats {
             apart: Mutex::new(None),
             position: Mutex::new(None),
             reason: Mutex::new(None),
+            margin: Mutex::new(None),
         }
     }
 
@@ -161,6 +163,16 @@ impl TableStats {
     /// Notes the durable position.
     pub fn set_position(&self, position: Arc<Position>) {
         *lock(&self.position) = Some(position);
+    }
+
+    /// How far the durable position is from being purged; `None` before somebody has looked.
+    pub fn margin(&self) -> Option<Margin> {
+        *lock(&self.margin)
+    }
+
+    /// Notes how far the durable position is from being purged.
+    pub fn set_margin(&self, margin: Margin) {
+        *lock(&self.margin) = Some(margin);
     }
 
     /// Now minus the commit time of the oldest event not acknowledged, in seconds; 0 when nothing waits.

@@ -24,6 +24,9 @@ pub struct Metrics {
     position_age: GaugeVec,
     detaches: IntCounterVec,
     detached: GaugeVec,
+    until_purge: GaugeVec,
+    until_purge_bytes: GaugeVec,
+    behind: GaugeVec,
     state: IntGaugeVec,
     connected: IntGauge,
     kafka_connected: IntGauge,
@@ -48,7 +51,7 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let seconds = |name: &str, help: &str| -> Result<GaugeVec, prometheus::Error> {
+        let real = |name: &str, help: &str| -> Result<GaugeVec, prometheus::Error> {
             let metric = GaugeVec::new(Opts::new(name, help), &["table"])?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
@@ -73,11 +76,11 @@ impl Metrics {
             )?,
             in_flight: gauge("outboxd_in_flight_events", "Events handed to Kafka and not acknowledged", &["table"])?,
             queue_bytes: gauge("outboxd_queue_bytes", "Bytes between the tail and the relay", &["table"])?,
-            lag: seconds(
+            lag: real(
                 "outboxd_lag_seconds",
                 "Now minus commit time of the oldest event not acknowledged; 0 when none waits",
             )?,
-            position_age: seconds(
+            position_age: real(
                 "outboxd_position_age_seconds",
                 "Since the position was saved; 0 before the first save",
             )?,
@@ -85,9 +88,21 @@ impl Metrics {
                 "outboxd_table_detaches_total",
                 "How often the tail let go of the table because its queue stayed full",
             )?,
-            detached: seconds(
+            detached: real(
                 "outboxd_table_detached_seconds",
                 "Since the shared tail does not feed the table; 0 while it does",
+            )?,
+            until_purge: real(
+                "outboxd_until_purge_seconds",
+                "Until the server may delete what comes after the saved position; +Inf for never",
+            )?,
+            until_purge_bytes: real(
+                "outboxd_until_purge_bytes",
+                "Bytes of log until a server that bounds its size does the same; +Inf where it does not",
+            )?,
+            behind: real(
+                "outboxd_position_behind_bytes",
+                "Bytes of log behind the saved position, at most: by whole files where it is by GTID",
             )?,
             state: gauge("outboxd_relay_state", "1 for the state the relay is in", &["table", "state"])?,
             connected: single("outboxd_tail_connected", "1 while the binlog is open")?,
@@ -140,6 +155,15 @@ impl Metrics {
             #[allow(clippy::cast_precision_loss, reason = "an age of 285 years is exact enough")]
             let age = if saved == 0 { 0.0 } else { now.saturating_sub(saved) as f64 / 1e6 };
             self.position_age.with_label_values(&labels).set(age);
+            if let Some(margin) = stats.margin() {
+                #[allow(clippy::cast_precision_loss, reason = "for people and alerts")]
+                let value = |known: Option<u64>| known.map_or(f64::INFINITY, |known| known as f64);
+                self.until_purge.with_label_values(&labels).set(value(margin.seconds));
+                self.until_purge_bytes.with_label_values(&labels).set(value(margin.bytes));
+                if margin.behind.is_some() {
+                    self.behind.with_label_values(&labels).set(value(margin.behind));
+                }
+            }
             for state in State::ALL {
                 self.state.with_label_values(&[name.as_str(), state.name()]).set(i64::from(stats.state() == state));
             }

@@ -97,3 +97,37 @@ async fn a_purged_position_halts_its_table_by_name_and_no_other() {
         assert_eq!(daemon.terminate().await, Some(1));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_stands_still_is_warned_of_before_its_position_is_purged() {
+    let mariadb = Stage::of().server("mariadb-11.8").setting("max_binlog_total_size=1000000");
+    for (bounded, setup) in [(false, Stage::of()), (false, Stage::of().without_gtids()), (true, mariadb)] {
+        let stage = setup.shards(2).setting("binlog_expire_logs_seconds=6").set("RELAY__ON_UPDATE", "halt").up().await;
+        let daemon = stage.run();
+        stage.sql([event(1, "first", "k"), "UPDATE delivery.`delivery-outbox1` SET type = 'u'".into()]).await;
+        daemon.logs("relay_halted").await;
+        stage.sql(["FLUSH BINARY LOGS".into(), event(2, "second", "k")]).await;
+        stage.delivered("second").await;
+        assert_eq!(daemon.terminate().await, Some(1));
+        let since = stage.ask("SELECT UNIX_TIMESTAMP()").await;
+        let elapsed = format!("SELECT UNIX_TIMESTAMP() > {since} + 4");
+        until("two thirds of the time are over", async || stage.ask(&elapsed).await == "1").await;
+        let daemon = stage.run();
+        daemon.logs("position_near_purge").await;
+        let log = daemon.log();
+        let line = log.lines().find(|line| line.contains("position_near_purge")).unwrap();
+        assert!(line.contains(&format!("table={}", stage.outboxes[0])), "the one that halted: {line}");
+        assert!(!log.contains(&format!("position_near_purge table={}", stage.outboxes[1])), "{log}");
+        let metrics = daemon.page("/metrics").unwrap().1;
+        let of = |name: &str, shard: usize| {
+            let start = format!("{name}{{table=\"{}\"}} ", stage.outboxes[shard]);
+            metrics.lines().find_map(|line| line.strip_prefix(&start)?.parse::<f64>().ok()).unwrap()
+        };
+        assert!(of("outboxd_until_purge_seconds", 0) < 3.0, "{metrics}");
+        assert!(of("outboxd_until_purge_seconds", 1) > 5.0, "{metrics}");
+        assert_eq!(of("outboxd_until_purge_bytes", 0).is_finite(), bounded, "{metrics}");
+        let behind = |shard| of("outboxd_position_behind_bytes", shard);
+        assert!(behind(0) > behind(1), "{metrics}");
+        daemon.terminate().await;
+    }
+}
