@@ -3,6 +3,7 @@
 //! Promise: nothing is relayed before the servers are looked at; a task that ends without a reason ends the daemon.
 
 mod guard;
+mod mappings;
 mod notify;
 pub mod preflight;
 pub mod store;
@@ -27,7 +28,6 @@ use crate::mysql::MysqlSource;
 use crate::mysql::connect::Endpoint;
 use crate::mysql::retention::Retention;
 use crate::mysql::settings::{MysqlSettings, PasswordError};
-use crate::outbox::{Mapping, TopicTemplate};
 use crate::outlet::{Outlet, Reach};
 use crate::position::{Claim, PositionStore, StoreError};
 use crate::preflight::{Check, Status, Unavailable};
@@ -88,26 +88,27 @@ pub fn endpoints(config: &Config) -> Result<(Endpoint, Endpoint), DaemonError> {
 pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, DaemonError> {
     let wrong = |error: &dyn std::fmt::Display| DaemonError::Configuration(error.to_string());
     let mut tables: BTreeMap<TableName, Table> = BTreeMap::new();
-    for outbox in &config.outbox {
-        let topic = TopicTemplate::parse(&outbox.topic).map_err(|error| wrong(&error))?;
+    for (block, outbox) in config.outbox.iter().enumerate() {
+        let mut names = Vec::new();
         for pattern in &outbox.tables {
-            let pattern_text = pattern;
-            let names = match TablePattern::parse(pattern).map_err(|error| wrong(&error))? {
+            let found = match TablePattern::parse(pattern).map_err(|error| wrong(&error))? {
                 TablePattern::Names(names) => names,
                 wildcard @ TablePattern::Wildcard(_) => {
                     existing.iter().filter(|table| wildcard.matches(table)).cloned().collect()
                 }
             };
-            if names.is_empty() {
-                warn!(pattern = %pattern_text, "no_table_matches");
+            if found.is_empty() {
+                warn!(%pattern, "no_table_matches");
             }
-            for name in names {
-                let mapping = Mapping::new(outbox.columns.clone(), topic.clone(), &outbox.topic);
-                let subscription = Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) };
-                let table = Table { subscription, mapping, start: outbox.start };
-                if tables.insert(name.clone(), table).is_some() {
-                    return Err(wrong(&format!("{name} is selected by two [[outbox]] blocks")));
-                }
+            names.extend(found);
+        }
+        let mappings =
+            mappings::of(outbox, &names).map_err(|(key, why)| wrong(&format!("outbox.{block}.{key}: {why}")))?;
+        for (name, mapping) in names.into_iter().zip(mappings) {
+            let subscription = Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) };
+            let table = Table { subscription, mapping, start: outbox.start };
+            if tables.insert(name.clone(), table).is_some() {
+                return Err(wrong(&format!("{name} is selected by two [[outbox]] blocks")));
             }
         }
     }

@@ -33,6 +33,11 @@ impl TableName {
         &self.table
     }
 
+    /// The number at the end of the table's own name: 4 of `delivery-outbox4`.
+    pub fn number(&self) -> Option<u32> {
+        self.table.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    }
+
     /// The name as SQL wants it: both parts in backticks, backticks inside doubled.
     pub fn quoted(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.table))

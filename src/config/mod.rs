@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::env::PREFIX;
 pub use self::error::{ConfigError, ConfigErrors, ErrorKind, Source};
-pub use self::outbox::OutboxSettings;
+pub use self::outbox::{OutboxSettings, Route};
 use self::tree::Tree;
 use self::unknown::{Pruning, may_hide, type_of};
 use crate::kafka::delivery::{DeliverySettings, Guarantee};

@@ -81,8 +81,8 @@ fn given_the_shipped_file_when_loaded_then_it_equals_the_defaults_and_misses_no_
         if is_key(bare) {
             assert!(bare.starts_with('"') || lines[index - 1].starts_with("# "), "{bare} is not explained");
             all.push(bare);
-        } else if !line.starts_with('#') {
-            all.push(line);
+        } else if !line.starts_with('#') || bare.starts_with('[') {
+            all.push(bare);
         }
     }
     let set: Dict = Toml::from_str(&all.join("\n")).unwrap();
@@ -277,6 +277,23 @@ fn given_headers_when_their_names_are_taken_or_missing_then_each_is_told() {
             "outbox.0.columns.headers.3: expected a column, or column:header, found \"c:\" (environment variable OUTBOXD__OUTBOX__0__COLUMNS__HEADERS)".to_owned(),
         ]
     );
+}
+
+#[test]
+fn given_a_route_a_shard_and_an_envelope_when_they_make_no_sense_then_each_is_told() {
+    let more = "route.regex = \"(?<x>.*)\"\nshard = \"md5(id) % 4\"\ncloudevents.content_type = \"text/plain\"\n\
+                columns.envelope = [\"type:payload\"]\n";
+    let told = errors(&FILE.replace("[[outbox]]\n", &format!("[[outbox]]\n{more}")), &[], &[]);
+    let expected = [
+        ("outbox.0.cloudevents.source: expected where events come from", "found \"\""),
+        ("outbox.0.columns.envelope.0: expected a member's name that is not taken", "found \"payload\""),
+        ("outbox.0.route.regex: expected an expression with named groups", "found \"(?<x>.*)\""),
+        ("outbox.0.shard: expected a rule such as crc32(aggregateid) % 4", "`md5(id) % 4` is not such as"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, (beginning, found)) in told.iter().zip(expected) {
+        assert!(told.starts_with(beginning) && told.contains(found), "{told}");
+    }
 }
 
 #[test]

@@ -115,8 +115,8 @@ fn slot<'a>(root: &'a mut Value, path: &[String]) -> Result<&'a mut Value, Gap> 
     Ok(value)
 }
 
-/// Where the configuration has lists: `outbox`, and the `tables` and `columns.headers` of its elements.
+/// Where the configuration has lists: `outbox`, and the `tables` and `columns.headers` and `columns.envelope` of its elements.
 fn is_list(path: &[String]) -> bool {
     let path: Vec<_> = path.iter().map(String::as_str).collect();
-    matches!(path[..], ["outbox"] | ["outbox", _, "tables"] | ["outbox", _, "columns", "headers"])
+    matches!(path[..], ["outbox"] | ["outbox", _, "tables"] | ["outbox", _, "columns", "headers" | "envelope"])
 }

@@ -4,10 +4,10 @@ use figment::value::{Dict, Value};
 use secrecy::SecretString;
 
 use super::error::{ConfigError, ErrorKind, Source};
-use super::{Config, OutboxSettings};
+use super::{Config, OutboxSettings, Route};
 use crate::kafka::settings::is_secret;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
-use crate::outbox::Columns;
+use crate::outbox::{CloudEvents, Columns};
 use crate::relay::settings::Start;
 
 /// A configuration with every key, whose values show their types.
@@ -27,11 +27,16 @@ pub(super) fn template() -> Value {
         outbox: vec![OutboxSettings {
             tables: vec![String::new()],
             start: Some(Start::Now),
+            route: Some(Route::default()),
+            cloudevents: Some(CloudEvents::default()),
+            shard: Some(String::new()),
             columns: Columns {
                 key: Some(String::new()),
                 partition: Some(String::new()),
                 timestamp: Some(String::new()),
                 headers: vec![String::new().into()],
+                header_object: Some(String::new()),
+                envelope: vec![String::new().into()],
                 ..Columns::default()
             },
             ..OutboxSettings::default()

@@ -1,17 +1,17 @@
 //! What types cannot say: required keys, patterns, and values that do not go together.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod outboxes;
+
 use std::fmt::Display;
 use std::time::Duration;
 
+use super::Config;
 use super::error::ErrorKind;
-use super::{Config, OutboxSettings};
 use crate::kafka::delivery::{DeliverySettings, Guarantee};
 use crate::kafka::settings::{KafkaSettings, invalid, is_secret, refusal};
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
-use crate::outbox::{HeaderColumn, STANDARD_HEADERS, TopicTemplate};
+use crate::outbox::TopicTemplate;
 use crate::relay::settings::RelaySettings;
-use crate::table::{TableName, TablePattern};
 use crate::telemetry::logging;
 
 /// A problem at a path; its source is found by the path.
@@ -57,7 +57,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     kafka(&config.kafka, &mut problems);
     delivery(config, &mut problems);
     relay(&config.relay, &mut problems);
-    outboxes(&config.outbox, &mut problems);
+    outboxes::outboxes(&config.outbox, &mut problems);
     let level = &config.log.level;
     if let Err(error) = logging::filter(level) {
         problems.invalid(&["log", "level"], format!("a level or directives ({error})"), format!("{level:?}"));
@@ -173,89 +173,4 @@ fn relay(settings: &RelaySettings, problems: &mut Problems) {
     let expected = format!("at least relay.retry_initial ({})", humantime::format_duration(retry_initial));
     let found = humantime::format_duration(retry_max);
     problems.hold(retry_max >= retry_initial, &["relay", "retry_max"], expected, found);
-}
-
-fn outboxes(blocks: &[OutboxSettings], problems: &mut Problems) {
-    if blocks.is_empty() {
-        let expected = "at least one [[outbox]] with tables and topic, in the file or as OUTBOXD__OUTBOX__0__TABLES";
-        problems.add(ErrorKind::Missing, &["outbox"], expected, "none");
-    }
-    let mut taken = Taken::default();
-    for (index, block) in blocks.iter().enumerate() {
-        let at = index.to_string();
-        let path = |key| ["outbox", &at, key];
-        if block.tables.is_empty() {
-            problems.missing(&path("tables"), "tables such as schema.table{1..4}");
-        }
-        for (entry, pattern) in block.tables.iter().enumerate() {
-            let entry = entry.to_string();
-            let path = ["outbox", &at, "tables", &entry];
-            match TablePattern::parse(pattern) {
-                Ok(parsed) => taken.take(index, pattern, parsed, &path, problems),
-                Err(error) => problems.invalid(&path, format!("a table pattern ({error})"), format!("{pattern:?}")),
-            }
-        }
-        if block.topic.is_empty() {
-            problems.missing(&path("topic"), "the name of a topic");
-        } else if let Err(error) = TopicTemplate::parse(&block.topic) {
-            problems.invalid(&path("topic"), format!("a topic or template ({error})"), format!("{:?}", block.topic));
-        }
-        let columns = &block.columns;
-        for (key, name) in [
-            ("id", &columns.id),
-            ("aggregatetype", &columns.aggregatetype),
-            ("aggregateid", &columns.aggregateid),
-            ("type", &columns.event_type),
-            ("payload", &columns.payload),
-        ] {
-            problems.hold(!name.is_empty(), &["outbox", &at, "columns", key], "the name of a column", "\"\"");
-        }
-        for (key, name) in [("key", &columns.key), ("partition", &columns.partition), ("timestamp", &columns.timestamp)]
-        {
-            let named = name.as_ref().is_none_or(|name| !name.is_empty());
-            problems.hold(named, &["outbox", &at, "columns", key], "the name of a column", "\"\"");
-        }
-        let mut taken: BTreeSet<&str> = STANDARD_HEADERS.into();
-        for (entry, HeaderColumn { column, header }) in columns.headers.iter().enumerate() {
-            let path = ["outbox", &at, "columns", "headers", &entry.to_string()];
-            let named = !column.is_empty() && !header.is_empty();
-            problems.hold(named, &path, "a column, or column:header", format!("\"{column}:{header}\""));
-            let free = taken.insert(header);
-            problems.hold(free, &path, "a header's name that is not taken", format!("{header:?}"));
-        }
-    }
-}
-
-/// Which block has which tables already.
-#[derive(Default)]
-struct Taken {
-    names: BTreeMap<TableName, usize>,
-    wildcards: Vec<(usize, String, TablePattern)>,
-}
-
-impl Taken {
-    /// Takes a pattern's tables for a block; one problem for each other block that has one of them.
-    fn take(&mut self, block: usize, text: &str, pattern: TablePattern, path: &[&str], problems: &mut Problems) {
-        let mut clashes: BTreeMap<usize, String> = BTreeMap::new();
-        if let TablePattern::Names(names) = &pattern {
-            for name in names {
-                let named = *self.names.entry(name.clone()).or_insert(block);
-                let wild = self.wildcards.iter().filter(|(_, _, wildcard)| wildcard.matches(name)).map(|(by, ..)| *by);
-                for other in wild.chain([named]).filter(|other| *other != block) {
-                    clashes.entry(other).or_insert_with(|| name.to_string());
-                }
-            }
-        } else {
-            for (name, other) in self.names.iter().filter(|(name, other)| **other != block && pattern.matches(name)) {
-                clashes.entry(*other).or_insert_with(|| name.to_string());
-            }
-            for (other, same, _) in self.wildcards.iter().filter(|(other, same, _)| *other != block && same == text) {
-                clashes.entry(*other).or_insert_with(|| same.clone());
-            }
-            self.wildcards.push((block, text.to_owned(), pattern));
-        }
-        for (other, table) in clashes {
-            problems.invalid(path, "a table in one [[outbox]] only", format!("{table}, which outbox.{other} has too"));
-        }
-    }
 }

@@ -12,7 +12,6 @@ use crate::kafka::preflight::{self as kafka, Creation, Largest};
 use crate::mysql::connect::{Endpoint, is_transient};
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn};
 use crate::mysql::settings::Keeper;
-use crate::outbox::TopicTemplate;
 use crate::preflight::{Report, Status, Unavailable};
 use crate::relay::stats::{State, TableStats};
 use crate::relay::worker::Halt;
@@ -51,9 +50,8 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
     };
     let mut wanted = Vec::new();
     for outbox in &config.outbox {
-        let topic =
-            TopicTemplate::parse(&outbox.topic).map_err(|error| DaemonError::Configuration(error.to_string()))?;
-        let of_block = |table: &Table| table.mapping.template() == outbox.topic;
+        let topic = outbox.topic().map_err(|error| DaemonError::Configuration(error.to_string()))?;
+        let of_block = |table: &Table| table.mapping.topic().to_string() == outbox.topic;
         let names: Vec<_> = survey.tables.iter().filter(|table| of_block(table)).collect();
         let of_tables =
             widest.iter().filter(|widest| names.iter().any(|table| table.subscription.table == widest.table));
@@ -147,7 +145,7 @@ impl Looked {
         let (mut fit, mut unfit) = (Vec::new(), Vec::new());
         for table in tables {
             let name = &table.subscription.table;
-            let failed = report.failed_for(name, table.mapping.template());
+            let failed = report.failed_for(name, &table.mapping.topic().to_string());
             if failed.is_empty() {
                 fit.push(table);
             } else {

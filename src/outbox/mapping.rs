@@ -1,11 +1,15 @@
 //! The mapping of one table: which column becomes what, and to which topic.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use smallvec::{SmallVec, smallvec};
 
-use super::{Columns, Header, Record, STANDARD_HEADERS, TopicTemplate, timestamp};
+use super::cloudevents::{self, Attributes, CloudEvents};
+use super::shard::ShardRule;
+use super::topic::{Part, TopicName, is_topic_byte, is_topic_name};
+use super::value::{PayloadFormat, Shape, ValueError};
+use super::{Columns, Header, HeaderColumn, Record, STANDARD_HEADERS, TopicTemplate, timestamp};
 use crate::source::Row;
 
 /// A row that cannot become a record.
@@ -25,7 +29,7 @@ pub enum MappingError {
         /// What belongs there.
         expected: &'static str,
     },
-    /// The aggregate's type does not make a topic name.
+    /// A column's value does not make a topic's name.
     #[error("column `{column}` does not make a topic name in `{template}`")]
     Topic {
         /// The column's name in the table.
@@ -38,12 +42,22 @@ pub enum MappingError {
 /// Headers beyond this many cost an allocation for each event.
 const INLINE_HEADERS: usize = 8;
 
+/// A part of the topic's name.
+#[derive(Debug, Clone)]
+enum Piece {
+    Text(Box<str>),
+    /// By its place.
+    Column(usize),
+    /// What the group of this name has matched.
+    Group(Box<str>),
+}
+
 /// How rows of a table become records.
 #[derive(Debug, Clone)]
 pub struct Mapping {
     columns: Arc<[String]>,
     id: usize,
-    aggregatetype: usize,
+    aggregateid: usize,
     event_type: usize,
     payload: usize,
     key: usize,
@@ -51,8 +65,15 @@ pub struct Mapping {
     timestamp: Option<usize>,
     /// Names and columns of the headers beside the standard ones.
     headers: Arc<[(String, usize)]>,
+    header_object: Option<usize>,
     topic: TopicTemplate,
-    template: String,
+    pieces: Arc<[Piece]>,
+    /// The column that the topic's expression takes apart.
+    routed_by: usize,
+    shape: Shape,
+    cloud_events: Option<Arc<CloudEvents>>,
+    /// The writers' rule, the column that it is about, and the shard that the table is.
+    shard: Option<(ShardRule, usize, u32)>,
 }
 
 /// Gives every wanted column a place, the same one to those that are wanted twice.
@@ -67,26 +88,80 @@ impl Places {
             self.0.len() - 1
         })
     }
+
+    /// Columns under names of their own.
+    fn named(&mut self, columns: Vec<HeaderColumn>) -> Vec<(String, usize)> {
+        columns.into_iter().map(|HeaderColumn { column, header }| (header, self.of(column))).collect()
+    }
 }
 
 impl Mapping {
-    /// The mapping for these columns and this topic; `template` is the topic's text as configured.
-    pub fn new(columns: Columns, topic: TopicTemplate, template: &str) -> Self {
-        let Columns { id, aggregatetype, aggregateid, event_type, payload, key, partition, timestamp, headers } =
-            columns;
+    /// The mapping for these columns and this topic, whose payloads are taken as they are.
+    pub fn new(columns: Columns, topic: TopicTemplate) -> Self {
         let mut places = Places::default();
-        let id = places.of(id);
-        let aggregatetype = places.of(aggregatetype);
-        let aggregateid = places.of(aggregateid);
-        let event_type = places.of(event_type);
-        let payload = places.of(payload);
-        let key = key.map_or(aggregateid, |key| places.of(key));
-        let partition = partition.map(|partition| places.of(partition));
-        let timestamp = timestamp.map(|timestamp| places.of(timestamp));
-        let headers = headers.into_iter().map(|header| (header.header, places.of(header.column))).collect();
-        let columns = places.0.into();
-        let template = template.to_owned();
-        Self { columns, id, aggregatetype, event_type, payload, key, partition, timestamp, headers, topic, template }
+        let id = places.of(columns.id.clone());
+        places.of(columns.aggregatetype.clone());
+        let aggregateid = places.of(columns.aggregateid.clone());
+        let event_type = places.of(columns.event_type.clone());
+        let payload = places.of(columns.payload.clone());
+        let mut optional = |name: &Option<String>| name.clone().map(|name| places.of(name));
+        let key = optional(&columns.key).unwrap_or(aggregateid);
+        let partition = optional(&columns.partition);
+        let timestamp = optional(&columns.timestamp);
+        let header_object = optional(&columns.header_object);
+        let routed_by = topic.route().map_or(id, |route| places.of(columns.named(&route.by)));
+        let pieces = topic.parts().iter().map(|part| match part {
+            Part::Text(text) => Piece::Text(text.as_str().into()),
+            Part::Place(name) if topic.has_group(name) => Piece::Group(name.as_str().into()),
+            Part::Place(name) => Piece::Column(places.of(columns.named(name))),
+        });
+        let pieces = pieces.collect();
+        let headers = places.named(columns.headers).into();
+        let shape = Shape { envelope: places.named(columns.envelope), ..Shape::default() };
+        Self {
+            columns: places.0.into(),
+            id,
+            aggregateid,
+            event_type,
+            payload,
+            key,
+            partition,
+            timestamp,
+            headers,
+            header_object,
+            topic,
+            pieces,
+            routed_by,
+            shape,
+            cloud_events: None,
+            shard: None,
+        }
+    }
+
+    /// The same, with payloads of this format, and those that are empty made tombstones or not.
+    #[must_use]
+    pub fn with_payload(mut self, format: PayloadFormat, tombstone_on_empty: bool) -> Self {
+        self.shape.format = format;
+        self.shape.tombstone_on_empty = tombstone_on_empty;
+        self
+    }
+
+    /// The same, with the headers of `CloudEvents`.
+    #[must_use]
+    pub fn with_cloud_events(mut self, settings: CloudEvents) -> Self {
+        self.cloud_events = Some(Arc::new(settings));
+        self
+    }
+
+    /// The same, for a table that is the shard `number`, counted from 0, by the writers' rule. `columns` are those that
+    /// the mapping was made with.
+    #[must_use]
+    pub fn with_shard(mut self, rule: ShardRule, number: u32, columns: &Columns) -> Self {
+        let mut places = Places(self.columns.to_vec());
+        let column = places.of(columns.named(&rule.column));
+        self.columns = places.0.into();
+        self.shard = Some((rule, column, number));
+        self
     }
 
     /// The columns that rows must deliver, in this order.
@@ -96,8 +171,13 @@ impl Mapping {
 
     /// Whether rows need a value in this column, which is one of [`Self::columns`] by its place.
     pub fn requires(&self, column: usize) -> bool {
-        [self.id, self.event_type, self.key].contains(&column)
-            || column == self.aggregatetype && self.topic.fixed().is_none()
+        let in_topic = |piece: &Piece| match piece {
+            Piece::Text(_) => false,
+            Piece::Column(place) => *place == column,
+            Piece::Group(_) => self.routed_by == column,
+        };
+        let in_event = self.cloud_events.is_some() && column == self.aggregateid;
+        in_event || [self.id, self.event_type, self.key].contains(&column) || self.pieces.iter().any(in_topic)
     }
 
     /// The topic, or what makes it.
@@ -105,39 +185,98 @@ impl Mapping {
         &self.topic
     }
 
-    /// The topic as configured.
-    pub fn template(&self) -> &str {
-        &self.template
+    /// Whether a row is in another table than the writers' rule says.
+    pub fn is_misrouted(&self, row: Row<'_>) -> bool {
+        self.shard.as_ref().is_some_and(|(rule, column, number)| {
+            row.get(*column).and_then(|value| rule.shard(value)).is_none_or(|shard| shard != *number)
+        })
+    }
+
+    /// The event's id, for people to find it by.
+    pub fn id<'a>(&self, row: Row<'a>) -> Option<&'a [u8]> {
+        row.get(self.id)
     }
 
     /// Makes the record of a row and hands it to `with`.
     pub fn with_record<T>(&self, row: Row<'_>, with: impl FnOnce(&Record<'_>) -> T) -> Result<T, MappingError> {
+        let mut name = TopicName::new();
         let topic = match self.topic.fixed() {
-            Some(topic) => Cow::Borrowed(topic),
-            None => std::str::from_utf8(self.need(row, self.aggregatetype)?)
-                .ok()
-                .and_then(|aggregatetype| self.topic.resolve(aggregatetype))
-                .ok_or_else(|| MappingError::Topic {
-                    column: self.columns[self.aggregatetype].clone(),
-                    template: self.template.clone(),
-                })?,
+            Some(topic) => topic,
+            None => self.resolve(row, &mut name)?,
         };
+        let value = self.shape.value(row.get(self.payload), |column| row.get(column)).map_err(|e| self.value(e))?;
+        let committed = i64::try_from(row.commit_micros()).unwrap_or(i64::MAX);
+        let at = self.placed(row, self.timestamp, TIMESTAMP, timestamp::millis)?;
         let [id, event_type] = STANDARD_HEADERS;
+        let event =
+            Attributes { id: self.need(row, self.id)?, event_type: self.need(row, self.event_type)?, subject: b"" };
+        let members = self.placed(row, self.header_object, HEADER_OBJECT, members)?.unwrap_or_default();
+        let time;
         let mut headers: SmallVec<[Header<'_>; INLINE_HEADERS]> = smallvec![
-            Header { name: id, value: Some(self.need(row, self.id)?) },
-            Header { name: event_type, value: Some(self.need(row, self.event_type)?) },
+            Header { name: id, value: Some(event.id) },
+            Header { name: event_type, value: Some(event.event_type) },
         ];
+        if let Some(cloud_events) = &self.cloud_events {
+            time = cloudevents::time(at.map_or(committed, |millis| millis.saturating_mul(1000)));
+            let event = Attributes { subject: self.need(row, self.aggregateid)?, ..event };
+            headers.extend(cloud_events.headers(&event, &time));
+        }
         headers.extend(self.headers.iter().map(|(name, column)| Header { name, value: row.get(*column) }));
-        let committed = i64::try_from(row.commit_micros() / 1000).unwrap_or(i64::MAX);
+        headers.extend(members.iter().map(|(name, value)| Header { name, value: value.as_deref() }));
         let record = Record {
-            topic: &topic,
+            topic,
             key: self.need(row, self.key)?,
             partition: self.placed(row, self.partition, "the number of a partition", partition)?,
-            value: row.get(self.payload),
-            timestamp_millis: self.placed(row, self.timestamp, TIMESTAMP, timestamp::millis)?.unwrap_or(committed),
+            value: value.as_deref(),
+            timestamp_millis: at.unwrap_or(committed / 1000),
             headers: &headers,
         };
         Ok(with(&record))
+    }
+
+    /// The topic of a row.
+    fn resolve<'a>(&self, row: Row<'_>, name: &'a mut TopicName) -> Result<&'a str, MappingError> {
+        let wrong = |column: usize| {
+            let (column, template) = (self.columns[column].clone(), self.topic.to_string());
+            MappingError::Topic { column, template }
+        };
+        let matched = match self.topic.route() {
+            None => None,
+            Some(route) => {
+                let value = std::str::from_utf8(self.need(row, self.routed_by)?).ok();
+                let matched = value.and_then(|value| route.expression.captures(value));
+                Some(matched.ok_or_else(|| wrong(self.routed_by))?)
+            }
+        };
+        let mut last = self.routed_by;
+        for piece in &*self.pieces {
+            let (value, column) = match piece {
+                Piece::Text(text) => (text.as_bytes(), None),
+                Piece::Column(column) => (self.need(row, *column)?, Some(*column)),
+                Piece::Group(group) => {
+                    let group = matched.as_ref().and_then(|matched| matched.name(group));
+                    (group.map_or(&[][..], |group| group.as_str().as_bytes()), Some(self.routed_by))
+                }
+            };
+            if let Some(column) = column {
+                last = column;
+                if value.is_empty() || !value.iter().copied().all(is_topic_byte) {
+                    return Err(wrong(column));
+                }
+            }
+            name.extend_from_slice(value);
+        }
+        let topic = std::str::from_utf8(name).ok().filter(|name| is_topic_name(name.as_bytes()));
+        topic.ok_or_else(|| wrong(last))
+    }
+
+    fn value(&self, error: ValueError) -> MappingError {
+        let (column, expected) = match error {
+            ValueError::NotJson => (self.payload, "JSON"),
+            ValueError::PayloadNotText => (self.payload, TEXT),
+            ValueError::NotText(member) => (self.shape.envelope[member].1, TEXT),
+        };
+        MappingError::Value { column: self.columns[column].clone(), expected }
     }
 
     fn need<'a>(&self, row: Row<'a>, column: usize) -> Result<&'a [u8], MappingError> {
@@ -160,21 +299,36 @@ impl Mapping {
 
 const TIMESTAMP: &str = "milliseconds since 1970, or a date and time";
 
+const TEXT: &str = "text in UTF-8";
+
+const HEADER_OBJECT: &str = "a JSON object without members `id`, `eventType`, or empty names";
+
 fn partition(text: &[u8]) -> Option<i32> {
     std::str::from_utf8(text).ok()?.parse().ok().filter(|&partition| partition >= 0)
+}
+
+/// The members of a JSON object: strings as they are, null as null, the rest as JSON.
+fn members(text: &[u8]) -> Option<Vec<(String, Option<Vec<u8>>)>> {
+    let object: Map<String, Value> = serde_json::from_slice(text).ok()?;
+    let taken = |name: &String| name.is_empty() || STANDARD_HEADERS.contains(&name.as_str());
+    if object.keys().any(taken) {
+        return None;
+    }
+    let value = |value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.into_bytes()),
+        other => Some(other.to_string().into_bytes()),
+    };
+    Some(object.into_iter().map(|(name, member)| (name, value(member))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::position::Position;
-    use crate::source::{BatchBuilder, BatchFull};
+    use crate::source::{Batch, BatchBuilder, BatchFull};
 
-    fn map(values: [Option<&str>; 5], topic: &str) -> Result<String, MappingError> {
-        map_with(Columns::default(), &values, topic)
-    }
-
-    fn map_with(columns: Columns, values: &[Option<&str>], topic: &str) -> Result<String, MappingError> {
+    fn batch(values: &[Option<&str>]) -> Batch {
         let mut batch = BatchBuilder::new(values.len());
         batch.set_commit_micros(1_700_000_000_123_456);
         let mut row = batch.row();
@@ -188,9 +342,20 @@ mod tests {
             }
         }
         row.finish();
-        let batch = batch.take(Arc::new(Position::default()));
-        let mapping = Mapping::new(columns, TopicTemplate::parse(topic).unwrap(), topic);
-        assert_eq!(mapping.columns().len(), values.len());
+        batch.take(Arc::new(Position::default()))
+    }
+
+    fn map(values: [Option<&str>; 5], topic: &str) -> Result<String, MappingError> {
+        map_with(Columns::default(), &values, topic)
+    }
+
+    fn map_with(columns: Columns, values: &[Option<&str>], topic: &str) -> Result<String, MappingError> {
+        map_by(&Mapping::new(columns, TopicTemplate::parse(topic).unwrap()), values)
+    }
+
+    fn map_by(mapping: &Mapping, values: &[Option<&str>]) -> Result<String, MappingError> {
+        assert_eq!(mapping.columns().len(), values.len(), "{:?}", mapping.columns());
+        let batch = batch(values);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let row = batch.rows().next().unwrap();
         mapping.with_record(row, |record| {
@@ -209,7 +374,7 @@ mod tests {
         assert_eq!(map(row, "delivery").unwrap(), "delivery 🛵-7 {} 1700000000123 id=e1 eventType=Created");
         assert_eq!(map(row, "ev.{aggregatetype}").unwrap(), "ev.order 🛵-7 {} 1700000000123 id=e1 eventType=Created");
         let tombstone = [Some("e1"), None, Some("k"), Some("Gone"), None];
-        let mapping = |topic| Mapping::new(Columns::default(), TopicTemplate::parse(topic).unwrap(), topic);
+        let mapping = |topic| Mapping::new(Columns::default(), TopicTemplate::parse(topic).unwrap());
         let required = |topic| (0..5).filter(|&column| mapping(topic).requires(column)).collect::<Vec<_>>();
         assert_eq!((required("d"), required("{aggregatetype}")), (vec![0, 2, 3], vec![0, 1, 2, 3]));
         assert_eq!(map(tombstone, "delivery").unwrap(), "delivery k null 1700000000123 id=e1 eventType=Gone");
@@ -257,5 +422,91 @@ mod tests {
             let mapped = map_with(placed(), &row(Some(part), Some(at), None), "d");
             assert!(matches!(mapped, Err(MappingError::Value { column: wrong, .. }) if wrong == column));
         }
+    }
+
+    #[test]
+    fn a_topic_is_made_of_any_columns_and_of_what_an_expression_matches() {
+        let row = |tenant| [Some("e"), Some("sales.order"), Some("7"), Some("Created"), Some("{}"), Some(tenant)];
+        let mapped = map_with(Columns::default(), &row("acme"), "{tenant}.{type}").unwrap();
+        assert!(mapped.starts_with("acme.Created 7 "), "{mapped}");
+        let long = "x".repeat(250);
+        for bad in ["", "a b", "a/b", "ä", &long] {
+            let mapped = map_with(Columns::default(), &row(bad), "{tenant}.{type}");
+            assert!(
+                matches!(mapped, Err(MappingError::Topic { column, .. }) if ["tenant", "type"].contains(&column.as_str()))
+            );
+        }
+        let topic = TopicTemplate::parse("outbox.{context}").unwrap();
+        let routed = Mapping::new(Columns::default(), topic.routed("aggregatetype", r"(?<context>\w+)\.\w+").unwrap());
+        let mapped = map_by(&routed, &row("")[..5]).unwrap();
+        assert!(mapped.starts_with("outbox.sales 7 "), "{mapped}");
+        let whole = [Some("e"), Some("sales.order.x"), Some("7"), Some("Created"), Some("{}")];
+        let column = "aggregatetype".to_owned();
+        let template = "outbox.{context}".to_owned();
+        assert_eq!(
+            map_by(&routed, &whole),
+            Err(MappingError::Topic { column, template }),
+            "the whole value is matched"
+        );
+        assert_eq!((0..5).filter(|&column| routed.requires(column)).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn members_of_an_object_become_headers() {
+        let columns = || Columns { header_object: Some("headers".into()), ..Columns::default() };
+        let row = |object| [Some("e"), Some("o"), Some("7"), Some("Created"), Some("{}"), object];
+        let object = r#"{"trace": "00-ab", "retry": 3, "none": null, "deep": {"a": [1]}}"#;
+        assert_eq!(
+            map_with(columns(), &row(Some(object)), "d").unwrap(),
+            "d 7 {} 1700000000123 id=e eventType=Created deep={\"a\":[1]} none=null retry=3 trace=00-ab"
+        );
+        let none = "d 7 {} 1700000000123 id=e eventType=Created";
+        assert_eq!(map_with(columns(), &row(None), "d").unwrap(), none);
+        for bad in ["", "[]", "{\"id\":1}", "{\"\":1}", "{"] {
+            let mapped = map_with(columns(), &row(Some(bad)), "d");
+            assert!(matches!(mapped, Err(MappingError::Value { column, .. }) if column == "headers"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cloud_events_have_their_attributes_beside_the_standard_headers() {
+        let settings = CloudEvents { source: "/delivery".into(), content_type: "application/json".into() };
+        let topic = || TopicTemplate::parse("d").unwrap();
+        let mapping =
+            Mapping::new(Columns { key: Some("k".into()), ..Columns::default() }, topic()).with_cloud_events(settings);
+        let row = [Some("e"), None, Some("7"), Some("Created"), Some("{}"), Some("r")];
+        assert_eq!(
+            map_by(&mapping, &row).unwrap(),
+            "d r {} 1700000000123 id=e eventType=Created ce_specversion=1.0 ce_id=e ce_source=/delivery ce_type=Created \
+             ce_subject=7 ce_time=2023-11-14T22:13:20.123456Z content-type=application/json"
+        );
+        assert!(mapping.requires(2), "the subject is required beside the key");
+    }
+
+    #[test]
+    fn a_payload_that_has_to_be_json_and_an_envelope_name_the_column_that_is_wrong() {
+        let columns = Columns { envelope: vec!["type:eventType".to_owned().into()], ..Columns::default() };
+        let mapping = Mapping::new(columns, TopicTemplate::parse("d").unwrap()).with_payload(PayloadFormat::Json, true);
+        let row = |payload| [Some("e"), Some("o"), Some("7"), Some("Created"), Some(payload)];
+        let mapped = map_by(&mapping, &row("{\"a\":1}")).unwrap();
+        assert!(mapped.starts_with(r#"d 7 {"payload":{"a":1},"eventType":"Created"} "#), "{mapped}");
+        assert!(map_by(&mapping, &row("")).unwrap().starts_with("d 7 null "));
+        let wrong = MappingError::Value { column: "payload".into(), expected: "JSON" };
+        assert_eq!(map_by(&mapping, &row("{a}")), Err(wrong));
+    }
+
+    #[test]
+    fn a_row_in_another_table_than_the_rule_says_is_misrouted() {
+        let columns = Columns::default();
+        let rule = ShardRule::parse("crc32(aggregateid) % 4").unwrap();
+        let mapping = |shard| {
+            let mapping = Mapping::new(columns.clone(), TopicTemplate::parse("d").unwrap());
+            mapping.with_shard(rule.clone(), shard, &columns)
+        };
+        let batch = batch(&[Some("e"), Some("o"), Some("123456789"), Some("Created"), Some("{}")]);
+        let row = batch.rows().next().unwrap();
+        let misrouted: Vec<_> = (0..4).map(|shard| mapping(shard).is_misrouted(row)).collect();
+        assert_eq!(misrouted, [true, true, false, true]);
+        assert!(!Mapping::new(columns.clone(), TopicTemplate::parse("d").unwrap()).is_misrouted(row));
     }
 }

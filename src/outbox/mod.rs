@@ -3,11 +3,19 @@
 //! Promise: the payload leaves as it was committed, byte for byte (JSON columns as JSON text); a row that cannot become
 //! a record is an error that names the column, never a record with something missing.
 
+mod cloudevents;
 mod mapping;
 mod record;
 mod settings;
+mod shard;
 mod timestamp;
+mod topic;
+mod value;
 
+pub use cloudevents::CloudEvents;
 pub use mapping::{Mapping, MappingError};
 pub use record::{Header, Record};
-pub use settings::{Columns, HeaderColumn, STANDARD_HEADERS, TopicTemplate, TopicTemplateError};
+pub use settings::{Columns, HeaderColumn, STANDARD_HEADERS};
+pub use shard::{ShardRule, ShardRuleError};
+pub use topic::{TopicTemplate, TopicTemplateError};
+pub use value::PayloadFormat;

@@ -71,6 +71,8 @@ pub struct TableStats {
     pub saved_micros: AtomicU64,
     /// UPDATE statements seen in the log.
     pub updates: AtomicU64,
+    /// Events that the writers' rule has in another table.
+    pub misrouted: AtomicU64,
     /// Failed saves that are retried.
     pub save_retries: AtomicU64,
     /// How often the tail let go of the table because its queue was full.
@@ -97,6 +99,7 @@ impl TableStats {
             oldest_micros: AtomicU64::new(0),
             saved_micros: AtomicU64::new(0),
             updates: AtomicU64::new(0),
+            misrouted: AtomicU64::new(0),
             save_retries: AtomicU64::new(0),
             detaches: AtomicU64::new(0),
             detached_micros: AtomicU64::new(0),

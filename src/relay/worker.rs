@@ -24,7 +24,7 @@ use super::window::Window;
 use crate::outbox::Mapping;
 use crate::outlet::{DeliveryError, Outlet, PublishError, Settled};
 use crate::position::{Position, StoreError};
-use crate::source::{Batch, Fault, ForeignDml};
+use crate::source::{Batch, Fault, ForeignDml, Row};
 
 /// How far a worker may go, and how often it saves.
 #[derive(Debug, Clone, Copy)]
@@ -111,12 +111,14 @@ pub struct Worker<O> {
     settled: Vec<Settled>,
     /// When an UPDATE was warned of last.
     warned: Option<Instant>,
+    /// When an event in the wrong table was.
+    misrouted: Option<Instant>,
 }
 
 /// How long giving up the table may take.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
-/// How often UPDATEs are warned of at most.
+/// How often UPDATEs, or events in the wrong table, are warned of at most.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// How long to wait before a save that failed is tried again.
@@ -148,6 +150,7 @@ impl<O: Outlet> Worker<O> {
             save_fails: false,
             settled: Vec::new(),
             warned: None,
+            misrouted: None,
         }
     }
 
@@ -247,6 +250,9 @@ impl<O: Outlet> Worker<O> {
         let mut bytes = 0;
         let mut patience = None;
         for row in batch.rows() {
+            if self.mapping.is_misrouted(row) {
+                self.misrouted(row);
+            }
             loop {
                 let outlet = &mut self.outlet;
                 let published = self.mapping.with_record(row, |record| {
@@ -270,6 +276,16 @@ impl<O: Outlet> Worker<O> {
         self.window.close();
         self.stats.bytes.fetch_add(bytes, Relaxed);
         Ok(())
+    }
+
+    /// It is in the wrong table by the writers' own rule: order with the aggregate's other events is not certain.
+    fn misrouted(&mut self, row: Row<'_>) {
+        let seen = self.stats.misrouted.fetch_add(1, Relaxed) + 1;
+        if self.misrouted.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
+            self.misrouted = Some(Instant::now());
+            let event = String::from_utf8_lossy(self.mapping.id(row).unwrap_or_default());
+            warn!(table = %self.stats.table, event = %event.escape_debug(), seen, "event_in_wrong_shard");
+        }
     }
 
     /// Waits until publishing again makes sense; saving goes on. After a stop that is only so long.

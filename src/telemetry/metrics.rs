@@ -17,6 +17,7 @@ pub struct Metrics {
     events: IntCounterVec,
     bytes: IntCounterVec,
     updates: IntCounterVec,
+    misrouted: IntCounterVec,
     save_retries: IntCounterVec,
     in_flight: IntGaugeVec,
     queue_bytes: IntGaugeVec,
@@ -69,6 +70,10 @@ impl Metrics {
             updates: counter(
                 "outboxd_updates_ignored_total",
                 "UPDATE events on the outbox table, which are not relayed",
+            )?,
+            misrouted: counter(
+                "outboxd_misrouted_events_total",
+                "Events that the rule of `shard` has in another table; they are relayed",
             )?,
             save_retries: counter(
                 "outboxd_position_save_retries_total",
@@ -140,6 +145,7 @@ impl Metrics {
                 (&self.events, &stats.events),
                 (&self.bytes, &stats.bytes),
                 (&self.updates, &stats.updates),
+                (&self.misrouted, &stats.misrouted),
                 (&self.save_retries, &stats.save_retries),
                 (&self.detaches, &stats.detaches),
             ] {

@@ -20,6 +20,7 @@ mod outages;
 mod ownership;
 mod refusals;
 mod rotation;
+mod routing;
 mod secrets;
 mod service_manager;
 mod stage;

@@ -190,14 +190,19 @@ impl Stage {
         self.own_kafka.as_ref().or(KAFKA.get()).map_or(0, Service::port)
     }
 
-    fn bootstrap(&self) -> String {
+    pub(crate) fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.kafka_port())
     }
 
     pub(crate) async fn create_topic(&self) {
+        self.create(&self.topic).await;
+    }
+
+    /// Creates a topic like the stage's own.
+    pub(crate) async fn create(&self, name: &str) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
-        let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(1));
+        let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(1));
         admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
     }
 

@@ -13,7 +13,7 @@ use crate::outbox::TopicTemplate;
 use crate::preflight::{Check, Unavailable};
 
 /// Topics that events go to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
     /// One topic, or a template.
     pub topic: TopicTemplate,

@@ -74,7 +74,7 @@ impl Stage {
         };
         let (source, settings) = (move |_| log.clone(), self.settings.clone());
         let deliver = session.clone();
-        let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t");
+        let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
         let table = |name: &TableName| Table {
             subscription: Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) },
             mapping: mapping.clone(),

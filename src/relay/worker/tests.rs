@@ -41,7 +41,7 @@ async fn bench(pace: Pace, partitions: usize, limit: usize) -> Bench {
     let claim = session.claim(&table).await.unwrap().claim;
     let outlet = MemoryOutlet::new(broker.publisher(limit), session.clone(), claim);
     let (queue, receiver) = bounded(1 << 20);
-    let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t");
+    let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
     let stats = Arc::new(TableStats::new(table.clone()));
     let stop = CancellationToken::new();
     let running =
@@ -54,7 +54,7 @@ impl Bench {
     async fn send(&self, number: u64, rows: usize) {
         let mut batch = BatchBuilder::new(5);
         let inserts = (0..rows).map(|row| Insert::new(&format!("{number}.{row}"), &row.to_string())).collect();
-        let columns = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t").columns().clone();
+        let columns = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap()).columns().clone();
         MemoryRows::new(inserts, columns).append_to(&mut batch).unwrap();
         self.give(Item::Batch(batch.take(Arc::new(after(number))))).await;
     }
@@ -281,7 +281,7 @@ async fn a_stop_in_the_middle_of_a_batch_that_finds_no_room_ends_within_two_grac
     let claim = bench.session.claim(&table).await.unwrap().claim;
     let outlet = Deceptive(MemoryOutlet::new(bench.broker.publisher(2), bench.session.clone(), claim));
     let (queue, receiver) = bounded(1 << 20);
-    let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap(), "t");
+    let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
     let stats = Arc::new(TableStats::new(table));
     let stop = CancellationToken::new();
     let running = tokio::spawn(Worker::new(mapping, outlet, receiver.into(), PACE, stats).run(stop.clone()));
