@@ -24,6 +24,10 @@ test: setup ## Every test, on real servers where they are needed
 	scripts/services install
 	cargo test --all-features
 
+.PHONY: captures
+captures: setup ## The binlog files of tests/data anew, from real servers; CASES=xa,types makes only these
+	cargo test --test captured -- --ignored captures
+
 .PHONY: lint
 lint: deny ## Format, clippy, documentation, dependencies: no warnings
 	cargo fmt --check

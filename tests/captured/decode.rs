@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::cases::{Case, cases};
+
 pub(crate) fn path(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "data", name].iter().collect()
 }
@@ -23,10 +25,20 @@ fn lines(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// What a file of `tests/data` yields for the outbox, as the library's user gets it: by the command.
-pub(crate) fn decoded(name: &str) -> Vec<Value> {
-    let output = outboxd(&[path(name).to_str().unwrap(), "--tables", "delivery.*outbox*"]).output().unwrap();
-    lines(&output)
+/// The outbox of most files.
+pub(crate) const TABLE: &str = "delivery-outbox1";
+
+/// What files of `tests/data` yield for it, as the library's user gets it: by the command. `names`: those of the columns.
+pub(crate) fn decode(files: &[impl AsRef<str>], names: &str) -> Output {
+    let mut command = outboxd(&["--tables", &format!("delivery.{TABLE}")]);
+    if !names.is_empty() {
+        command.args(["--columns", names]);
+    }
+    command.arg("--").args(files.iter().map(|name| path(name.as_ref()))).output().unwrap()
+}
+
+fn decoded(name: &str) -> Vec<Value> {
+    lines(&outboxd(&[path(name).to_str().unwrap(), "--tables", "delivery.*outbox*"]).output().unwrap())
 }
 
 fn said(output: &Output) -> String {
@@ -41,6 +53,62 @@ fn columns(lines: &[Value]) -> Vec<Value> {
 fn selected(name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(path(name)).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Whether they are the same; a number may be written in another way.
+pub(crate) fn same(ours: &Value, theirs: &Value) -> bool {
+    match (ours, theirs) {
+        (Value::Number(ours), Value::Number(theirs)) if ours.is_f64() || theirs.is_f64() => {
+            ours.as_f64() == theirs.as_f64()
+        }
+        (Value::Array(ours), Value::Array(theirs)) => {
+            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| same(ours, theirs))
+        }
+        (Value::Object(ours), Value::Object(theirs)) => {
+            ours.len() == theirs.len()
+                && ours.iter().all(|(name, ours)| theirs.get(name).is_some_and(|theirs| same(ours, theirs)))
+        }
+        _ => ours == theirs,
+    }
+}
+
+/// The files that a case was written to on a server, by name, in their order.
+pub(crate) fn files(case: &Case, server: &str) -> Vec<String> {
+    let base = case.file(server);
+    let later = (2..).map(|number| format!("{base}.{number}.binlog")).take_while(|name| path(name).exists());
+    std::iter::once(format!("{base}.binlog")).chain(later).collect()
+}
+
+#[test]
+fn given_each_case_when_its_files_are_decoded_then_its_rows_are_those_that_the_server_answered() {
+    for case in cases() {
+        for server in case.servers {
+            let output = decode(&files(&case, server), case.names);
+            let (name, said) = (case.file(server), said(&output));
+            assert_eq!(output.status.code(), Some(case.code), "{name}: {said}");
+            let (ours, theirs) = (columns(&lines(&output)), selected(&format!("{name}.jsonl")));
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                assert!(same(ours, theirs), "{name}: {ours}\nis not {theirs}");
+            }
+            assert_eq!(ours.len(), theirs.len(), "{name}: {said}");
+            assert!(!ours.is_empty(), "{name}");
+            for part in case.said {
+                assert!(said.contains(part), "{name}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn given_files_that_no_server_writes_when_decoded_then_what_is_whole_is_there_and_the_rest_is_a_fault() {
+    let whole = selected("mysql_9_7_payload_without_checksum.jsonl");
+    for (name, fault) in [("damaged_payload", "damaged_event at "), ("truncated", "damaged_event at ")] {
+        let file = path(&format!("mysql_9_7_{name}.binlog"));
+        let output = outboxd(&[file.to_str().unwrap(), "--tables", "delivery.*"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(65), "{name}");
+        assert_eq!(columns(&lines(&output)), whole[..2], "{name}: the transaction before it, and nothing of it");
+        assert!(said(&output).contains(fault), "{name}: {}", said(&output));
+    }
 }
 
 #[test]
