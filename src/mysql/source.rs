@@ -68,7 +68,7 @@ pub(super) async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Posi
         let newest = logs.last().and_then(|row| Some((file(row)?, row.get::<u64, _>(1)?)));
         newest.unwrap_or((oldest, 4))
     };
-    Ok(Some(Point::File(crate::position::FilePoint { file, offset }).into()))
+    Ok(Some(Point::from(crate::position::FilePoint { file, offset }).into()))
 }
 
 fn other(error: &dyn std::fmt::Display) -> Error {
@@ -164,10 +164,11 @@ impl MysqlSource {
             Point::Gtid(set) => Start::Gtids(sids(set)),
             Point::Domains(point) => {
                 // The text form has numbers and separators only.
-                wire.run(&format!("SET @slave_connect_state = '{point}', @slave_gtid_strict_mode = 0")).await?;
+                let start = point.start();
+                wire.run(&format!("SET @slave_connect_state = '{start}', @slave_gtid_strict_mode = 0")).await?;
                 Start::File("", 4)
             }
-            Point::File(point) => Start::File(&point.file, start_offset(point)),
+            Point::File(point) => Start::File(&point.start().file, start_offset(point.start())),
         };
         wire.dump(self.server_id, start).await?;
         Ok((wire, checksum))

@@ -45,6 +45,124 @@ impl PartialOrd for FilePoint {
     }
 }
 
+/// Everything before a place is covered, but for transactions that were only prepared there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePosition {
+    /// The place.
+    pub at: FilePoint,
+    /// Where prepared transactions begin whose outcome stands behind the place, in their order.
+    prepared: Vec<FilePoint>,
+}
+
+impl From<FilePoint> for FilePosition {
+    fn from(at: FilePoint) -> Self {
+        Self { at, prepared: Vec::new() }
+    }
+}
+
+impl FilePosition {
+    /// Where the log has to be read from: the oldest transaction that is not covered.
+    pub fn start(&self) -> &FilePoint {
+        self.prepared.first().unwrap_or(&self.at)
+    }
+
+    /// Whether a transaction that begins there is covered; `None` if the places do not compare.
+    pub fn covers(&self, begin: &FilePoint) -> Option<bool> {
+        Some(begin.partial_cmp(&self.at)?.is_lt() && !self.prepared.contains(begin))
+    }
+
+    /// Moves on to a place; never back.
+    pub fn reach(&mut self, at: FilePoint) {
+        if at.partial_cmp(&self.at).is_none_or(Ordering::is_gt) {
+            self.at = at;
+        }
+    }
+
+    /// Moves on past a prepared transaction, without covering it.
+    pub fn prepare(&mut self, begin: &FilePoint, end: FilePoint) {
+        if !self.prepared.contains(begin) {
+            self.prepared.push(begin.clone());
+        }
+        self.reach(end);
+    }
+
+    /// Covers a prepared transaction, for its outcome is.
+    pub fn settle(&mut self, begin: &FilePoint) {
+        self.prepared.retain(|prepared| prepared != begin);
+    }
+
+    /// What both cover.
+    pub fn meet(&self, other: &Self) -> Option<Self> {
+        let at = if self.at.partial_cmp(&other.at)?.is_lt() { &self.at } else { &other.at };
+        let mut prepared: Vec<_> =
+            self.prepared.iter().chain(&other.prepared).filter(|begin| *begin < at).cloned().collect();
+        prepared.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+        prepared.dedup();
+        Some(Self { at: at.clone(), prepared })
+    }
+
+    /// What one or the other covers; `None` if the places do not compare.
+    pub fn join(&self, other: &Self) -> Option<Self> {
+        let at = if self.at.partial_cmp(&other.at)?.is_lt() { &other.at } else { &self.at };
+        let left_out = |one: &Self, other: &Self| -> Vec<FilePoint> {
+            one.prepared.iter().filter(|begin| other.covers(begin) != Some(true)).cloned().collect()
+        };
+        let mut prepared = [left_out(self, other), left_out(other, self)].concat();
+        prepared.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+        prepared.dedup();
+        Some(Self { at: at.clone(), prepared })
+    }
+
+    /// Bytes from here to `ahead`, as [`FilePoint::lacks`] counts, what has to be read again included.
+    pub fn lacks(&self, ahead: &Self) -> Option<u64> {
+        let settled = self.prepared.iter().find(|begin| !ahead.prepared.contains(begin));
+        settled.unwrap_or(&self.at).lacks(&ahead.at)
+    }
+
+    /// The same transactions are prepared, as seen from another place.
+    pub(super) fn moved(&self, at: FilePoint) -> Self {
+        Self { at, prepared: self.prepared.clone() }
+    }
+
+    /// Whether nothing is covered.
+    pub fn is_beginning(&self) -> bool {
+        self.start().is_beginning()
+    }
+
+    /// Whether what the other leaves out within this is left out here too.
+    fn leaves_out(&self, other: &Self) -> bool {
+        other.prepared.iter().all(|begin| *begin >= self.at || self.prepared.contains(begin))
+    }
+}
+
+impl PartialOrd for FilePosition {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        super::both_ways(self.at.partial_cmp(&other.at)?, self.leaves_out(other), other.leaves_out(self))
+    }
+}
+
+impl fmt::Display for FilePosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.at.fmt(f)?;
+        for (index, begin) in self.prepared.iter().enumerate() {
+            write!(f, "{}{begin}", if index > 0 { "," } else { super::WITHOUT })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for FilePosition {
+    type Err = FileError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (at, prepared) = text.split_once(super::WITHOUT).unwrap_or((text, ""));
+        let prepared = prepared.split(',').filter(|part| !part.is_empty()).map(str::parse).collect::<Result<_, _>>();
+        let point = Self { at: at.parse()?, prepared: prepared? };
+        let within = point.prepared.iter().all(|begin| *begin < point.at) && point.prepared.is_sorted();
+        Some(point).filter(|_| within).ok_or_else(|| FileError(text.to_owned()))
+    }
+}
+
 impl fmt::Display for FilePoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.offset)

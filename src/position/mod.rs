@@ -15,7 +15,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-pub use file::{FileError, FilePoint};
+pub use file::{FileError, FilePoint, FilePosition};
 pub use gtid::{Gtid, GtidError, GtidSet, Interval, Origin};
 pub use margin::Margin;
 pub use mariadb::{DomainError, DomainGtid, DomainPoint};
@@ -29,7 +29,27 @@ pub enum Point {
     /// MariaDB: in each domain, everything up to the sequence number is relayed.
     Domains(DomainPoint),
     /// A server without GTIDs: everything before this offset is relayed.
-    File(FilePoint),
+    File(FilePosition),
+}
+
+/// Stands between a list of domains or a place, and transactions before it that are only prepared.
+const WITHOUT: &str = " without ";
+
+/// An order by where two end, if also the transactions within them that each leaves out allow it: `less` if what the
+/// second leaves out is left out by the first too, `greater` the other way round.
+fn both_ways(ends: Ordering, less: bool, greater: bool) -> Option<Ordering> {
+    match (ends.is_le() && less, ends.is_ge() && greater) {
+        (true, true) => Some(Ordering::Equal),
+        (true, false) => Some(Ordering::Less),
+        (false, true) => Some(Ordering::Greater),
+        (false, false) => None,
+    }
+}
+
+impl From<FilePoint> for Point {
+    fn from(at: FilePoint) -> Self {
+        Self::File(at.into())
+    }
 }
 
 /// One transaction's identity.
@@ -80,8 +100,43 @@ impl Point {
         match (self, txn) {
             (Self::Gtid(set), TxnId::Gtid(gtid)) => Some(set.contains(gtid)),
             (Self::Domains(point), TxnId::Domain(gtid)) => Some(point.covers(gtid)),
-            (Self::File(point), TxnId::File(start)) => start.partial_cmp(point).map(Ordering::is_lt),
+            (Self::File(point), TxnId::File(begin)) => point.covers(begin),
             _ => None,
+        }
+    }
+
+    /// Covers a transaction that has ended, at `end` in the log. A transaction of another kind is no matter.
+    pub fn add(&mut self, txn: &TxnId, end: FilePoint) {
+        match (self, txn) {
+            (Self::Gtid(set), TxnId::Gtid(gtid)) => set.add(gtid),
+            (Self::Domains(point), TxnId::Domain(gtid)) => point.add(*gtid),
+            (Self::File(point), txn) => {
+                point.reach(end);
+                if let TxnId::File(begin) = txn {
+                    point.settle(begin);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Moves on past a transaction that ends prepared, at `end` in the log, without covering it.
+    pub fn prepare(&mut self, txn: &TxnId, end: FilePoint) {
+        match (self, txn) {
+            (Self::Domains(point), TxnId::Domain(gtid)) => point.prepare(*gtid),
+            (Self::File(point), TxnId::File(begin)) => point.prepare(begin, end),
+            // A set has a gap there of itself.
+            _ => {}
+        }
+    }
+
+    /// Covers a prepared transaction, whose outcome is covered now.
+    pub fn settle(&mut self, txn: &TxnId) {
+        match (self, txn) {
+            (Self::Gtid(set), TxnId::Gtid(gtid)) => set.add(gtid),
+            (Self::Domains(point), TxnId::Domain(gtid)) => point.settle(gtid),
+            (Self::File(point), TxnId::File(begin)) => point.settle(begin),
+            _ => {}
         }
     }
 
@@ -94,14 +149,24 @@ impl Point {
         }
     }
 
-    /// The last point that is before or at both; `None` when they cannot be compared. Reading from there serves both.
+    /// What both cover; `None` when they cannot be compared. Reading from there serves both.
     pub fn meet(&self, other: &Self) -> Option<Self> {
         match (self, other) {
             (Self::Gtid(a), Self::Gtid(b)) => Some(Self::Gtid(a.intersection(b))),
             (Self::Domains(a), Self::Domains(b)) => Some(Self::Domains(a.meet(b))),
-            (Self::File(a), Self::File(b)) => {
-                a.partial_cmp(b).map(|order| Self::File(if order.is_lt() { a } else { b }.clone()))
-            }
+            (Self::File(a), Self::File(b)) => a.meet(b).map(Self::File),
+            _ => None,
+        }
+    }
+}
+
+impl Point {
+    /// What one or the other covers; `None` when they cannot be compared.
+    fn join(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Gtid(a), Self::Gtid(b)) => Some(Self::Gtid(a.union(b))),
+            (Self::Domains(a), Self::Domains(b)) => Some(Self::Domains(a.join(b))),
+            (Self::File(a), Self::File(b)) => a.join(b).map(Self::File),
             _ => None,
         }
     }
@@ -127,9 +192,25 @@ impl Position {
     /// the beginning of the next there are many places in a file, and they are all the same.
     fn place(&self) -> Cow<'_, Point> {
         match (&self.point, &self.partial) {
-            (Point::File(_), Some(Partial { txn: TxnId::File(begin), .. })) => Cow::Owned(Point::File(begin.clone())),
+            (Point::File(point), Some(Partial { txn: TxnId::File(begin), .. })) => {
+                Cow::Owned(Point::File(point.moved(begin.clone())))
+            }
             (point, _) => Cow::Borrowed(point),
         }
+    }
+
+    /// Where a table stands that stood here and has come to `next`. That is `next`, but that readers of different tables
+    /// leave out different prepared transactions: what either covers, the table has.
+    #[must_use]
+    pub fn on_to(&self, next: &Self) -> Self {
+        let Some(point) = self.point.join(&next.point).filter(|_| self.partial_cmp(next).is_none_or(Ordering::is_gt))
+        else {
+            return next.clone();
+        };
+        let open = |partial: &&Partial| point.covers(&partial.txn) == Some(false);
+        let (mine, next) = (self.partial.as_ref().filter(open), next.partial.as_ref().filter(open));
+        let further = mine.filter(|mine| next.is_none_or(|next| next.txn == mine.txn && next.rows < mine.rows));
+        Self { partial: further.or(next).cloned(), point }
     }
 
     /// Whether nothing at all is covered: a log that begins here is whole.
@@ -196,7 +277,8 @@ impl fmt::Display for Point {
 }
 
 impl fmt::Display for Position {
-    /// The text form, which [`FromStr`] reads back: `gtid=SET`, and ` +ROWS of TXN` for a transaction in part.
+    /// The text form, which [`FromStr`] reads back: `gtid=SET`, `domains=LIST` or `file=NAME:OFFSET`, the last two with
+    /// ` without TXN,…` for what is only prepared, and ` +ROWS of TXN` for a transaction in part.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.point.fmt(f)?;
         match &self.partial {
@@ -271,10 +353,23 @@ mod tests {
             "gtid=".to_owned(),
             "domains=0-1-100,1-2-5 +1 of 1-2-6".to_owned(),
             "file=my.bin-log.000003:5000000000 +2 of my.bin-log.000003:5000000000".to_owned(),
+            "domains=0-1-100,1-2-5 without 0-1-9 after 0-2-8,1-2-1 +1 of 1-2-6".to_owned(),
+            "file=b.000003:500 without b.000002:70,b.000003:4 +1 of b.000003:600".to_owned(),
         ] {
             assert_eq!(position(&text).to_string(), text);
         }
-        for text in ["", "gtid", "x=1", "gtid=x", "file=a", "gtid= +0 of x:1", "file=a.000001:4 +1"] {
+        for text in [
+            "",
+            "gtid",
+            "x=1",
+            "gtid=x",
+            "file=a",
+            "gtid= +0 of x:1",
+            "file=a.000001:4 +1",
+            "domains=0-1-5 without 0-1-6",
+            "domains=0-1-5 without 0-1-4 after 1-1-3",
+            "file=a.000001:4 without a.000001:4",
+        ] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
     }
@@ -308,6 +403,106 @@ mod tests {
         assert_eq!(lacks("domains=0-1-9,1-1-2", "domains=0-2-5,1-1-4,7-1-1"), Some(3 * 1024));
         assert_eq!(lacks("file=b.000001:900", "file=b.000003:100"), Some((2 << 30) - 800));
         assert_eq!((lacks("file=b.000001:9", "file=c.000001:9"), lacks("gtid=", "domains=0-1-1")), (None, None));
+    }
+
+    #[test]
+    fn a_prepared_transaction_is_left_out_until_it_is_settled() {
+        let end = |offset: u64| FilePoint { file: "b.000002".to_owned(), offset };
+        for (before, first, second, after, start) in [
+            (
+                "domains=0-1-9,1-1-5",
+                "0-1-10",
+                "0-1-11",
+                "domains=0-1-11,1-1-5 without 0-1-10 after 0-1-9",
+                "0-1-9,1-1-5",
+            ),
+            ("domains=1-1-5", "0-1-10", "0-1-11", "domains=0-1-11,1-1-5 without 0-1-10", "1-1-5"),
+            (
+                "file=b.000002:90",
+                "b.000002:100",
+                "b.000002:200",
+                "file=b.000002:300 without b.000002:100",
+                "b.000002:100",
+            ),
+        ] {
+            let txn = |text: &str| match position(before).point {
+                Point::File(_) => TxnId::File(text.parse().unwrap()),
+                _ => TxnId::Domain(text.parse().unwrap()),
+            };
+            let mut point = position(before).point;
+            let mut steps = vec![point.clone()];
+            point.prepare(&txn(first), end(200));
+            steps.push(point.clone());
+            point.add(&txn(second), end(300));
+            steps.push(point.clone());
+            assert_eq!(point.to_string(), after);
+            assert_eq!((point.covers(&txn(first)), point.covers(&txn(second))), (Some(false), Some(true)));
+            let asked = match &point {
+                Point::Domains(point) => point.start().to_string(),
+                Point::File(point) => point.start().to_string(),
+                Point::Gtid(_) => unreachable!(),
+            };
+            assert_eq!(asked, start);
+            assert_eq!(point.lacks(&point.clone()), Some(0));
+            point.settle(&txn(first));
+            steps.push(point.clone());
+            assert_eq!(point.covers(&txn(first)), Some(true));
+            assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
+            // What has been read again counts as missing where it is settled.
+            assert!(steps[2].lacks(&point).unwrap() > 0);
+        }
+    }
+
+    #[test]
+    fn a_table_stands_where_it_stood_or_beyond_whatever_its_next_reader_leaves_out() {
+        for (from, next, stands) in [
+            ("domains=0-1-25", "domains=0-1-26", "domains=0-1-26"),
+            ("domains=0-1-25", "domains=0-1-26 without 0-1-10 after 0-1-9", "domains=0-1-26"),
+            ("domains=0-1-25", "domains=0-1-25 without 0-1-10 after 0-1-9", "domains=0-1-25"),
+            (
+                "domains=0-1-25 without 0-1-20 after 0-1-19",
+                "domains=0-1-30 without 0-1-10 after 0-1-9,0-1-28 after 0-1-27",
+                "domains=0-1-30 without 0-1-28 after 0-1-27",
+            ),
+            ("file=b.000001:90", "file=b.000001:95 without b.000001:50", "file=b.000001:95"),
+            (
+                "file=b.000001:90 +2 of b.000001:92",
+                "file=b.000001:91 without b.000001:50 +1 of b.000001:92",
+                "file=b.000001:91 +2 of b.000001:92",
+            ),
+            ("file=b.000001:90 without b.000001:50", "file=b.000001:95", "file=b.000001:95"),
+            ("gtid=", "file=b.000001:95", "file=b.000001:95"),
+        ] {
+            assert_eq!(position(from).on_to(&position(next)).to_string(), stands, "{from} {next}");
+        }
+        let (from, next) = (position(&format!("gtid={A}:1-25")), position(&format!("gtid={A}:1-9:11-26")));
+        assert_eq!(from.on_to(&next).to_string(), format!("gtid={A}:1-26"));
+    }
+
+    #[test]
+    fn what_is_left_out_by_either_is_left_out_by_the_meeting_point_and_not_comparable_with_what_goes_on() {
+        for (a, b, both) in [
+            (
+                "domains=0-1-20 without 0-1-10 after 0-1-9",
+                "domains=0-1-30",
+                "domains=0-1-20 without 0-1-10 after 0-1-9",
+            ),
+            ("domains=0-1-30 without 0-1-25 after 0-1-24", "domains=0-1-20", "domains=0-1-20"),
+            (
+                "domains=0-1-30 without 0-1-10 after 0-1-9",
+                "domains=0-1-20",
+                "domains=0-1-20 without 0-1-10 after 0-1-9",
+            ),
+            ("file=b.000002:90 without b.000001:50", "file=b.000003:4", "file=b.000002:90 without b.000001:50"),
+            ("file=b.000003:90 without b.000001:50", "file=b.000002:4", "file=b.000002:4 without b.000001:50"),
+        ] {
+            let (a, b) = (position(a).point, position(b).point);
+            assert_eq!(a.meet(&b).unwrap().to_string(), both);
+            assert_eq!(b.meet(&a).unwrap().to_string(), both);
+            let within = a.partial_cmp(&b);
+            assert_eq!(within, b.partial_cmp(&a).map(Ordering::reverse));
+            assert_eq!(within.is_none(), both != a.to_string() && both != b.to_string());
+        }
     }
 
     #[test]

@@ -29,15 +29,18 @@
 //! between two transactions without being the end of one (a heartbeat, a new file): there the reader also ends before the
 //! first transaction that begins at or after *T*.
 //!
-//! XA transactions that are prepared and not settled are in no position, so neither reader's *R* and *T* cover them. The
-//! tail held no rows of them for a table that it did not feed: it opens the log again at *T*, which brings them once more.
-//! What the reader held of them goes with it.
+//! XA transactions that are prepared and not settled are left out by the positions of every reader that knows one of their
+//! tables. The tail held no rows of them for a table that it did not feed: it opens the log again at *T*, which brings them
+//! once more. What the reader held of them goes with it. A tail that did not know the table yet may have passed over one, so
+//! that *T* covers it; such a *T* is not reached before the outcome, which is beyond it, and until then the table stays with
+//! its own reader.
 //!
 //! What may come between: the tail reconnects: its position is *T* or later, and the new queue stays. The new queue fills:
 //! the tail detaches the table again, and says where; the queue is read to its end in its turn all the same, and that is
 //! the next *R*. The table halts, or a stop comes: its queues are dropped with it, and the tail notices the closed one.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::position::{Point, Position, TxnId};
@@ -88,18 +91,22 @@ pub struct Goal {
     beyond: bool,
     reached: bool,
     exact: bool,
+    /// Prepared transactions that it covers, for the tail has not heard of them, and the reader does not.
+    prepared: BTreeSet<String>,
 }
 
 impl Goal {
     /// Up to this point.
     pub fn new(point: Point) -> Self {
-        Self { point, beyond: false, reached: false, exact: true }
+        Self { point, beyond: false, reached: false, exact: true, prepared: BTreeSet::new() }
     }
 
     /// A transaction begins. Gives whether the goal lies before it, and it is not to be read.
     pub fn begin(&mut self, txn: &TxnId) -> bool {
         self.beyond = self.point.covers(txn) == Some(false);
-        self.reached |= self.beyond && matches!(txn, TxnId::File(_));
+        // One before the goal that is not covered is only prepared.
+        let behind = matches!((&self.point, txn), (Point::File(goal), TxnId::File(begin)) if *begin >= goal.at);
+        self.reached |= behind && self.prepared.is_empty();
         self.reached
     }
 
@@ -107,7 +114,12 @@ impl Goal {
     pub fn end<R>(&mut self, event: &LogEvent<R>) {
         match event {
             LogEvent::Commit | LogEvent::Rollback => self.exact &= !std::mem::take(&mut self.beyond),
-            LogEvent::Prepare { .. } => self.beyond = false,
+            LogEvent::Prepare { xid } => {
+                if !std::mem::take(&mut self.beyond) {
+                    self.prepared.insert(xid.clone());
+                }
+            }
+            LogEvent::Settle { xid, .. } => _ = self.prepared.remove(xid),
             _ => {}
         }
     }
@@ -163,6 +175,22 @@ mod tests {
         assert!(!goal.begin(&gtid(5)));
         goal.end(&LogEvent::<MemoryRows>::Commit);
         assert!(goal.stand(&point(&format!("gtid={A}:1-3:5"))) && goal.is_exact());
+    }
+
+    #[test]
+    fn a_place_in_a_file_that_covers_what_is_prepared_for_the_reader_is_reached_with_its_outcome() {
+        let begin = |offset: u64| TxnId::File(format!("b.000002:{offset}").parse().unwrap());
+        let mut goal = Goal::new(point("file=b.000002:150"));
+        assert!(!goal.begin(&begin(50)));
+        goal.end(&LogEvent::<MemoryRows>::Prepare { xid: "x".to_owned() });
+        assert!(!goal.stand(&point("file=b.000002:150 without b.000002:50")) && !goal.begin(&begin(150)));
+        goal.end(&LogEvent::<MemoryRows>::Settle { xid: "x".to_owned(), commit: true });
+        goal.end(&LogEvent::<MemoryRows>::Commit);
+        assert!(goal.stand(&point("file=b.000002:200")) && !goal.is_exact());
+        let mut goal = Goal::new(point("file=b.000002:150 without b.000002:50"));
+        assert!(!goal.begin(&begin(50)));
+        goal.end(&LogEvent::<MemoryRows>::Prepare { xid: "x".to_owned() });
+        assert!(goal.begin(&begin(150)) && goal.is_exact());
     }
 
     #[test]

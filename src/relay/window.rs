@@ -186,7 +186,7 @@ mod tests {
     use crate::position::{FilePoint, Point};
 
     fn at(offset: u64) -> Arc<Position> {
-        Arc::new(Point::File(FilePoint { file: "b.000001".into(), offset }).into())
+        Arc::new(Point::from(FilePoint { file: "b.000001".into(), offset }).into())
     }
 
     proptest! {

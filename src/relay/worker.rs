@@ -87,7 +87,10 @@ type Saving = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 struct Save {
     future: Saving,
+    /// What the window gave.
     position: Arc<Position>,
+    /// What is saved for it.
+    durable: Arc<Position>,
     records: u64,
 }
 
@@ -360,7 +363,9 @@ impl<O: Outlet> Worker<O> {
         let due = self.save_due().is_some_and(|due| Instant::now() >= if now { self.retry_at } else { due });
         let Some((position, records)) = self.coverable().filter(|_| due && self.saving.is_none()) else { return };
         let position = Arc::clone(position);
-        self.saving = Some(Save { future: Box::pin(self.outlet.save(&position)), position, records });
+        let durable =
+            self.stats.position().map_or_else(|| Arc::clone(&position), |from| Arc::new(from.on_to(&position)));
+        self.saving = Some(Save { future: Box::pin(self.outlet.save(&durable)), position, durable, records });
     }
 
     fn end_save(&mut self, result: Result<(), StoreError>) -> Result<(), End> {
@@ -374,7 +379,7 @@ impl<O: Outlet> Worker<O> {
                 self.window.saved(save.records);
                 self.saved_records = save.records;
                 self.stats.saved_micros.store(now_micros(), Relaxed);
-                self.stats.set_position(Arc::clone(&save.position));
+                self.stats.set_position(save.durable);
                 self.saved = Some(save.position);
                 if std::mem::take(&mut self.save_fails) {
                     self.stats.set_reason(None);

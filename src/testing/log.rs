@@ -117,7 +117,7 @@ impl Terms {
                 (1..=number).for_each(|number| point.add(domain_gtid(number)));
                 Point::Domains(point)
             }
-            Self::Files => Point::File(file(number * 100)),
+            Self::Files => file(number * 100).into(),
         }
         .into()
     }
@@ -278,10 +278,10 @@ pub struct MemoryStream {
     position: Position,
     /// The transaction to read, and the step of it: 0 is its beginning.
     next: (usize, usize),
-    /// Numbers of prepared transactions, which the position does not cover.
-    prepared: BTreeMap<String, u64>,
+    /// Prepared transactions, which the position does not cover.
+    prepared: BTreeMap<String, TxnId>,
     /// The one that is settled by the open transaction.
-    settles: Option<u64>,
+    settles: Option<TxnId>,
 }
 
 impl Drop for MemoryStream {
@@ -293,6 +293,13 @@ impl Drop for MemoryStream {
 impl MemoryStream {
     fn subscribed(&self, table: &TableName) -> Option<Slot> {
         self.subscriptions.iter().position(|subscription| subscription.table == *table)
+    }
+
+    fn touches(&self, transaction: &Transaction) -> bool {
+        transaction.steps.iter().any(|step| match step {
+            Step::Insert(table, _) | Step::Foreign(table, _) => self.subscribed(table).is_some(),
+            _ => false,
+        })
     }
 
     /// The next event, if the log has one.
@@ -312,15 +319,15 @@ impl MemoryStream {
                 continue;
             }
             if let (TxnId::File(begin), Point::File(point), 0) = (&txn, &mut self.position.point, step)
-                && point.offset < begin.offset
+                && point.at < *begin
                 && fastrand::bool()
             {
-                point.clone_from(begin);
+                point.reach(begin.clone());
                 return Some(Ok(LogEvent::Progress));
             }
             let event = match step.checked_sub(1).map(|step| transaction_read.steps.get(step)) {
-                None => Some(LogEvent::Begin { txn, commit_micros: number * 1_000_000 }),
-                Some(Some(step)) => self.event(step, txn),
+                None => Some(LogEvent::Begin { txn: txn.clone(), commit_micros: number * 1_000_000 }),
+                Some(Some(step)) => self.event(step, self.touches(transaction_read), txn.clone()),
                 Some(None) if transaction_read.committed => Some(LogEvent::Commit),
                 Some(None) => Some(LogEvent::Rollback),
             };
@@ -335,28 +342,26 @@ impl MemoryStream {
                 *left -= 1;
             }
             if let LogEvent::Prepare { xid } = &event {
-                self.prepared.insert(xid.clone(), number);
+                self.position.point.prepare(&txn, file(number * 100));
+                self.prepared.insert(xid.clone(), txn.clone());
                 self.next = (index + 1, 0);
             }
             if let LogEvent::Settle { xid, .. } = &event {
                 self.settles = self.prepared.remove(xid);
             }
             if matches!(event, LogEvent::Commit | LogEvent::Rollback) {
-                if let (Point::Gtid(set), Some(prepared)) = (&mut self.position.point, self.settles.take()) {
-                    set.add(&gtid(prepared));
+                if let Some(prepared) = self.settles.take() {
+                    self.position.point.settle(&prepared);
                 }
-                match &mut self.position.point {
-                    Point::Gtid(set) => set.add(&gtid(number)),
-                    Point::Domains(point) => point.add(domain_gtid(number)),
-                    Point::File(point) => *point = file(number * 100),
-                }
+                self.position.point.add(&txn, file(number * 100));
                 self.next = (index + 1, 0);
             }
             return Some(Ok(event));
         }
     }
 
-    fn event(&self, step: &Step, txn: TxnId) -> Option<LogEvent<MemoryRows>> {
+    /// What a step says to these tables; `touches`: whether its transaction has anything for them.
+    fn event(&self, step: &Step, touches: bool, txn: TxnId) -> Option<LogEvent<MemoryRows>> {
         Some(match step {
             Step::Insert(table, inserts) => {
                 let slot = self.subscribed(table)?;
@@ -366,6 +371,9 @@ impl MemoryStream {
             Step::Foreign(table, kind) => LogEvent::Foreign { slot: self.subscribed(table)?, kind: *kind },
             Step::Savepoint(name) => LogEvent::Savepoint { name: name.clone() },
             Step::RollbackTo(name) => LogEvent::RollbackTo { name: name.clone() },
+            // As a server's log is read: what has nothing for the tables is a transaction like any other.
+            Step::Prepare(_) if !touches => return None,
+            Step::Settle(xid, _) if !self.prepared.contains_key(xid) => return None,
             Step::Prepare(xid) => LogEvent::Prepare { xid: xid.clone() },
             Step::Settle(xid, commit) => LogEvent::Settle { xid: xid.clone(), commit: *commit },
             Step::Fault(None, fault) => LogEvent::Fault { slot: None, fault: fault.clone() },

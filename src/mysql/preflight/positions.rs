@@ -152,8 +152,11 @@ fn position(facts: &Facts, wanted: &Wanted, store: &Store) -> Check {
             check(saved.to_string()).or_warned(behind, ahead_of_server(&point.to_string()))
         }
         (Point::File(point), ..) => match &facts.logs {
-            Some(logs) => match logs.iter().find(|(file, _)| *file == point.file) {
-                Some((_, size)) if *size >= point.offset => check(saved.to_string()),
+            Some(logs) if !logs.iter().any(|(file, _)| *file == point.start().file) => {
+                lost(&format!("{} is purged, or of another server", point.start().file))
+            }
+            Some(logs) => match logs.iter().find(|(file, _)| *file == point.at.file) {
+                Some((_, size)) if *size >= point.at.offset => check(saved.to_string()),
                 Some((_, size)) => lost(&format!("that file ends at {size}")),
                 None => lost("that file is purged, or of another server"),
             },

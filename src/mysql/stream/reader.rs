@@ -3,7 +3,7 @@
 //! Promise: an event that this module does not know cannot hide a row of a subscribed table: what may carry rows and is
 //! not understood is a fault, by name. The position never covers a transaction whose rows may still be wanted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use uuid::Uuid;
 
@@ -13,6 +13,18 @@ use crate::mysql::tables::{Rows, Selection, Tables};
 use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
 use crate::source::{Fault, ForeignDml, LogEvent, Slot};
 use crate::table::TableName;
+
+/// Events that are not passed over with the transaction that they follow.
+const AROUND: [u8; 8] = [
+    kind::GTID,
+    kind::GTID_TAGGED,
+    kind::ANONYMOUS_GTID,
+    kind::MARIADB_GTID,
+    kind::ROTATE,
+    kind::HEARTBEAT,
+    kind::HEARTBEAT_V2,
+    kind::INCIDENT,
+];
 
 /// The transaction being read.
 struct Open {
@@ -39,6 +51,10 @@ pub(in crate::mysql) struct Reader {
     /// XA transactions with rows of subscribed tables whose outcome has not come yet. The position leaves them out, so
     /// a stream that is opened there reads them again.
     prepared: HashMap<Xid, TxnId>,
+    /// Domains that are read from before a prepared transaction up to the last one that the position covers.
+    again: BTreeMap<u32, DomainGtid>,
+    /// The transaction being read is one of those that the position covers.
+    passing: bool,
     /// The log is read out of files, and never resumed at the position.
     archived: bool,
 }
@@ -46,8 +62,15 @@ pub(in crate::mysql) struct Reader {
 impl Reader {
     pub(super) fn new(tables: Tables, position: Position) -> Self {
         let (file, offset, behind) = match &position.point {
-            Point::File(point) => (point.file.clone(), start_offset(point).into(), Some(point.offset)),
+            Point::File(point) => {
+                let start = point.start();
+                (start.file.clone(), start_offset(start).into(), Some(start.offset))
+            }
             _ => (String::new(), 4, None),
+        };
+        let again = match &position.point {
+            Point::Domains(point) => point.read_again(),
+            _ => BTreeMap::new(),
         };
         Self {
             tables,
@@ -58,6 +81,8 @@ impl Reader {
             open: None,
             pending: VecDeque::new(),
             prepared: HashMap::new(),
+            again,
+            passing: false,
             archived: false,
         }
     }
@@ -112,7 +137,11 @@ impl Reader {
         let event = self.pending.pop_front()?;
         match event {
             LogEvent::Commit | LogEvent::Rollback => self.cover(),
-            LogEvent::Prepare { .. } => self.open = None,
+            LogEvent::Prepare { .. } => {
+                if let Some(open) = self.open.take() {
+                    self.position.point.prepare(&open.txn, FilePoint { file: self.file.clone(), offset: self.offset });
+                }
+            }
             _ => {}
         }
         Some(event)
@@ -136,7 +165,7 @@ impl Reader {
                 && self.behind.is_none()
                 && let Point::File(point) = &mut self.position.point
             {
-                *point = FilePoint { file: self.file.clone(), offset: self.offset };
+                point.reach(FilePoint { file: self.file.clone(), offset: self.offset });
             }
         } else if !header.is_artificial() && header.log_pos != 0 {
             // A heartbeat stands nowhere itself: it tells where the log ends.
@@ -159,6 +188,9 @@ impl Reader {
     /// Takes in what an event says.
     pub(in crate::mysql) fn take(&mut self, event: &Event<'_>) -> Result<(), Fault> {
         let body = event.body;
+        if self.passing && !AROUND.contains(&event.header.kind) {
+            return Ok(());
+        }
         match event.header.kind {
             kind::TABLE_MAP => {
                 let at = self.at();
@@ -306,6 +338,9 @@ impl Reader {
                 number: gtid.number,
             }),
         };
+        if self.passes(&txn) {
+            return Ok(());
+        }
         let micros = gtid.commit_micros.filter(|micros| *micros > 0);
         self.begin(txn, micros.unwrap_or(u64::from(header.timestamp) * 1_000_000), false);
         Ok(())
@@ -318,12 +353,37 @@ impl Reader {
             Point::File(_) => TxnId::File(self.start_of(header.size)),
             _ => TxnId::Domain(DomainGtid { domain: gtid.domain, server: header.server_id, sequence: gtid.sequence }),
         };
+        if self.passes(&txn) {
+            return Ok(());
+        }
         // There is no BEGIN in the log: the flag says it.
         self.begin(txn, u64::from(header.timestamp) * 1_000_000, !gtid.standalone);
         if gtid.xa {
             self.pending.push_back(LogEvent::XaStart);
         }
         Ok(())
+    }
+
+    /// Whether the transaction that begins is read only because it stands behind one that was prepared, and is covered.
+    /// Within a domain, that is known up to the last one that the position covers: numbers behind it may be lower.
+    fn passes(&mut self, txn: &TxnId) -> bool {
+        let covered = self.position.point.covers(txn) == Some(true);
+        self.passing = match txn {
+            TxnId::Gtid(_) => false,
+            TxnId::File(_) => covered,
+            TxnId::Domain(gtid) => match self.again.get(&gtid.domain) {
+                Some(last) if gtid.sequence < last.sequence => covered,
+                Some(_) => {
+                    self.again.remove(&gtid.domain);
+                    covered
+                }
+                None => false,
+            },
+        };
+        if self.passing {
+            self.open = None;
+        }
+        self.passing
     }
 
     /// Where the event of this size begins that ends here.
@@ -339,22 +399,12 @@ impl Reader {
     /// `XA PREPARE`, or the end of a transaction that is committed in one phase.
     fn prepare(&mut self, body: &[u8]) -> Result<(), Fault> {
         let (one_phase, xid) = Xid::of_event(body).map_err(|error| self.damaged(&error))?;
-        let Some(open) = self.open.as_mut().filter(|open| !one_phase && !open.touched.is_empty()) else {
+        let Some(open) = self.open.as_ref().filter(|open| !one_phase && !open.touched.is_empty()) else {
             self.end(LogEvent::Commit);
             return Ok(());
         };
-        if self.archived || matches!(open.txn, TxnId::Gtid(_)) {
-            self.prepared.insert(xid.clone(), open.txn.clone());
-            self.pending.push_back(LogEvent::Prepare { xid: xid.to_string() });
-            return Ok(());
-        }
-        for slot in std::mem::take(&mut open.touched) {
-            let detail = "rows of an XA transaction are in the log before its outcome, and a position without GTIDs of \
-                          MySQL cannot leave it out until then; commit the outbox without XA";
-            let fault = self.fault("xa_prepared", detail);
-            self.pending.push_back(LogEvent::Fault { slot: Some(slot), fault });
-        }
-        self.end(LogEvent::Commit);
+        self.prepared.insert(xid.clone(), open.txn.clone());
+        self.pending.push_back(LogEvent::Prepare { xid: xid.to_string() });
         Ok(())
     }
 
@@ -379,17 +429,10 @@ impl Reader {
 
     fn cover(&mut self) {
         let Some(open) = self.open.take() else { return };
-        match (&mut self.position.point, open.txn) {
-            (Point::Gtid(set), TxnId::Gtid(gtid)) => {
-                if let Some(TxnId::Gtid(prepared)) = &open.settles {
-                    set.add(prepared);
-                }
-                set.add(&gtid);
-            }
-            (Point::Domains(point), TxnId::Domain(gtid)) => point.add(gtid),
-            (Point::File(point), _) => *point = FilePoint { file: self.file.clone(), offset: self.offset },
-            _ => {}
+        if let Some(prepared) = &open.settles {
+            self.position.point.settle(prepared);
         }
+        self.position.point.add(&open.txn, FilePoint { file: self.file.clone(), offset: self.offset });
         self.position.partial = None;
     }
 

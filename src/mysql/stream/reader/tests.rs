@@ -39,7 +39,7 @@ fn given_a_position_beyond_4_gib_when_the_file_is_read_from_its_beginning_then_w
     let position = "file=my.bin-log.1000000:5000000000";
     let mut reader = reader(position);
     let Point::File(point) = &reader.position().point else { panic!("a file position") };
-    assert_eq!(start_offset(point), 4);
+    assert_eq!(start_offset(point.start()), 4);
     let begin = rotate(4, "my.bin-log.1000000");
     assert_eq!(reader.advance(&artificial(&begin)), Ok(false));
     assert_eq!(reader.advance(&event(kind::QUERY, 3_000_000_000, 3_000_000_004, &[])), Ok(false));
