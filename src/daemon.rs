@@ -73,13 +73,11 @@ pub enum DaemonError {
 /// The endpoints that the configuration names: of the log, and of the positions.
 pub fn endpoints(config: &Config) -> Result<(Endpoint, Endpoint), DaemonError> {
     let bad = || DaemonError::Configuration("mysql.url is not a URL".to_owned());
-    let timeout = config.mysql.connect_timeout;
-    let log = Endpoint::new(config.mysql.options()?.ok_or_else(bad)?, timeout);
+    let endpoint = |opts| Endpoint::new(opts, config.mysql.connect_timeout).with_tls(config.mysql.tls.clone());
+    let log = endpoint(config.mysql.options()?.ok_or_else(bad)?);
     let positions = match &config.positions.url {
         None => log.clone(),
-        Some(url) => {
-            Endpoint::new(url.options().map_err(|error| DaemonError::Configuration(error.to_string()))?, timeout)
-        }
+        Some(url) => endpoint(url.options().map_err(|error| DaemonError::Configuration(error.to_string()))?),
     };
     Ok((log, positions))
 }

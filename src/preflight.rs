@@ -17,6 +17,7 @@ use crate::table::TableName;
 #[value(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "docs/checks.md explains each")]
 pub enum Name {
+    Tls,
     Version,
     LogBin,
     BinlogFormat,

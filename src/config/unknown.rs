@@ -8,6 +8,7 @@ use super::{Config, OutboxSettings, Route};
 use crate::kafka::settings::is_secret;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
 use crate::outbox::{CloudEvents, Columns};
+use crate::mysql::tls::TlsSettings;
 use crate::relay::settings::Start;
 
 /// A configuration with every key, whose values show their types.
@@ -17,6 +18,13 @@ pub(super) fn template() -> Value {
             password: Some(SecretString::from("")),
             password_file: Some("".into()),
             server_id: Some(1),
+            tls: TlsSettings {
+                ca: Some("".into()),
+                cert: Some("".into()),
+                key: Some("".into()),
+                key_password: Some(SecretString::from("")),
+                ..TlsSettings::default()
+            },
             ..MysqlSettings::default()
         },
         positions: PositionsSettings {
@@ -56,6 +64,7 @@ pub(super) fn is_open<S: AsRef<str>>(path: &[S]) -> bool {
 pub(super) fn is_hidden<S: AsRef<str>>(path: &[S]) -> bool {
     match path {
         [a, b] => a.as_ref() == "mysql" && b.as_ref() == "password",
+        [a, b, c] if a.as_ref() == "mysql" => b.as_ref() == "tls" && c.as_ref() == "key_password",
         [a, b, name] => is_open(&[a.as_ref(), b.as_ref()]) && is_secret(name.as_ref()),
         _ => false,
     }

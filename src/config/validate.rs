@@ -80,6 +80,9 @@ fn mysql(settings: &MysqlSettings, problems: &mut Problems) {
     if let Err(error) = settings.resolve_password() {
         problems.invalid(&["mysql", "password_file"], "a file with the password", error);
     }
+    if let Err(error) = settings.tls.options() {
+        problems.invalid(&["mysql", "tls", error.key], error.expected, error.found);
+    }
     problems.hold(settings.server_id != Some(0), &["mysql", "server_id"], "an id from 1 up", 0);
     let MysqlSettings { connect_timeout, heartbeat, silence_deadline, .. } = *settings;
     for (key, value) in [("connect_timeout", connect_timeout), ("heartbeat", heartbeat)] {

@@ -10,7 +10,7 @@ use super::{DaemonError, Table, endpoints, select, store};
 use crate::config::Config;
 use crate::kafka::preflight::{self as kafka, Creation, Largest};
 use crate::mysql::connect::{Endpoint, is_transient};
-use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn};
+use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn, tls};
 use crate::mysql::settings::Keeper;
 use crate::preflight::{Report, Status, Unavailable};
 use crate::relay::stats::{State, TableStats};
@@ -41,7 +41,10 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
             survey.report.checks.extend(answers.checks);
             widest = answers.widest;
         }
-        Err(error) => survey.report.unavailable.insert(0, unavailable("mysql", &log, &error)),
+        Err(error) => match tls::refused(&log, &error).await {
+            Some(check) => survey.report.checks.insert(0, check),
+            None => survey.report.unavailable.insert(0, unavailable("mysql", &log, &error)),
+        },
     }
     let creation = match (config.kafka.create_topics, start) {
         (false, _) => Creation::Leave,
@@ -66,7 +69,7 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
         Ok(checks) => survey.report.checks.extend(checks),
         Err(unavailable) => survey.report.unavailable.push(unavailable),
     }
-    if survey.report.unavailable.is_empty() {
+    if survey.report.unavailable.is_empty() && !survey.tables.is_empty() {
         match store::left_behind(config, &survey.tables).await? {
             Ok(checks) => survey.report.checks.extend(checks),
             Err(unavailable) => survey.report.unavailable.push(unavailable),
@@ -90,6 +93,10 @@ async fn ask_log(
 ) -> Result<Result<Answers, Error>, DaemonError> {
     let mut conn = log.connect().await;
     if let Ok(conn) = &mut conn {
+        match tls::check(conn, log).await {
+            Ok(check) => survey.report.checks.push(check),
+            Err(error) => return Ok(Err(error)),
+        }
         match mysql::tables(conn).await {
             Ok(existing) => survey.tables = select(config, &existing)?,
             Err(error) => return Ok(Err(error)),
@@ -101,7 +108,12 @@ async fn ask_log(
         Keeper::Mysql => match ask_store(config, positions, &wanted).await {
             Ok(store) => Some(store),
             Err(error) => {
-                survey.report.unavailable.push(unavailable("positions", positions, &error));
+                match tls::refused(positions, &error).await {
+                    // The log's server tells the same.
+                    Some(_) if conn.is_err() && config.positions.url.is_none() => {}
+                    Some(check) => survey.report.checks.push(check),
+                    None => survey.report.unavailable.push(unavailable("positions", positions, &error)),
+                }
                 None
             }
         },

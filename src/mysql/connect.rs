@@ -4,8 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, OptsBuilder};
+use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder};
 
+use super::tls::{TlsMode, TlsSettings};
 use super::wire::Wire;
 
 /// Where and as whom to connect. `Debug` shows no password.
@@ -13,6 +14,8 @@ use super::wire::Wire;
 pub struct Endpoint {
     opts: Opts,
     connect_timeout: Duration,
+    /// Without it, TLS is what the options say.
+    tls: Option<TlsSettings>,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -23,19 +26,63 @@ impl std::fmt::Debug for Endpoint {
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.opts.ip_or_hostname(), self.opts.tcp_port())
+        match self.opts.socket() {
+            Some(path) => f.write_str(path),
+            None => write!(f, "{}:{}", self.opts.ip_or_hostname(), self.opts.tcp_port()),
+        }
     }
 }
 
 impl Endpoint {
     /// From the driver's options.
     pub fn new(opts: Opts, connect_timeout: Duration) -> Self {
-        Self { opts: OptsBuilder::from_opts(opts).prefer_socket(false).into(), connect_timeout }
+        Self { opts: OptsBuilder::from_opts(opts).prefer_socket(false).into(), connect_timeout, tls: None }
+    }
+
+    /// With TLS as these settings say.
+    #[must_use]
+    pub fn with_tls(self, tls: TlsSettings) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// How much of TLS is asked for, if settings say so; a Unix socket needs none.
+    pub(super) fn tls_mode(&self) -> Option<TlsMode> {
+        self.tls.as_ref().filter(|_| self.opts.socket().is_none()).map(|tls| tls.mode)
+    }
+
+    /// Whether we show the server a certificate of our own.
+    pub(super) fn shows_certificate(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.cert.is_some())
+    }
+
+    /// Whether what is sent stays within this machine.
+    pub(super) fn is_local(&self) -> bool {
+        let host = self.opts.ip_or_hostname();
+        self.opts.socket().is_some()
+            || host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// The driver's options for the next connection.
+    fn opts(&self) -> Result<Opts, Error> {
+        let Some(tls) = self.tls.as_ref().filter(|_| self.opts.socket().is_none()) else {
+            return Ok(self.opts.clone());
+        };
+        Ok(OptsBuilder::from_opts(self.opts.clone()).ssl_opts(tls.options()?).into())
     }
 
     /// Opens a connection.
     pub async fn connect(&self) -> Result<Conn, Error> {
-        self.patiently(Conn::new(self.opts.clone())).await?
+        let opts = self.opts()?;
+        match self.patiently(Conn::new(opts.clone())).await? {
+            Err(Error::Driver(DriverError::NoClientSslFlagFromServer))
+                if self.tls_mode() == Some(TlsMode::Preferred) =>
+            {
+                let plain = OptsBuilder::from_opts(opts).ssl_opts(None);
+                self.patiently(Conn::new(plain)).await?
+            }
+            outcome => outcome,
+        }
     }
 
     /// Waits for an answer as long as connecting may take: a server whose machine is gone never says so.
@@ -48,7 +95,8 @@ impl Endpoint {
 
     /// Opens a connection for a binlog.
     pub(super) async fn wire(&self) -> Result<Wire, Error> {
-        self.patiently(Wire::connect(&self.opts)).await?
+        let opts = self.opts()?;
+        self.patiently(Wire::connect(&opts, self.tls_mode() == Some(TlsMode::Preferred))).await?
     }
 }
 
@@ -60,6 +108,8 @@ pub fn is_transient(error: &Error) -> bool {
         Error::Server(server) => {
             matches!(server.code, 1040 | 1053 | 1158..=1161 | 1205 | 1213 | 1290 | 1317 | 1836 | 1927 | 3169 | 4031)
         }
+        // Waiting teaches nobody a way to log in.
+        Error::Driver(DriverError::UnknownAuthPlugin { .. }) => false,
         Error::Io(_) | Error::Driver(_) => true,
         _ => false,
     }

@@ -13,6 +13,7 @@ mod statement;
 mod store;
 mod stream;
 mod tables;
+pub mod tls;
 mod wire;
 
 pub use source::MysqlSource;

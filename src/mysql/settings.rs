@@ -8,6 +8,8 @@ use mysql_async::Opts;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::tls::TlsSettings;
+
 /// What stands for a secret wherever settings are shown.
 const HIDDEN: &str = "***";
 
@@ -38,7 +40,13 @@ impl ServerUrl {
         if options.user().is_none_or(str::is_empty) {
             return Err(UrlError::NoUser);
         }
-        Ok(options)
+        let of_tls = ["require_ssl", "verify_ca", "verify_identity", "built_in_roots"];
+        let parameters = self.0.split_once('?').map_or("", |(_, parameters)| parameters).split('&');
+        let named = parameters.filter_map(|parameter| parameter.split('=').next());
+        match named.into_iter().find_map(|name| of_tls.into_iter().find(|known| *known == name)) {
+            Some(parameter) => Err(UrlError::Tls(parameter)),
+            None => Ok(options),
+        }
     }
 
     /// The password within the URL, if the URL can be read and has one.
@@ -95,6 +103,9 @@ pub enum UrlError {
     /// A parameter after `?` that the driver does not take.
     #[error("the parameter `{0}` is not known or its value not valid")]
     Parameter(String),
+    /// A parameter for what has keys of its own.
+    #[error("instead of the parameter `{0}`, set mysql.tls.mode")]
+    Tls(&'static str),
 }
 
 /// A password file cannot be read.
@@ -110,7 +121,7 @@ pub struct PasswordError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MysqlSettings {
-    /// `mysql://user@host:port`; required.
+    /// `mysql://user@host:port`, or `mysql://user@localhost?socket=/path`; required.
     pub url: ServerUrl,
     /// The user's password; goes before `password_file`, which goes before a password in the URL.
     #[serde(serialize_with = "hidden")]
@@ -131,6 +142,8 @@ pub struct MysqlSettings {
     /// A position that is nearer than this to being purged is warned of.
     #[serde(with = "humantime_serde")]
     pub purge_warning: Duration,
+    /// TLS to this server and to that of the positions.
+    pub tls: TlsSettings,
 }
 
 impl Default for MysqlSettings {
@@ -144,6 +157,7 @@ impl Default for MysqlSettings {
             heartbeat: Duration::from_secs(5),
             silence_deadline: Duration::from_secs(15),
             purge_warning: Duration::from_hours(12),
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -189,7 +203,7 @@ fn read_password(path: &Path) -> Result<SecretString, PasswordError> {
 }
 
 #[allow(clippy::ref_option, reason = "serde asks for a reference")]
-fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
     secret.as_ref().map(|_| HIDDEN).serialize(serializer)
 }
 
@@ -287,7 +301,11 @@ mod tests {
         assert_eq!(ServerUrl::from("postgres://u@h").options().unwrap_err(), UrlError::Form);
         assert_eq!(ServerUrl::from("mysql://h:3306").options().unwrap_err(), UrlError::NoUser);
         assert_eq!(ServerUrl::from("mysql://u@h?x=1").options().unwrap_err(), UrlError::Parameter("x".into()));
+        let tls = ServerUrl::from("mysql://u@h?prefer_socket=false&require_ssl=true");
+        assert_eq!(tls.options().unwrap_err(), UrlError::Tls("require_ssl"));
         assert_eq!(ServerUrl::from("mysql://u@h-1").options().unwrap().tcp_port(), 3306);
+        let socket = ServerUrl::from("mysql://u@localhost?socket=/run/mysqld/mysqld.sock").options().unwrap();
+        assert_eq!(socket.socket(), Some("/run/mysqld/mysqld.sock"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "seeds and logs of what fails")]
 
 mod binlog;
+mod certificates;
 mod check;
 mod contract;
 mod crashes;
@@ -15,9 +16,11 @@ mod mariadb;
 mod memory;
 mod migrate;
 mod names;
+mod network;
 mod order;
 mod outages;
 mod ownership;
+mod proxy;
 mod refusals;
 mod rotation;
 mod routing;
@@ -28,3 +31,4 @@ mod startup;
 mod statements;
 mod status;
 mod stops;
+mod tls;

@@ -44,7 +44,7 @@ pub(crate) fn hold(name: &str, settings: &[&str]) -> Service {
 /// What a stage is made of.
 pub(crate) struct Setup {
     server: &'static str,
-    settings: Vec<&'static str>,
+    settings: Vec<String>,
     own_kafka: bool,
     topic: Option<String>,
     partitions: i32,
@@ -62,8 +62,8 @@ impl Setup {
     }
 
     /// A further setting of the server, as `KEY=VALUE`.
-    pub(crate) fn setting(mut self, setting: &'static str) -> Self {
-        self.settings.push(setting);
+    pub(crate) fn setting(mut self, setting: impl Into<String>) -> Self {
+        self.settings.push(setting.into());
         self
     }
 
@@ -136,7 +136,8 @@ impl Setup {
             None
         });
         let (server, settings) = (self.server, self.settings);
-        let mysql = tokio::task::spawn_blocking(move || hold(server, &settings));
+        let mysql =
+            tokio::task::spawn_blocking(move || hold(server, &settings.iter().map(String::as_str).collect::<Vec<_>>()));
         Stage {
             mysql: mysql.await.unwrap(),
             own_kafka: kafka.await.unwrap(),

@@ -10,6 +10,7 @@ mod positions;
 mod tables;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};

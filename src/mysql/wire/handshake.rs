@@ -1,6 +1,6 @@
 //! Logging in: greeting, TLS, and the authentication plugins that servers use.
 
-use mysql_async::{Error, Opts};
+use mysql_async::{DriverError, Error, Opts};
 use mysql_common::constants::CapabilityFlags;
 use mysql_common::crypto;
 use mysql_common::io::ParseBuf;
@@ -38,8 +38,9 @@ struct Login<'a> {
     secure: bool,
 }
 
-/// Answers the server's greeting, over TLS where the options ask for it, and proves who we are.
-pub(super) async fn log_in(mut packets: Packets, opts: &Opts) -> Result<Packets, Error> {
+/// Answers the server's greeting, over TLS where the options ask for it, and proves who we are. `lenient`: a server without
+/// TLS will do.
+pub(super) async fn log_in(mut packets: Packets, opts: &Opts, lenient: bool) -> Result<Packets, Error> {
     let greeting = packets.next().await?;
     let greeting = ParseBuf(&greeting).parse::<HandshakePacket<'_>>(())?;
     let mut capabilities = CAPABILITIES;
@@ -51,10 +52,11 @@ pub(super) async fn log_in(mut packets: Packets, opts: &Opts) -> Result<Packets,
         _ => AuthPlugin::MysqlNativePassword,
     };
     let mut secure = opts.socket().is_some();
-    if let Some(options) = opts.ssl_opts().filter(|_| !secure) {
+    let offered = greeting.capabilities().contains(CapabilityFlags::CLIENT_SSL);
+    if let Some(options) = opts.ssl_opts().filter(|_| !secure && (offered || !lenient)) {
         capabilities |= CapabilityFlags::CLIENT_SSL;
-        if !greeting.capabilities().contains(CapabilityFlags::CLIENT_SSL) {
-            return Err(lost("the server does not offer TLS, which the options require"));
+        if !offered {
+            return Err(DriverError::NoClientSslFlagFromServer.into());
         }
         let mut request = Vec::new();
         SslRequest::new(capabilities, LARGEST_PACKET, UTF8MB4_GENERAL_CI).serialize(&mut request);
@@ -77,7 +79,10 @@ pub(super) async fn log_in(mut packets: Packets, opts: &Opts) -> Result<Packets,
         LARGEST_PACKET,
     )
     .serialize(&mut response);
-    login.packets.send(&response).await?;
+    if let Err(error) = login.packets.send(&response).await {
+        // Who hangs up says why first.
+        return Err(login.packets.receive().await.err().map_or(error, Error::from));
+    }
     login.converse().await?;
     Ok(login.packets)
 }
@@ -107,7 +112,7 @@ impl Login<'_> {
                         AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword | AuthPlugin::Ed25519
                     ) {
                         let name = String::from_utf8_lossy(self.plugin.as_bytes()).into_owned();
-                        return Err(mysql_async::DriverError::UnknownAuthPlugin { name }.into());
+                        return Err(DriverError::UnknownAuthPlugin { name }.into());
                     }
                     let proof = self.proof();
                     self.packets.send(&proof).await?;

@@ -49,8 +49,8 @@ mod head {
 const COM_QUERY: u8 = 3;
 
 impl Wire {
-    /// Connects and logs in as the driver would with the same options.
-    pub(super) async fn connect(opts: &Opts) -> Result<Self, Error> {
+    /// Connects and logs in as the driver would with the same options; `lenient`: without TLS if the server has none.
+    pub(super) async fn connect(opts: &Opts, lenient: bool) -> Result<Self, Error> {
         let transport: Box<dyn Transport> = if let Some(path) = opts.socket() {
             Box::new(UnixStream::connect(path).await?)
         } else {
@@ -58,7 +58,7 @@ impl Wire {
             stream.set_nodelay(true)?;
             Box::new(stream)
         };
-        let packets = handshake::log_in(Packets::new(transport), opts).await?;
+        let packets = handshake::log_in(Packets::new(transport), opts, lenient).await?;
         Ok(Self { packets })
     }
 

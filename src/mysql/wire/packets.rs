@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{Transport, head, lost, server_error};
 
 /// How much is received at a time, in bytes; a packet that fits is never copied.
-const BUFFER: usize = 256 * 1024;
+pub(super) const BUFFER: usize = 256 * 1024;
 
 /// A payload of this size continues in the next packet.
 const FULL: usize = 0xff_ffff;

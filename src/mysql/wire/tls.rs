@@ -3,7 +3,10 @@
 use mysql_async::{Error, SslOpts};
 use native_tls::{Certificate, Identity, TlsConnector};
 
+use tokio::io::BufReader;
+
 use super::Transport;
+use super::packets::BUFFER;
 
 /// Wraps a connection to `host`.
 pub(super) async fn wrap(
@@ -32,5 +35,6 @@ pub(super) async fn wrap(
         .disable_built_in_roots(options.disable_built_in_roots());
     let connector = tokio_native_tls::TlsConnector::from(builder.build()?);
     let host = options.tls_hostname_override().unwrap_or(host);
-    Ok(Box::new(connector.connect(host, transport).await?))
+    // OpenSSL asks for the few bytes of each record's head, and servers make a record of each event.
+    Ok(Box::new(connector.connect(host, BufReader::with_capacity(BUFFER, transport)).await?))
 }

@@ -1,0 +1,102 @@
+//! What lies between the daemon and MySQL: a network that dies without a word, is slow, or is none at all.
+
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::daemon::Daemon;
+use crate::proxy::Proxy;
+use crate::stage::{Setup, Stage, until};
+
+/// A daemon that notices silence within a second, through a proxy.
+fn impatient() -> Setup {
+    let setup = Stage::of().set("MYSQL__HEARTBEAT", "200ms").set("MYSQL__SILENCE_DEADLINE", "1s");
+    setup.set("MYSQL__CONNECT_TIMEOUT", "1s")
+}
+
+fn run_through(stage: &Stage, proxy: &Proxy) -> Daemon {
+    stage.run_with(&[("MYSQL__URL", &format!("mysql://admin@127.0.0.1:{}", proxy.port()))])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_open_at_one_end_only_is_noticed_and_nothing_is_lost() {
+    for server in ["mysql-9.7", "mariadb-11.8"] {
+        let stage = impatient().server(server).up().await;
+        let proxy = Proxy::to(stage.mysql.port()).await;
+        let writing = stage.write(30).await;
+        let daemon = run_through(&stage, &proxy);
+        writing.more(300).await;
+        for _ in 0..3 {
+            daemon.ready().await;
+            proxy.freeze();
+            let frozen = Instant::now();
+            daemon.waits_for("").await;
+            assert!(frozen.elapsed() < Duration::from_secs(8), "{:?}", frozen.elapsed());
+            writing.more(100).await;
+            proxy.thaw();
+            daemon.ready().await;
+            writing.more(100).await;
+        }
+        daemon.logs("nothing heard from the server for 1s").await;
+        let journal = writing.stop().await;
+        stage.judge(&journal, daemon).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_log_is_no_silence() {
+    for server in ["mysql-9.7", "mariadb-10.11", "mariadb-11.8"] {
+        let stage = impatient().server(server).up().await;
+        let proxy = Proxy::to(stage.mysql.port()).await;
+        let daemon = run_through(&stage, &proxy);
+        daemon.ready().await;
+        let (began, before) = (Instant::now(), proxy.answers());
+        // Several times as long as silence is borne, in signs of life.
+        until("the server shows that it is there", async || proxy.answers() >= before + 20).await;
+        assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(daemon.metric("outboxd_tail_reconnects") < 0.5, "{server}");
+        assert_eq!(daemon.terminate().await, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_slower_than_the_server_bears_does_not_end_the_connection() {
+    for server in ["mysql-9.7", "mariadb-11.8"] {
+        let setup =
+            Stage::of().server(server).shards(1).setting("net_write_timeout=1").setting("max_allowed_packet=64M");
+        let stage = setup.set("MYSQL__SILENCE_DEADLINE", "1m").up().await;
+        let proxy = Proxy::to(stage.mysql.port()).await;
+        let daemon = run_through(&stage, &proxy);
+        daemon.ready().await;
+        proxy.freeze();
+        // More than buffers on the way hold.
+        let table = stage.outboxes[0].quoted();
+        let event =
+            |n: u32| format!("INSERT INTO {table} VALUES ('slow-{n}', 'a', 'k', 'T', JSON_QUOTE(REPEAT('x', 900000)))");
+        stage.sql((1..=50).map(event)).await;
+        // What this session would be granted without asking for more, several times over.
+        sleep(Duration::from_secs(4)).await;
+        proxy.thaw();
+        stage.delivered("slow-50").await;
+        assert!(daemon.metric("outboxd_tail_reconnects") < 0.5, "{server}: {}", daemon.log());
+        assert_eq!(daemon.terminate().await, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_serves_instead_of_a_network() {
+    for server in ["mysql-9.7", "mariadb-11.8"] {
+        let stage = Stage::of().server(server).shards(1).setting("require_secure_transport=ON").servers().await;
+        let socket = stage.mysql.dir().join("mysql.sock");
+        let url = format!("mysql://admin@localhost?socket={}", socket.display());
+        let migrated = stage.outboxd(&["migrate"]).env("OUTBOXD__MYSQL__URL", &url).output().unwrap();
+        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        stage.create_topic().await;
+        let daemon = stage.run_with(&[("MYSQL__URL", &url)]);
+        daemon.ready().await;
+        let opts = mysql_async::Opts::from_url(&url.replace("admin@", "admin:admin@")).unwrap();
+        let mut conn = mysql_async::Conn::new(opts).await.unwrap();
+        let row = format!("INSERT INTO {} VALUES ('by socket', 'a', 'k', 'T', '{{}}')", stage.outboxes[0].quoted());
+        mysql_async::prelude::Queryable::query_drop(&mut conn, row).await.unwrap();
+        stage.delivered("by socket").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+    }
+}
