@@ -11,6 +11,7 @@ mod crashes;
 mod daemon;
 mod demo;
 mod detach;
+mod encryption;
 mod exactly_once;
 mod mariadb;
 mod memory;

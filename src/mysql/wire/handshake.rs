@@ -107,13 +107,23 @@ impl Login<'_> {
                     let request = ParseBuf(&packet).parse::<AuthSwitchRequest<'_>>(())?;
                     self.plugin = request.auth_plugin().into_owned();
                     self.nonce = request.plugin_data().to_vec();
-                    if !matches!(
-                        self.plugin,
-                        AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword | AuthPlugin::Ed25519
-                    ) {
-                        let name = String::from_utf8_lossy(self.plugin.as_bytes()).into_owned();
-                        return Err(DriverError::UnknownAuthPlugin { name }.into());
-                    }
+                    let proof = match &self.plugin {
+                        AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword | AuthPlugin::Ed25519 => {
+                            self.proof()
+                        }
+                        // It needs the server's salt first, which an empty packet asks for.
+                        AuthPlugin::MariadbParsec { .. } => Vec::new(),
+                        other => {
+                            let name = String::from_utf8_lossy(other.as_bytes()).into_owned();
+                            return Err(DriverError::UnknownAuthPlugin { name }.into());
+                        }
+                    };
+                    self.packets.send(&proof).await?;
+                }
+                (Some(first), _) if matches!(self.plugin, AuthPlugin::MariadbParsec { .. }) => {
+                    // The first servers that spoke it left the code out.
+                    let salt = if *first == head::MORE { &packet[1..] } else { &packet };
+                    self.plugin.read_add_data(salt).ok_or_else(|| lost("the server's salt is not understood"))?;
                     let proof = self.proof();
                     self.packets.send(&proof).await?;
                 }

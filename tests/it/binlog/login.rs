@@ -79,3 +79,28 @@ async fn given_mysql_native_password_when_logging_in_then_the_log_is_read() {
         assert_eq!(heard.error.is_none(), offers, "{server}: {:?}", heard.error);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_the_plugins_of_mariadb_when_logging_in_then_the_log_is_read() {
+    for (server, plugin) in [(MARIADBS[0], "ed25519"), (MARIADBS[1], "ed25519"), (MARIADBS[1], "parsec")] {
+        let mut shop = Shop::open(server, &format!("by_{plugin}"), OUTBOX, &COLUMNS).await;
+        let plain = shop.opts().clone();
+        shop.run(&[&format!("INSTALL SONAME 'auth_{plugin}'")]).await;
+        grant(&mut shop, plugin, &format!("IDENTIFIED VIA {plugin} USING PASSWORD('secret')")).await;
+        let heard = shop.hear_as(as_user(&plain, plugin, "secret")).await;
+        assert!(heard.is_clean(), "{server}: {plugin}: {:?}", heard.error);
+        let refused = shop.hear_as(as_user(&plain, plugin, "wrong")).await.error.unwrap();
+        assert!(refused.starts_with("access_denied"), "{server}: {plugin}: {refused}");
+        shop.run(&[&format!("DROP USER {plugin}")]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_a_plugin_that_is_not_spoken_when_logging_in_then_it_is_named() {
+    let mut shop = Shop::open(MYSQL, "not_spoken", OUTBOX, &COLUMNS).await;
+    let plain = shop.opts().clone();
+    grant(&mut shop, "sha256", "IDENTIFIED WITH sha256_password BY 'secret'").await;
+    let refused = shop.hear_as(as_user(&plain, "sha256", "secret")).await.error.unwrap();
+    assert!(refused.starts_with("log_refused") && refused.contains("sha256_password"), "{refused}");
+    shop.run(&["DROP USER sha256"]).await;
+}
