@@ -7,8 +7,8 @@ use super::error::{ConfigError, ErrorKind, Source};
 use super::{Config, OutboxSettings, Route};
 use crate::kafka::settings::is_secret;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
-use crate::outbox::{CloudEvents, Columns};
 use crate::mysql::tls::TlsSettings;
+use crate::outbox::{CloudEvents, Columns};
 use crate::relay::settings::Start;
 
 /// A configuration with every key, whose values show their types.

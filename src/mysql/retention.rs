@@ -92,7 +92,7 @@ impl Retention {
     /// Which file has the first transaction after a position; `None` when it is gone.
     async fn needed(&mut self, conn: &mut Conn, log: &Log, position: &Position) -> Result<Option<usize>, Error> {
         if let Point::File(point) = &position.point {
-            return Ok(log.files.iter().position(|file| file.name == point.file));
+            return Ok(log.files.iter().position(|file| file.name == point.start().file));
         }
         // Files begin after more and more; the needed one is the last whose beginning is covered.
         let (mut covered, mut beyond) = (None, log.files.len());
@@ -192,7 +192,7 @@ impl Log {
             (false, _) => keeps.as_secs(),
         });
         let from_there: u64 = self.files[needed..].iter().map(|file| file.bytes).sum();
-        let within = if let Point::File(point) = point { point.offset } else { 0 };
+        let within = if let Point::File(point) = point { point.start().offset } else { 0 };
         Margin {
             seconds,
             bytes: self.limit.map(|limit| limit.saturating_sub(from_there)),
