@@ -19,6 +19,7 @@
 //! - [`relay`]: assembling batches, queues, windows, the tail and the workers
 //! - [`mysql`]: connections, preflight, the log's stream, decoding, the position store
 //! - [`kafka`]: the producer and its outlet
+//! - [`debezium`]: what a connector left behind, to go on from
 //! - [`preflight`]: what is asked of the servers before anything is relayed
 //! - [`telemetry`]: logging, metrics and the admin listener
 //! - `testing`: the seams in memory, and their contracts (feature `testing`)
@@ -28,6 +29,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod debezium;
 pub mod demo;
 pub mod history;
 pub mod kafka;

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "config",
             "daemon",
+            "debezium",
             "demo",
             "kafka",
             "mysql",
@@ -51,6 +52,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    ("debezium", &["position"]),
     // The settings of each room, and the table patterns they are checked against.
     ("config", &["kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
     ("relay", &["outbox", "outlet", "position", "source", "table"]),

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod decode;
 mod demo;
+mod import_debezium;
 mod migrate;
 mod position;
 mod run;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 use self::decode::DecodeArguments;
 use self::demo::DemoArguments;
+use self::import_debezium::ImportArguments;
 use self::position::PositionCommand;
 use self::status::StatusArguments;
 use crate::config::{ConfigErrors, Options, load};
@@ -93,6 +95,7 @@ enum Command {
     /// Print the events in binlog files as JSON lines, without a server
     Decode(DecodeArguments),
     Demo(DemoArguments),
+    ImportDebezium(ImportArguments),
     /// Completions for a shell
     Completions {
         /// The shell
@@ -148,6 +151,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Position { command } => position::position(&command, &loaded()?).await,
         Command::Config => Ok(config::config(&loaded()?)),
         Command::Decode(arguments) => decode::decode(arguments, || load(&options)),
+        Command::ImportDebezium(arguments) => import_debezium::import(arguments, &loaded()?).await,
         Command::Demo(arguments) => demo::demo(arguments, config.as_deref(), &sets).await,
         Command::Completions { shell } => Ok(completions::completions(shell)),
     }

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::{DaemonError, endpoints, select};
+use super::{DaemonError, endpoints, preflight, select};
 use crate::config::Config;
 use crate::kafka::KafkaStore;
 use crate::mysql::MysqlStore;
@@ -167,4 +167,41 @@ async fn one(old: &Store, new: &Store, table: &TableName) -> Result<Option<Posit
     old.release(&from.claim).await?;
     new.release(&to.claim).await?;
     Ok(Some(durable))
+}
+
+/// What became of a table that was to start somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// Its position is saved now.
+    Saved,
+    /// It has one of its own.
+    Had(Position),
+}
+
+/// Saves a position for every configured table that has none; with `dry_run` it only tells which these are.
+pub async fn adopt(
+    config: &Config,
+    position: &Position,
+    dry_run: bool,
+) -> Result<Vec<(TableName, Adopted)>, DaemonError> {
+    let survey = preflight::survey(config, config.mysql.resolve_server_id(), false).await?;
+    if let Some(away) = survey.report.unavailable.first() {
+        return Err(DaemonError::Server(away.to_string()));
+    }
+    let store = Store::new(config, Duration::ZERO)?;
+    let saved = positioned(&store).await?;
+    let mut adopted = Vec::new();
+    for table in survey.tables.into_iter().map(|table| table.subscription.table) {
+        let mut own = saved.iter().find(|(name, _)| *name == table).map(|(_, position)| position.clone());
+        if own.is_none() && !dry_run {
+            let claimed = store.claim(&table).await?;
+            match claimed.position {
+                Some(position) => own = Some(position),
+                None => store.save(&claimed.claim, position).await?,
+            }
+            store.release(&claimed.claim).await?;
+        }
+        adopted.push((table, own.map_or(Adopted::Saved, Adopted::Had)));
+    }
+    Ok(adopted)
 }

@@ -3,6 +3,7 @@
 pub mod delivery;
 mod error;
 mod exactly;
+pub mod offsets;
 pub mod preflight;
 mod producer;
 pub mod settings;

@@ -114,10 +114,9 @@ impl Goal {
     pub fn end<R>(&mut self, event: &LogEvent<R>) {
         match event {
             LogEvent::Commit | LogEvent::Rollback => self.exact &= !std::mem::take(&mut self.beyond),
-            LogEvent::Prepare { xid } => {
-                if !std::mem::take(&mut self.beyond) {
-                    self.prepared.insert(xid.clone());
-                }
+            // What lies beyond is dropped with the reader.
+            LogEvent::Prepare { xid } if !std::mem::take(&mut self.beyond) => {
+                self.prepared.insert(xid.clone());
             }
             LogEvent::Settle { xid, .. } => _ = self.prepared.remove(xid),
             _ => {}

@@ -13,6 +13,7 @@ mod demo;
 mod detach;
 mod encryption;
 mod exactly_once;
+mod import_debezium;
 mod mariadb;
 mod memory;
 mod migrate;
