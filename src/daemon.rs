@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -32,10 +33,11 @@ use crate::outlet::{Outlet, Reach};
 use crate::position::{Claim, PositionStore, StoreError};
 use crate::preflight::{Check, Status, Unavailable};
 use crate::relay::backoff::Backoff;
+use crate::relay::control::Control;
 use crate::relay::meeting::Distances;
 use crate::relay::settings::RelaySettings;
 use crate::relay::stats::{TableStats, TailStats};
-use crate::relay::supervisor::{Reader, Summary, Supervisor, SupervisorError, Table};
+use crate::relay::supervisor::{Fitness, Reader, Summary, Supervised, Supervisor, SupervisorError, Table};
 use crate::source::Subscription;
 use crate::table::{TableName, TablePattern};
 use crate::telemetry::admin;
@@ -151,16 +153,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
             return Ok(Summary { halted: 0 });
         };
         let Looked { fit, unfit } = tables?;
-        let stats = |name: &TableName| Arc::new(TableStats::new(name.clone()));
-        let relays: Vec<_> = fit.into_iter().map(|table| (stats(&table.subscription.table), table)).collect();
-        let halted: Vec<_> = unfit.iter().map(|(table, detail)| preflight::halted(stats(table), detail)).collect();
-        let all: Vec<_> = relays.iter().map(|(stats, _)| Arc::clone(stats)).chain(halted).collect();
+        notify::ready(fit.len());
+        let fit = fit.into_iter().map(|table| (table, None));
+        let tables: Vec<_> = fit.chain(unfit.into_iter().map(|(table, why)| (table, Some(why)))).collect();
+        let (control, orders) = Control::of(tables.iter().map(|(table, _)| &table.subscription.table));
+        let relays = tables.into_iter().zip(orders).map(|((table, unfit), orders)| {
+            let stats = Arc::new(TableStats::new(table.subscription.table.clone()));
+            Supervised { table, stats, orders, unfit }
+        });
+        let relays: Vec<_> = relays.collect();
+        let all: Vec<_> = relays.iter().map(|relay| Arc::clone(&relay.stats)).collect();
         publish.send_replace(metrics(all.clone())?);
         let _guarded = shared.guard(all);
-        let relays: Vec<_> = relays.into_iter().map(|(stats, table)| (table, stats)).collect();
-        notify::ready(relays.len());
-        let summary = shared.relay(relays, stop.clone()).await?;
-        Ok(Summary { halted: summary.halted + unfit.len() })
+        let _ = control;
+        Ok(shared.relay(relays, stop.clone()).await?)
     }
     .await;
     admin_stop.cancel();
@@ -204,6 +210,23 @@ impl Shared {
         }
     }
 
+    /// Asks once more what a start asks about a table.
+    async fn fitness(&self, table: &TableName) -> Result<(), String> {
+        let silent = |_| format!("the servers do not answer within {LOOK_WAIT:?}");
+        let survey = timeout(LOOK_WAIT, preflight::survey(&self.config, self.server_id, true)).await.map_err(silent)?;
+        let Survey { tables, report } = survey.map_err(|error| error.to_string())?;
+        if !report.unavailable.is_empty() {
+            return Err(report.unavailable.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        }
+        let Looked { fit, unfit } = Looked::at(tables, &report);
+        let named = |one: &Table| one.subscription.table == *table;
+        match unfit.into_iter().find(|(one, _)| named(one)) {
+            Some((_, why)) => Err(why),
+            None if fit.iter().any(named) => Ok(()),
+            None => Err("the table is not there".to_owned()),
+        }
+    }
+
     /// Whether a broker is connected, as the producers in use note it.
     fn reach(&self) -> Arc<Reach> {
         match (self.config.delivery.guarantee, &self.store) {
@@ -227,7 +250,7 @@ impl Shared {
     /// Relays to where and as firmly as the configuration says.
     async fn relay(
         self: &Arc<Self>,
-        relays: Vec<(Table, Arc<TableStats>)>,
+        relays: Vec<Supervised>,
         stop: CancellationToken,
     ) -> Result<Summary, SupervisorError> {
         let this = Arc::clone(self);
@@ -263,7 +286,20 @@ impl Shared {
         let reader = Arc::clone(self);
         let source = move |of| reader.source(of);
         let tail_stats = Arc::clone(&self.tail_stats);
-        Supervisor { store, source, outlet, settings: self.pace(), distances: Distances::default(), tail_stats }
+        let asked = Arc::clone(self);
+        let fitness: Fitness = Box::new(move |table| {
+            let shared = Arc::clone(&asked);
+            async move { shared.fitness(&table).await }.boxed()
+        });
+        Supervisor {
+            store,
+            source,
+            outlet,
+            settings: self.pace(),
+            distances: Distances::default(),
+            tail_stats,
+            fitness,
+        }
     }
 
     /// Sizes and times of the relays. What is saved atomically is saved when consumers should see it.

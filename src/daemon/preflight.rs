@@ -1,10 +1,8 @@
 //! Asks MySQL, the store of positions and Kafka whether they are set up as they must be: all three in one go, each also
 //! when another does not answer.
 
-use std::sync::Arc;
-
 use mysql_async::Error;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{DaemonError, Table, endpoints, select, store};
 use crate::config::Config;
@@ -13,9 +11,6 @@ use crate::mysql::connect::{Endpoint, is_transient};
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn, tls};
 use crate::mysql::settings::Keeper;
 use crate::preflight::{Report, Status, Unavailable};
-use crate::relay::stats::{State, TableStats};
-use crate::relay::worker::Halt;
-use crate::table::TableName;
 
 /// What a record takes besides the values of its row: names of headers, lengths, the batch around it.
 const RECORD_OVERHEAD: u64 = 1024;
@@ -148,7 +143,7 @@ pub(super) struct Looked {
     /// Those that can be relayed.
     pub(super) fit: Vec<Table>,
     /// Those that cannot, and why.
-    pub(super) unfit: Vec<(TableName, String)>,
+    pub(super) unfit: Vec<(Table, String)>,
 }
 
 impl Looked {
@@ -162,19 +157,11 @@ impl Looked {
                 fit.push(table);
             } else {
                 let why: Vec<_> = failed.into_iter().map(ToString::to_string).collect();
-                unfit.push((name.clone(), why.join("; ")));
+                unfit.push((table, why.join("; ")));
             }
         }
         Self { fit, unfit }
     }
-}
-
-/// Halts a table that cannot be relayed before it began; its stats tell why.
-pub(super) fn halted(stats: Arc<TableStats>, detail: &str) -> Arc<TableStats> {
-    let halt = Halt { name: "preflight", detail: detail.to_owned() };
-    error!(table = %stats.table, reason = halt.name, detail = %halt.detail, "relay_halted");
-    stats.set_state(State::Halted, Some(halt.to_string()));
-    stats
 }
 
 /// Tells the log what a start may go on with.

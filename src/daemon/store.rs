@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::kafka::KafkaStore;
 use crate::mysql::MysqlStore;
 use crate::mysql::settings::Keeper;
-use crate::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
 use crate::preflight::{Check, Name, Unavailable};
 use crate::relay::supervisor::Table;
 use crate::table::TableName;
@@ -68,6 +68,20 @@ impl PositionStore for Store {
         match self {
             Self::Mysql(store) => store.save(claim, position).await,
             Self::Kafka(store) => store.save(claim, position).await,
+        }
+    }
+
+    async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        match self {
+            Self::Mysql(store) => store.set(claim, position).await,
+            Self::Kafka(store) => store.set(claim, position).await,
+        }
+    }
+
+    async fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> Result<(), StoreError> {
+        match self {
+            Self::Mysql(store) => store.pause(claim, pause).await,
+            Self::Kafka(store) => store.pause(claim, pause).await,
         }
     }
 
@@ -163,6 +177,9 @@ async fn one(old: &Store, new: &Store, table: &TableName) -> Result<Option<Posit
         new.save(&to.claim, &position).await?;
         position
     };
+    if from.pause.is_some() {
+        new.pause(&to.claim, from.pause.as_ref()).await?;
+    }
     old.forget(&from.claim).await?;
     old.release(&from.claim).await?;
     new.release(&to.claim).await?;

@@ -18,7 +18,7 @@ use self::log::OpenOnes;
 use super::producer::{Broken, PositionRecord, Producers, Publisher};
 use super::settings::KafkaSettings;
 use crate::outlet::Reach;
-use crate::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
 use crate::table::TableName;
 
 /// Positions in a topic. Cheap to clone; the clones share their producers.
@@ -44,9 +44,38 @@ struct Held {
     epoch: u64,
     /// Only the owner moves it, so it need not be asked for.
     durable: Option<Position>,
+    pause: Option<Pause>,
     /// `None` once it has broken or was given back.
     producer: Option<Arc<Publisher>>,
 }
+
+impl Held {
+    /// Position and pause after a change. A save that is not at or after the durable position is refused.
+    fn after(&self, table: &TableName, change: Change) -> Result<(Option<Position>, Option<Pause>), StoreError> {
+        match change {
+            Change::Save(to) => {
+                let forward = |durable: &&Position| durable.partial_cmp(&&to).is_some_and(Ordering::is_le);
+                if let Some(durable) = self.durable.as_ref().filter(|durable| !forward(durable)) {
+                    let (from, to) = (durable.to_string(), to.to_string());
+                    return Err(StoreError::Backwards { table: table.clone(), from, to });
+                }
+                Ok((Some(to), self.pause.clone()))
+            }
+            Change::Set(to) => Ok((Some(to), self.pause.clone())),
+            Change::Pause(pause) => Ok((self.durable.clone(), pause)),
+        }
+    }
+}
+
+/// What is to become of a claimed table's entry.
+enum Change {
+    Save(Position),
+    Set(Position),
+    Pause(Option<Pause>),
+}
+
+/// What is being made durable, and how that ends.
+type Begun<F> = (Option<Position>, Option<Pause>, F);
 
 /// A position as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +86,8 @@ struct Entry {
     owner: String,
     /// Drawn by each process.
     instance: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pause: Option<Pause>,
 }
 
 impl Entry {
@@ -114,12 +145,19 @@ impl KafkaStore {
         log.get(&table.to_string()).map(|stored| stored.entry(table)).transpose()
     }
 
-    fn record(&self, table: &TableName, epoch: u64, position: Option<&Position>) -> Result<PositionRecord, StoreError> {
+    fn record(
+        &self,
+        table: &TableName,
+        epoch: u64,
+        position: Option<&Position>,
+        pause: Option<&Pause>,
+    ) -> Result<PositionRecord, StoreError> {
         let entry = Entry {
             position: position.map(ToString::to_string),
             epoch,
             owner: self.inner.owner.clone(),
             instance: self.inner.instance.clone(),
+            pause: pause.cloned(),
         };
         let value = serde_json::to_string(&entry).map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(PositionRecord { topic: self.inner.topic.clone(), key: table.to_string(), value })
@@ -138,7 +176,7 @@ impl KafkaStore {
 
     /// Makes a claimed table one that has never saved a position, because it is kept elsewhere from now on.
     pub async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
-        let record = self.record(&claim.table, claim.epoch, None)?;
+        let record = self.record(&claim.table, claim.epoch, None, None)?;
         match self.producer(claim) {
             Some(producer) => producer.commit(record).await.map_err(answer),
             None => Err(StoreError::Broken("the claim was given back".to_owned())),
@@ -151,14 +189,20 @@ impl KafkaStore {
         claim: &Claim,
         position: &Position,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let begun = self.begin(claim, position);
-        let (this, claim, position) = (self.clone(), claim.clone(), position.clone());
+        self.change(claim, Change::Save(position.clone()))
+    }
+
+    /// Begins to make a change durable.
+    fn change(&self, claim: &Claim, change: Change) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let begun = self.begin(claim, change);
+        let (this, claim) = (self.clone(), claim.clone());
         async move {
-            match begun?.await {
+            let (position, pause, committed) = begun?;
+            match committed.await {
                 Ok(()) => {
                     let mut all = this.held();
                     if let Some(held) = all.get_mut(&claim.table).filter(|held| held.epoch == claim.epoch) {
-                        held.durable = Some(position);
+                        (held.durable, held.pause) = (position, pause);
                     }
                     Ok(())
                 }
@@ -173,22 +217,18 @@ impl KafkaStore {
     fn begin(
         &self,
         claim: &Claim,
-        position: &Position,
-    ) -> Result<impl Future<Output = Result<(), Broken>> + Send + use<>, StoreError> {
+        change: Change,
+    ) -> Result<Begun<impl Future<Output = Result<(), Broken>> + Send + use<>>, StoreError> {
         let Claim { table, epoch: ours } = claim;
-        let record = self.record(table, *ours, Some(position))?;
         let all = self.held();
         let theirs = all.get(table).map_or(0, |held| held.epoch);
         let Some(held) = all.get(table).filter(|held| held.epoch == *ours) else {
             return Err(StoreError::Fenced { table: table.clone(), ours: *ours, theirs });
         };
-        let forward = |durable: &&Position| durable.partial_cmp(&position).is_some_and(Ordering::is_le);
-        if let Some(durable) = held.durable.as_ref().filter(|durable| !forward(durable)) {
-            let (from, to) = (durable.to_string(), position.to_string());
-            return Err(StoreError::Backwards { table: table.clone(), from, to });
-        }
+        let (position, pause) = held.after(table, change)?;
+        let record = self.record(table, *ours, position.as_ref(), pause.as_ref())?;
         match &held.producer {
-            Some(producer) => Ok(producer.commit(record)),
+            Some(producer) => Ok((position, pause, producer.commit(record))),
             None => Err(StoreError::Broken("the claim was given back".to_owned())),
         }
     }
@@ -217,15 +257,24 @@ impl PositionStore for KafkaStore {
         producer.init().await.map_err(answer)?;
         let found = self.entry(table).await?;
         let durable = found.as_ref().map(|entry| entry.position(table)).transpose()?.flatten();
-        let epoch = found.map_or(0, |entry| entry.epoch) + 1;
-        producer.commit(self.record(table, epoch, durable.as_ref())?).await.map_err(answer)?;
-        let held = Held { epoch, durable: durable.clone(), producer: Some(producer) };
+        let epoch = found.as_ref().map_or(0, |entry| entry.epoch) + 1;
+        let pause = found.and_then(|entry| entry.pause);
+        producer.commit(self.record(table, epoch, durable.as_ref(), pause.as_ref())?).await.map_err(answer)?;
+        let held = Held { epoch, durable: durable.clone(), pause: pause.clone(), producer: Some(producer) };
         self.held().insert(table.clone(), held);
-        Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position: durable })
+        Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position: durable, pause })
     }
 
     async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.commit(claim, position).await
+    }
+
+    async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        self.change(claim, Change::Set(position.clone())).await
+    }
+
+    async fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> Result<(), StoreError> {
+        self.change(claim, Change::Pause(pause.cloned())).await
     }
 
     async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
@@ -246,8 +295,8 @@ impl PositionStore for KafkaStore {
                 name.parse().map_err(|_| StoreError::Refused(format!("`{name}` is no table name")))?;
             let entry = stored.entry(&table)?;
             let position = entry.position(&table)?;
-            let Entry { epoch, owner, .. } = entry;
-            Ok(Saved { table, position, epoch, owner, saved_micros: stored.millis * 1000 })
+            let Entry { epoch, owner, pause, .. } = entry;
+            Ok(Saved { table, position, epoch, owner, saved_micros: stored.millis * 1000, pause })
         };
         self.read(OpenOnes::Glance).await?.iter().map(saved).collect()
     }

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::connect::{Endpoint, is_transient};
-use crate::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
 use crate::table::{TableName, quote};
 
 /// A lock's name on the server, made from one that may be longer than the server takes.
@@ -32,6 +32,9 @@ pub struct MysqlStore {
     lock_wait: Duration,
     session: Arc<Mutex<Session>>,
 }
+
+/// A row: name, position, epoch, owner, when it was saved, pause.
+type Stored = (String, Option<String>, u64, String, u64, Option<String>);
 
 #[derive(Default)]
 struct Session {
@@ -171,6 +174,39 @@ impl MysqlStore {
 }
 
 impl MysqlStore {
+    /// A table that is ours to change; a lock that was lost with a connection is taken back.
+    async fn own<'h>(
+        &self,
+        conn: &mut Conn,
+        claimed: &'h mut HashMap<TableName, Held>,
+        Claim { table, epoch }: &Claim,
+    ) -> Result<&'h mut Held, Failure> {
+        let fenced = StoreError::Fenced { table: table.clone(), ours: *epoch, theirs: 0 };
+        let held = claimed.get_mut(table).ok_or(fenced)?;
+        if held.lost {
+            self.lock(conn, table, Duration::ZERO).await?;
+            held.lost = false;
+        }
+        Ok(held)
+    }
+
+    /// Changes a column of the table's row under the claim.
+    async fn update(&self, conn: &mut Conn, claim: &Claim, what: &str, to: Option<String>) -> Result<(), Failure> {
+        let Claim { table, epoch } = claim;
+        let sql = format!("UPDATE {} SET {what} WHERE table_name = ? AND epoch = ?", self.table);
+        conn.exec_drop(sql, (to, table.to_string(), epoch)).await?;
+        if conn.affected_rows() == 0 {
+            let theirs: Option<u64> = conn
+                .exec_first(format!("SELECT epoch FROM {} WHERE table_name = ?", self.table), (table.to_string(),))
+                .await?;
+            let theirs = theirs.unwrap_or(0);
+            if theirs != *epoch {
+                return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs }.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a claimed table one that has never saved a position, because it is kept elsewhere from now on.
     pub async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
@@ -201,6 +237,14 @@ fn lock_name(positions: &str, table: &TableName) -> String {
     format!("{positions} {table}")
 }
 
+fn read_pause(table: &TableName, text: Option<&str>) -> Result<Option<Pause>, StoreError> {
+    let unreadable = |error: serde_json::Error| StoreError::Unreadable {
+        table: table.clone(),
+        reason: format!("column paused: {error}"),
+    };
+    text.map(|text| serde_json::from_str(text).map_err(unreadable)).transpose()
+}
+
 fn read(table: &TableName, text: Option<&str>) -> Result<Option<Position>, StoreError> {
     let unreadable = |error: crate::position::PositionError| StoreError::Unreadable {
         table: table.clone(),
@@ -223,48 +267,49 @@ impl PositionStore for MysqlStore {
                 (&name, &self.owner),
             )
             .await?;
-            let row: Option<(u64, Option<String>)> = conn
-                .exec_first(format!("SELECT epoch, position FROM {} WHERE table_name = ?", self.table), (&name,))
+            let row: Option<(u64, Option<String>, Option<String>)> = conn
+                .exec_first(format!("SELECT epoch, position, paused FROM {} WHERE table_name = ?", self.table), (&name,))
                 .await?;
-            let (epoch, position) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
-            let position = read(table, position.as_deref())?;
+            let (epoch, position, pause) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
+            let (position, pause) = (read(table, position.as_deref())?, read_pause(table, pause.as_deref())?);
             claimed.insert(table.clone(), Held { durable: position.clone(), lost: false });
-            Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position })
+            Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position, pause })
         })
         .await
     }
 
     async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
-            let Claim { table, epoch } = claim;
-            let Some(held) = claimed.get_mut(table) else {
-                return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs: 0 }.into());
-            };
-            if held.lost {
-                self.lock(conn, table, Duration::ZERO).await?;
-                held.lost = false;
-            }
+            let table = &claim.table;
+            let held = self.own(conn, claimed, claim).await?;
             let forward = |durable: &Position| durable.partial_cmp(position).is_some_and(std::cmp::Ordering::is_le);
             if let Some(durable) = held.durable.as_ref().filter(|durable| !forward(durable)) {
                 let (from, to) = (durable.to_string(), position.to_string());
                 return Err(StoreError::Backwards { table: table.clone(), from, to }.into());
             }
-            conn.exec_drop(
-                format!("UPDATE {} SET position = ?, saved_at = NOW(6) WHERE table_name = ? AND epoch = ?", self.table),
-                (position.to_string(), table.to_string(), epoch),
-            )
-            .await?;
-            if conn.affected_rows() == 0 {
-                let theirs: Option<u64> = conn
-                    .exec_first(format!("SELECT epoch FROM {} WHERE table_name = ?", self.table), (table.to_string(),))
-                    .await?;
-                let theirs = theirs.unwrap_or(0);
-                if theirs != *epoch {
-                    return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs }.into());
-                }
-            }
+            self.update(conn, claim, "position = ?, saved_at = NOW(6)", Some(position.to_string())).await?;
             held.durable = Some(position.clone());
             Ok(())
+        })
+        .await
+    }
+
+    async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        self.with(async |conn, claimed| {
+            let held = self.own(conn, claimed, claim).await?;
+            self.update(conn, claim, "position = ?, saved_at = NOW(6)", Some(position.to_string())).await?;
+            held.durable = Some(position.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> Result<(), StoreError> {
+        let text = pause.map(serde_json::to_string).transpose();
+        let text = text.map_err(|error| StoreError::Refused(error.to_string()))?;
+        self.with(async |conn, claimed| {
+            self.own(conn, claimed, claim).await?;
+            self.update(conn, claim, "paused = ?", text).await
         })
         .await
     }
@@ -280,18 +325,19 @@ impl PositionStore for MysqlStore {
 
     async fn list(&self) -> Result<Vec<Saved>, StoreError> {
         self.with(async |conn, _| {
-            let rows: Vec<(String, Option<String>, u64, String, u64)> = conn
+            let rows: Vec<Stored> = conn
                 .query(format!(
-                    "SELECT table_name, position, epoch, owner, CAST(UNIX_TIMESTAMP(saved_at) * 1000000 AS UNSIGNED) FROM {} \
-                     ORDER BY table_name",
+                    "SELECT table_name, position, epoch, owner, CAST(UNIX_TIMESTAMP(saved_at) * 1000000 AS UNSIGNED), paused \
+                     FROM {} ORDER BY table_name",
                     self.table
                 ))
                 .await?;
             let mut all = Vec::with_capacity(rows.len());
-            for (name, position, epoch, owner, saved_micros) in rows {
+            for (name, position, epoch, owner, saved_micros, pause) in rows {
                 let table: TableName = name.parse().map_err(|_| StoreError::Refused(format!("`{name}` is no table name")))?;
                 let position = read(&table, position.as_deref())?;
-                all.push(Saved { table, position, epoch, owner, saved_micros });
+                let pause = read_pause(&table, pause.as_deref())?;
+                all.push(Saved { table, position, epoch, owner, saved_micros, pause });
             }
             Ok(all)
         })

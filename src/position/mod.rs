@@ -4,6 +4,7 @@
 //! are relayed already, and is comparable, so that nothing durable ever moves backwards (R3). The kind of a position is
 //! explicit; two kinds are never compared as if they were one.
 
+mod extent;
 mod file;
 mod gtid;
 mod margin;
@@ -15,11 +16,12 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+pub use extent::{Extent, Shift};
 pub use file::{FileError, FilePoint, FilePosition};
 pub use gtid::{Gtid, GtidError, GtidSet, Interval, Origin};
 pub use margin::Margin;
 pub use mariadb::{DomainError, DomainGtid, DomainPoint};
-pub use store::{Claim, Claimed, PositionStore, Saved, StoreError};
+pub use store::{Claim, Claimed, Pause, PositionStore, Saved, StoreError};
 
 /// A place between transactions, in the terms of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,21 +169,6 @@ impl Point {
             (Self::Gtid(a), Self::Gtid(b)) => Some(Self::Gtid(a.union(b))),
             (Self::Domains(a), Self::Domains(b)) => Some(Self::Domains(a.join(b))),
             (Self::File(a), Self::File(b)) => a.join(b).map(Self::File),
-            _ => None,
-        }
-    }
-}
-
-/// What a transaction counts where only transactions can be counted, in bytes of log.
-const TRANSACTION: u64 = 1024;
-
-impl Point {
-    /// How much log lies between here and `ahead`, roughly, in bytes; `None` when the two are of different kinds.
-    pub fn lacks(&self, ahead: &Self) -> Option<u64> {
-        match (self, ahead) {
-            (Self::Gtid(mine), Self::Gtid(ahead)) => Some(ahead.difference(mine).len().saturating_mul(TRANSACTION)),
-            (Self::Domains(mine), Self::Domains(ahead)) => Some(mine.lacks(ahead).saturating_mul(TRANSACTION)),
-            (Self::File(mine), Self::File(ahead)) => mine.lacks(ahead),
             _ => None,
         }
     }

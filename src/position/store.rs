@@ -2,9 +2,14 @@
 //!
 //! Promise: a table has one owner at a time. A claim raises the table's epoch; every save names the epoch it was
 //! claimed under and is refused once another claim has raised it, so a process that was paused and wakes up late cannot
-//! move a position that is no longer its own. A save that would move a position backwards is refused too (R3).
+//! move a position that is no longer its own. A save that would move a position backwards is refused too (R3): only
+//! [`PositionStore::set`] moves one anywhere, on an operator's explicit command.
 
+use std::fmt;
 use std::future::Future;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::Position;
 use crate::table::TableName;
@@ -25,6 +30,26 @@ pub struct Claimed {
     pub claim: Claim,
     /// The durable position; `None` for a table that has never saved one.
     pub position: Option<Position>,
+    /// Somebody wants the table not to be relayed.
+    pub pause: Option<Pause>,
+}
+
+/// A table is not to be relayed until somebody says otherwise; kept with the position, so that a restart changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Who wants it.
+    pub by: String,
+    /// Since when.
+    pub at: Timestamp,
+    /// Why, if that was said.
+    pub reason: Option<String>,
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "by {} at {:.0}", self.by, self.at)?;
+        self.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
 }
 
 /// A durable position as an operator wants to see it.
@@ -40,6 +65,8 @@ pub struct Saved {
     pub owner: String,
     /// When it was saved last, in microseconds since the Unix epoch, by the store's clock.
     pub saved_micros: u64,
+    /// Somebody wants the table not to be relayed.
+    pub pause: Option<Pause>,
 }
 
 /// Why a position could not be claimed, read or saved.
@@ -99,6 +126,11 @@ pub trait PositionStore: Send + Sync + 'static {
     fn claim(&self, table: &TableName) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
     /// Makes a position durable; when it returns, a crash does not undo it. Saving the same one again is no error.
     fn save(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Makes a position durable wherever it lies, also before the durable one. For an operator's explicit command only.
+    fn set(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Makes it durable that the table is not to be relayed, or with `None` that it is. To be asked for while nothing else
+    /// is under way for the claim.
+    fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Gives a claim back, so that the next process need not wait.
     fn release(&self, claim: &Claim) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Every stored position, by table name.

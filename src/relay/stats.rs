@@ -24,12 +24,22 @@ pub enum State {
     Detached = 5,
     /// Running, and reading the log on its own until it meets the tail.
     CatchingUp = 6,
+    /// Somebody wants the table not to be relayed for now.
+    Paused = 7,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 7] =
-        [Self::Starting, Self::Running, Self::Draining, Self::Stopped, Self::Halted, Self::Detached, Self::CatchingUp];
+    pub const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Running,
+        Self::Draining,
+        Self::Stopped,
+        Self::Halted,
+        Self::Detached,
+        Self::CatchingUp,
+        Self::Paused,
+    ];
 
     /// Whether the relay publishes what the log has, now or as soon as it can; a restart would cure nothing.
     pub fn is_running(self) -> bool {
@@ -46,6 +56,7 @@ impl State {
             Self::Halted => "halted",
             Self::Detached => "detached",
             Self::CatchingUp => "catching_up",
+            Self::Paused => "paused",
         }
     }
 }
@@ -118,6 +129,7 @@ impl TableStats {
             2 => State::Draining,
             3 => State::Stopped,
             4 => State::Halted,
+            7 => State::Paused,
             _ => State::Starting,
         }
     }

@@ -2,21 +2,26 @@
 //!
 //! Promise: every table is claimed, and where it starts is durable, before anything is read for it; a relay that ends by
 //! name does not end the others; one that has to start again does so from its durable position, and comes back to the
-//! shared tail as its feeder brings it there; no other waits for it.
+//! shared tail as its feeder brings it there; no other waits for it. What an operator orders, each table's own task
+//! carries out (`life`).
+
+mod life;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
-use tokio::sync::{Semaphore, mpsc};
+use futures::future::{BoxFuture, join_all};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use self::life::{Going, Readers, Turn};
 use super::assembler::Limits;
 use super::backoff::Backoff;
+use super::control::Orders;
 use super::feeder::{Feeder, Shared};
 use super::meeting::Distances;
 use super::queue;
@@ -26,7 +31,7 @@ use super::tail::{Making, Request, Tail};
 use super::worker::{Halt, Outcome, Worker};
 use crate::outbox::Mapping;
 use crate::outlet::Outlet;
-use crate::position::{Claim, Position, PositionStore, StoreError};
+use crate::position::{Claim, Claimed, Pause, Position, PositionStore, StoreError};
 use crate::source::{Fault, LogSource, SourceError, Subscription};
 use crate::table::TableName;
 
@@ -99,6 +104,23 @@ pub struct Supervisor<P, S, O> {
     pub distances: Distances,
     /// What the shared tail tells of itself.
     pub tail_stats: Arc<TailStats>,
+    /// Whether a table that has halted could be relayed now.
+    pub fitness: Fitness,
+}
+
+/// Makes the checks that a start makes of a table; the error names those that failed.
+pub type Fitness = Box<dyn Fn(TableName) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// A table to be supervised.
+pub struct Supervised {
+    /// What to relay.
+    pub table: Table,
+    /// What it tells of itself.
+    pub stats: Arc<TableStats>,
+    /// Where its orders arrive.
+    pub orders: Orders,
+    /// Why it cannot be relayed as things are: it is halted from the start.
+    pub unfit: Option<String>,
 }
 
 /// One supervised table.
@@ -116,10 +138,20 @@ struct Ready<O> {
     resume: Position,
 }
 
+/// What a claim may lead to.
+enum Found<T> {
+    /// The table can be relayed.
+    Here(T),
+    /// Somebody has paused it.
+    Paused(Claim, Pause),
+    /// It cannot be relayed, or not any more.
+    Ended(Outcome),
+}
+
 /// How a task ended.
 enum Ended {
     Tail,
-    Relay(Box<Relay>, Result<Outcome, SupervisorError>),
+    Relay(TableName, Result<Outcome, SupervisorError>),
 }
 
 impl<P, N, S, M, O> Supervisor<P, N, M>
@@ -131,74 +163,77 @@ where
     M: Fn(Claim) -> Result<O, String> + Send + Sync + 'static,
 {
     /// Relays these tables until `stop`, or until every one has halted.
-    pub async fn run(
-        self,
-        tables: Vec<(Table, Arc<TableStats>)>,
-        stop: CancellationToken,
-    ) -> Result<Summary, SupervisorError> {
+    pub async fn run(self, tables: Vec<Supervised>, stop: CancellationToken) -> Result<Summary, SupervisorError> {
         let (requests, requested) = mpsc::unbounded_channel();
         let shared = self.shared(requests);
         let this = Arc::new(self);
         let mut tasks = JoinSet::new();
-        let mut running = tables.len();
-        let mut halted = 0;
+        let going = Going(Arc::new(watch::channel(tables.len()).0));
+        // Ends with the last relay, too.
+        let stop = stop.child_token();
         let deadline = Instant::now() + CLAIM_WAIT;
-        let claims = tables.into_iter().map(async |(table, stats)| {
+        let claims = tables.into_iter().map(async |Supervised { table, stats, orders, unfit }| {
             let relay = Box::new(Relay { table, stats, backoff: this.backoff(), started: Instant::now() });
-            let ready = this.ready(&relay, deadline, &stop).await;
-            (relay, ready)
+            let found = match unfit {
+                None => this.ready(&relay, deadline, &stop).await,
+                Some(detail) => Ok(Found::Ended(Outcome::Halted(Halt { name: "preflight", detail }))),
+            };
+            (relay, orders, found)
         });
         let mut claimed = Vec::new();
         // All at once: what one of them left unfinished may be what another one waits for.
-        for (relay, ready) in join_all(claims).await {
-            match ready? {
-                Ok(ready) => claimed.push((relay, ready)),
-                Err(outcome) => _ = tasks.spawn(async move { Ended::Relay(relay, Ok(outcome)) }),
-            }
-        }
-        let points: Vec<_> = claimed.iter().map(|(_, ready)| &ready.resume.point).collect();
-        if let Some((start, near)) = this.distances.together(&points) {
-            let mut tail =
-                Tail::new((this.source)(Reader::Tail), start, this.making(), Arc::clone(&this.tail_stats), requested);
-            for ((relay, Ready { worker, line, resume }), near) in claimed.into_iter().zip(near) {
-                let mut feeder = this.feeder(&relay, line, resume, &shared);
-                if near {
-                    tail.feed(feeder.start());
-                }
-                let stop = stop.clone();
-                tasks.spawn(async move {
-                    let outcome = relayed(worker, feeder, stop).await;
-                    Ended::Relay(relay, Ok(outcome))
-                });
-            }
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                tail.run(stop).await;
-                Ended::Tail
-            });
-        }
-        while running > 0 {
-            let Some(ended) = tasks.join_next().await else { break };
-            let Ended::Relay(relay, outcome) = ended? else { continue };
-            relay.stats.set_attached();
-            let table = &relay.stats.table;
-            match outcome? {
-                Outcome::Restart(reason) if !stop.is_cancelled() => {
-                    warn!(%table, %reason, "relay_restarts");
-                    tasks.spawn(Arc::clone(&this).again(relay, shared.clone(), stop.clone()));
+        for (relay, orders, found) in join_all(claims).await {
+            let turn = match found? {
+                Found::Here(ready) => {
+                    claimed.push((relay, orders, ready));
                     continue;
                 }
-                Outcome::Halted(halt) => {
-                    error!(%table, reason = halt.name, detail = %halt.detail, "relay_halted");
-                    halted += 1;
+                Found::Paused(claim, pause) => Turn::Pause(claim, pause),
+                Found::Ended(Outcome::Halted(halt)) => Turn::Halt(halt),
+                Found::Ended(_) => Turn::Claim(Duration::ZERO),
+            };
+            let table = relay.stats.table.clone();
+            let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
+            tasks.spawn(async move { Ended::Relay(table, life.await) });
+        }
+        let points: Vec<_> = claimed.iter().map(|(.., ready)| &ready.resume.point).collect();
+        let together = this.distances.together(&points);
+        let (start, near) = together.unwrap_or_else(|| (Position::default().point, Vec::new()));
+        let mut tail =
+            Tail::new((this.source)(Reader::Tail), start, this.making(), Arc::clone(&this.tail_stats), requested);
+        for ((relay, orders, Ready { worker, line, resume }), near) in claimed.into_iter().zip(near) {
+            let mut feeder = this.feeder(&relay, line, resume, &shared);
+            if near {
+                tail.feed(feeder.start());
+            }
+            let (table, turn) = (relay.stats.table.clone(), Turn::Relay(Box::new((worker, feeder))));
+            let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
+            tasks.spawn(async move { Ended::Relay(table, life.await) });
+        }
+        let tail_stop = stop.clone();
+        tasks.spawn(async move {
+            tail.run(tail_stop).await;
+            Ended::Tail
+        });
+        let mut going = going.0.subscribe();
+        let mut halted = 0;
+        loop {
+            let ended = tokio::select! {
+                ended = tasks.join_next() => ended,
+                Ok(_) = going.wait_for(|going| *going == 0), if !stop.is_cancelled() => {
+                    stop.cancel();
+                    continue;
                 }
+            };
+            let Some(ended) = ended else { return Ok(Summary { halted }) };
+            let Ended::Relay(table, outcome) = ended? else { continue };
+            match outcome? {
+                Outcome::Halted(_) => halted += 1,
                 Outcome::Abandoned { unsaved } => warn!(%table, unsaved, "relay_stopped_before_it_was_drained"),
                 Outcome::Restart(reason) => warn!(%table, %reason, "relay_stopped_before_it_was_drained"),
                 Outcome::Drained => info!(%table, "relay_drained"),
             }
-            running -= 1;
         }
-        Ok(Summary { halted })
     }
 
     fn backoff(&self) -> Backoff {
@@ -229,30 +264,11 @@ where
         line: queue::LineEnd,
         resume: Position,
         shared: &Shared,
-    ) -> Feeder<impl Fn() -> S + Send + Sync + use<P, N, S, M, O>> {
+    ) -> Feeder<Readers<S>> {
         let this = Arc::clone(self);
-        let source = move || (this.source)(Reader::Own);
+        let source: Readers<S> = Box::new(move || (this.source)(Reader::Own));
         let subscription = relay.table.subscription.clone();
         Feeder::new(shared.clone(), source, subscription, Arc::clone(&relay.stats), line, resume)
-    }
-
-    /// A relay once more, from its durable position; its feeder brings it back to the tail.
-    async fn again(self: Arc<Self>, mut relay: Box<Relay>, shared: Shared, stop: CancellationToken) -> Ended {
-        if relay.started.elapsed() > self.settings.retry_max {
-            relay.backoff.reset();
-        }
-        let wait = relay.backoff.wait();
-        let _ = stop.run_until_cancelled(sleep(wait)).await;
-        relay.started = Instant::now();
-        let outcome = match self.ready(&relay, Instant::now() + CLAIM_WAIT, &stop).await {
-            Err(error) => Err(error),
-            Ok(Err(outcome)) => Ok(outcome),
-            Ok(Ok(Ready { worker, line, resume })) => {
-                let feeder = self.feeder(&relay, line, resume, &shared);
-                Ok(relayed(worker, feeder, stop).await)
-            }
-        };
-        Ended::Relay(relay, outcome)
     }
 
     /// Claims a table. One that cannot be claimed halts alone.
@@ -261,29 +277,28 @@ where
         relay: &Relay,
         deadline: Instant,
         stop: &CancellationToken,
-    ) -> Result<Result<Ready<O>, Outcome>, SupervisorError> {
+    ) -> Result<Found<Ready<O>>, SupervisorError> {
         let Relay { table, stats, .. } = relay;
         let name = &table.subscription.table;
-        let (claim, resume) = match self.claim(table, deadline, stop).await? {
-            Ok(Some(claimed)) => claimed,
+        let (claim, resume) = match self.claim(table, stats, deadline, stop).await? {
+            Ok(Some(Found::Here(claimed))) => claimed,
+            Ok(Some(Found::Paused(claim, pause))) => return Ok(Found::Paused(claim, pause)),
+            Ok(Some(Found::Ended(outcome))) => return Ok(Found::Ended(outcome)),
             Ok(None) => {
                 stats.set_state(State::Stopped, None);
-                return Ok(Err(Outcome::Drained));
+                return Ok(Found::Ended(Outcome::Drained));
             }
-            Err(halt) => {
-                stats.set_state(State::Halted, Some(halt.to_string()));
-                return Ok(Err(Outcome::Halted(halt)));
-            }
+            Err(halt) => return Ok(Found::Ended(Outcome::Halted(halt))),
         };
         info!(table = %name, position = %resume, epoch = claim.epoch, "table_claimed");
         stats.set_position(Arc::new(resume.clone()));
         let outlet = match (self.outlet)(claim) {
             Ok(outlet) => outlet,
-            Err(reason) => return Ok(Err(Outcome::Restart(reason))),
+            Err(reason) => return Ok(Found::Ended(Outcome::Restart(reason))),
         };
         let (end, line) = queue::line();
         let worker = Worker::new(table.mapping.clone(), outlet, line, (&self.settings).into(), Arc::clone(stats));
-        Ok(Ok(Ready { worker, line: end, resume }))
+        Ok(Found::Here(Ready { worker, line: end, resume }))
     }
 
     /// The right to relay a table, and from where; `None` when `stop` came first. An owner that is just leaving is waited
@@ -291,16 +306,23 @@ where
     async fn claim(
         &self,
         table: &Table,
+        stats: &TableStats,
         deadline: Instant,
         stop: &CancellationToken,
-    ) -> Result<Result<Option<(Claim, Position)>, Halt>, SupervisorError> {
+    ) -> Result<Result<Option<Found<(Claim, Position)>>, Halt>, SupervisorError> {
         let name = &table.subscription.table;
         let mut backoff = self.backoff();
         while !stop.is_cancelled() {
             let result = match self.store.claim(name).await {
+                Ok(Claimed { claim, position, pause: Some(pause) }) => {
+                    if let Some(position) = position {
+                        stats.set_position(Arc::new(position));
+                    }
+                    return Ok(Ok(Some(Found::Paused(claim, pause))));
+                }
                 Ok(claimed) => match claimed.position {
                     Some(position) => match self.stranded(&position).await {
-                        Ok(None) => return Ok(Ok(Some((claimed.claim, position)))),
+                        Ok(None) => return Ok(Ok(Some(Found::Here((claimed.claim, position))))),
                         Ok(Some(halt)) => {
                             let _ = self.store.release(&claimed.claim).await;
                             return Ok(Err(halt));
@@ -330,7 +352,7 @@ where
                     let name = if matches!(error, StoreError::Fenced { .. }) { "fenced" } else { "not_claimed" };
                     return Ok(Err(Halt { name, detail: error.to_string() }));
                 }
-                Ok(claimed) => return Ok(Ok(claimed)),
+                Ok(claimed) => return Ok(Ok(claimed.map(Found::Here))),
             }
         }
         Ok(Ok(None))
@@ -374,22 +396,6 @@ where
         }
         Ok(None)
     }
-}
-
-/// A relay and what feeds it, until the relay ends.
-async fn relayed<O: Outlet, N: Fn() -> S + Send + Sync, S: LogSource>(
-    worker: Worker<O>,
-    feeder: Feeder<N>,
-    stop: CancellationToken,
-) -> Outcome {
-    let worker = worker.run(stop.clone());
-    tokio::pin!(worker);
-    tokio::select! {
-        biased;
-        outcome = &mut worker => return outcome,
-        _ = stop.run_until_cancelled(feeder.run()) => {}
-    }
-    worker.await
 }
 
 fn bytes(size: bytesize::ByteSize) -> usize {

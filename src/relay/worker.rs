@@ -157,8 +157,8 @@ impl<O: Outlet> Worker<O> {
         }
     }
 
-    /// Relays until `stop`, then drains; or until it halts.
-    pub async fn run(mut self, stop: CancellationToken) -> Outcome {
+    /// Relays until `stop`, then drains; or until it halts. The table is given up when it halts, and with the process.
+    pub async fn run(mut self, stop: CancellationToken, process: CancellationToken) -> Outcome {
         self.stats.set_state(State::Running, None);
         let end = self.relay(&stop).await;
         self.window.abandon();
@@ -178,9 +178,9 @@ impl<O: Outlet> Worker<O> {
             Outcome::Restart(reason) => self.stats.set_state(State::Starting, Some(reason.clone())),
             Outcome::Drained | Outcome::Abandoned { .. } => self.stats.set_state(State::Stopped, None),
         }
-        // A relay that starts again stays the owner meanwhile. A server that does not answer must not hold up the end; the
-        // lock goes with the connection anyway.
-        if matches!(outcome, Outcome::Restart(_)) && !stop.is_cancelled() {
+        // A relay that starts again or is paused stays the owner meanwhile. A server that does not answer must not hold up
+        // the end; the lock goes with the connection anyway.
+        if !matches!(outcome, Outcome::Halted(_)) && !process.is_cancelled() {
             return outcome;
         }
         match timeout(RELEASE_WAIT, self.outlet.release()).await {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use crate::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
 use crate::table::TableName;
 
 #[derive(Debug, Default)]
 struct Row {
     position: Option<Position>,
+    pause: Option<Pause>,
     epoch: u64,
     owner: u64,
     /// The session that holds the table now.
@@ -24,6 +25,18 @@ struct State {
     /// So many requests fail yet.
     failing: u64,
     saves: Vec<(TableName, Position)>,
+}
+
+impl State {
+    /// The row of a claim that counts.
+    fn row(&mut self, claim: &Claim) -> Result<&mut Row, StoreError> {
+        let Claim { table, epoch: ours } = claim;
+        let row = self.rows.entry(table.clone()).or_default();
+        if row.epoch != *ours {
+            return Err(StoreError::Fenced { table: table.clone(), ours: *ours, theirs: row.epoch });
+        }
+        Ok(row)
+    }
 }
 
 /// The place; clones are one.
@@ -91,17 +104,14 @@ impl PositionStore for MemoryStore {
             (row.held_by, row.owner) = (Some(self.session), self.session);
             row.epoch += 1;
             let claim = Claim { table: table.clone(), epoch: row.epoch };
-            Ok(Claimed { claim, position: row.position.clone() })
+            Ok(Claimed { claim, position: row.position.clone(), pause: row.pause.clone() })
         })
     }
 
     async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.with(|state| {
-            let Claim { table, epoch } = claim;
-            let row = state.rows.entry(table.clone()).or_default();
-            if row.epoch != *epoch {
-                return Err(StoreError::Fenced { table: table.clone(), ours: *epoch, theirs: row.epoch });
-            }
+            let Claim { table, .. } = claim;
+            let row = state.row(claim)?;
             let forward = |durable: &Position| durable.partial_cmp(position).is_some_and(Ordering::is_le);
             if let Some(durable) = row.position.as_ref().filter(|durable| !forward(durable)) {
                 let (from, to) = (durable.to_string(), position.to_string());
@@ -109,6 +119,20 @@ impl PositionStore for MemoryStore {
             }
             row.position = Some(position.clone());
             state.saves.push((table.clone(), position.clone()));
+            Ok(())
+        })
+    }
+
+    async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        self.with(|state| {
+            state.row(claim)?.position = Some(position.clone());
+            Ok(())
+        })
+    }
+
+    async fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> Result<(), StoreError> {
+        self.with(|state| {
+            state.row(claim)?.pause = pause.cloned();
             Ok(())
         })
     }
@@ -130,6 +154,7 @@ impl PositionStore for MemoryStore {
                 epoch: row.epoch,
                 owner: format!("session {}", row.owner),
                 saved_micros: 0,
+                pause: row.pause.clone(),
             };
             Ok(state.rows.iter().map(saved).collect())
         })

@@ -9,7 +9,7 @@ use outboxd::kafka::settings::KafkaSettings;
 use outboxd::kafka::{AtLeastOnce, ExactlyOnce, KafkaStore, Producers};
 use outboxd::mysql::connect::Endpoint;
 use outboxd::mysql::{MysqlSource, MysqlStore};
-use outboxd::position::{Claim, Claimed, Position, PositionStore, Saved, StoreError};
+use outboxd::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
 use outboxd::source::ForeignDml;
 use outboxd::table::TableName;
 use outboxd::testing::contract::{outlet, source, store};
@@ -46,6 +46,14 @@ impl PositionStore for Session {
 
     async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.0.save(claim, position).await
+    }
+
+    async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+        self.0.set(claim, position).await
+    }
+
+    async fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> Result<(), StoreError> {
+        self.0.pause(claim, pause).await
     }
 
     async fn release(&self, claim: &Claim) -> Result<(), StoreError> {

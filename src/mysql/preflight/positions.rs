@@ -32,7 +32,7 @@ impl Store {
         let account: Option<String> = conn.query_first("SELECT CURRENT_USER()").await?;
         let mut refusals = Vec::new();
         let mut saved = HashMap::new();
-        let read = format!("SELECT table_name, epoch, owner, position, saved_at FROM {table} LIMIT 0");
+        let read = format!("SELECT table_name, epoch, owner, position, saved_at, paused FROM {table} LIMIT 0");
         if let Some(refusal) = refusal(conn, &read).await? {
             refusals.push(("SELECT", refusal));
         } else {
@@ -75,8 +75,9 @@ impl Store {
                 self.table, self.account
             )),
             1049 | 1146 => check("not there").failed("outboxd migrate"),
-            1054 | 1364 => check(&first.message)
-                .failed("name another under positions.schema and positions.table, then `outboxd migrate`"),
+            1054 | 1364 => check(&first.message).failed(
+                "outboxd migrate; or name another under positions.schema and positions.table, if it is not outboxd's",
+            ),
             // ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE.
             1290 | 1836 => check("the server is read-only")
                 .failed("set positions.url to a server that may be written to, or SET GLOBAL read_only = OFF"),

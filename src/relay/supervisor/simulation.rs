@@ -14,6 +14,8 @@ use fastrand::Rng;
 use super::stage::{Process, Stage, pass};
 use super::*;
 use crate::outlet::DeliveryError;
+use crate::position::Pause;
+use crate::relay::control::Order;
 use crate::source::ForeignDml;
 use crate::testing::log::{Insert, MemoryLog, Step, Terms};
 
@@ -103,7 +105,8 @@ impl Simulation {
     async fn step(&mut self) {
         match self.random.u32(0..100) {
             0..33 => self.transaction(),
-            33..35 => self.outcome(),
+            33..34 => self.outcome(),
+            34..35 => self.hand().await,
             35..60 => self.acknowledge(),
             60..65 => self.block(),
             65..80 => {
@@ -140,6 +143,16 @@ impl Simulation {
             98..99 => self.refuse(),
             _ => self.restart().await,
         }
+    }
+
+    /// An operator pauses a table, or lets it go on, and does not wait for the answer.
+    async fn hand(&mut self) {
+        let table = self.stage.tables[self.random.usize(0..TABLES)].clone();
+        let order = if self.random.bool() { Order::Resume } else { pause() };
+        self.tell(format_args!("{table}: {order:?}"));
+        let control = self.process.control.clone();
+        tokio::spawn(async move { control.order(&table, order).await });
+        tokio::task::yield_now().await;
     }
 
     fn tell(&mut self, what: std::fmt::Arguments<'_>) {
@@ -315,6 +328,12 @@ impl Simulation {
         while self.prepared.len() > usize::from(self.random.bool()) {
             self.outcome();
         }
+        pass(60_000).await;
+        for stats in self.process.stats.clone() {
+            if stats.state() == State::Paused {
+                self.process.control.order(&stats.table, Order::Resume).await.unwrap();
+            }
+        }
         let all: usize = self.committed.iter().map(Vec::len).sum();
         for _ in 0..120 {
             pass(1_000).await;
@@ -393,6 +412,10 @@ fn covers(terms: Terms, position: &Position, row: &Row) -> bool {
     let txn = terms.transaction(row.txn);
     position.point.covers(&txn) == Some(true)
         || position.partial.as_ref().is_some_and(|partial| partial.txn == txn && row.place < partial.rows)
+}
+
+fn pause() -> Order {
+    Order::Pause(Pause { by: "the simulation".to_owned(), at: jiff::Timestamp::UNIX_EPOCH, reason: None })
 }
 
 /// Gives how often tables were detached.

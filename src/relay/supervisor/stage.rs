@@ -1,12 +1,15 @@
 //! Whole relays over memory, for the tests of this room: a log, a broker, a position store, and processes over them.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::outbox::{Columns, TopicTemplate};
+use crate::relay::control::Control;
 use crate::testing::broker::MemoryBroker;
 use crate::testing::log::MemoryLog;
 use crate::testing::outlet::{MemoryOutlet, MemoryTransactions};
@@ -26,6 +29,9 @@ pub(super) struct Stage {
     pub(super) distances: Distances,
     /// Records that a table has in flight at most.
     pub(super) in_flight: usize,
+    /// The tables that fail the checks before the start; and what those of a retry say.
+    pub(super) unfit: Vec<usize>,
+    pub(super) fits: Arc<AtomicBool>,
     /// Whether tables are delivered in transactions.
     pub(super) transactional: bool,
     /// Of every outlet that was made, in order: whose it is, and the durable position at that time.
@@ -38,6 +44,7 @@ pub(super) struct Process {
     pub(super) stats: Vec<Arc<TableStats>>,
     pub(super) tail: Arc<TailStats>,
     pub(super) stop: CancellationToken,
+    pub(super) control: Control,
     /// The numbers of its publishers.
     pub(super) publishers: Arc<Mutex<Vec<usize>>>,
     pub(super) running: JoinHandle<Result<Summary, SupervisorError>>,
@@ -54,6 +61,8 @@ impl Stage {
             start: None,
             distances: Distances::default(),
             in_flight: 100,
+            unfit: Vec::new(),
+            fits: Arc::new(AtomicBool::new(true)),
             transactional: false,
             outlets: Arc::default(),
         }
@@ -81,7 +90,19 @@ impl Stage {
             start: self.start,
         };
         let stats: Vec<_> = self.tables.iter().map(|name| Arc::new(TableStats::new(name.clone()))).collect();
-        let tables = self.tables.iter().map(table).zip(stats.iter().cloned()).collect();
+        let (control, orders) = Control::of(&self.tables);
+        let supervised = self.tables.iter().zip(orders).enumerate().map(|(index, (name, orders))| Supervised {
+            table: table(name),
+            stats: Arc::clone(&stats[index]),
+            orders,
+            unfit: self.unfit.contains(&index).then(|| "not yet".to_owned()),
+        });
+        let tables = supervised.collect();
+        let fits = Arc::clone(&self.fits);
+        let fitness: Fitness = Box::new(move |_| {
+            let fits = fits.load(std::sync::atomic::Ordering::Relaxed);
+            futures::future::ready(if fits { Ok(()) } else { Err("not yet".to_owned()) }).boxed()
+        });
         let stop = CancellationToken::new();
         let (store, distances) = (session.clone(), self.distances);
         let tail: Arc<TailStats> = Arc::default();
@@ -90,15 +111,17 @@ impl Stage {
             let outlet =
                 move |claim: Claim| Ok(MemoryTransactions::new(publisher(&claim, true), deliver.clone(), claim));
             tokio::spawn(
-                Supervisor { store, source, outlet, settings, distances, tail_stats }.run(tables, stop.clone()),
+                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness }
+                    .run(tables, stop.clone()),
             )
         } else {
             let outlet = move |claim: Claim| Ok(MemoryOutlet::new(publisher(&claim, false), deliver.clone(), claim));
             tokio::spawn(
-                Supervisor { store, source, outlet, settings, distances, tail_stats }.run(tables, stop.clone()),
+                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness }
+                    .run(tables, stop.clone()),
             )
         };
-        Process { session, stats, tail, stop, publishers, running }
+        Process { session, stats, tail, stop, control, publishers, running }
     }
 
     /// The ids that arrived of a table's rows, given that ids begin with the table's number.

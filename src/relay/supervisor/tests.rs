@@ -3,9 +3,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::stage::{Stage, pass};
+use super::stage::{Process, Stage, pass};
 use super::*;
 use crate::outlet::DeliveryError;
+use crate::position::Pause;
+use crate::relay::control::{Answer, Order, Refusal};
 use crate::testing::log::{Insert, Step, after};
 
 fn retriable() -> DeliveryError {
@@ -347,4 +349,152 @@ async fn a_table_that_comes_back_while_a_transaction_is_prepared_gets_its_rows_o
     assert_eq!(stage.arrived(0).last().unwrap(), "0/prepared");
     assert_eq!(stage.arrived(1), ["1/1", "1/2", "1/prepared"]);
     assert_eq!(stage.arrived(0).len(), 53);
+}
+
+fn pause() -> Order {
+    let at = "2026-11-21T10:30:00Z".parse().unwrap();
+    Order::Pause(Pause { by: "ann".to_owned(), at, reason: Some("topic moves".to_owned()) })
+}
+
+async fn order(process: &Process, table: usize, order: Order) -> Answer {
+    process.control.order(&process.stats[table].table, order).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_table_reads_nothing_stays_so_over_a_crash_and_goes_on_where_it_stood() {
+    for transactional in [false, true] {
+        let mut stage = Stage::new(2, 1);
+        stage.transactional = transactional;
+        let mut process = stage.run();
+        insert(&stage, 0, 1..=3);
+        pass(100).await;
+        let done = order(&process, 0, pause()).await.unwrap();
+        assert_eq!((done.before.as_str(), done.after.as_str()), ("running", "paused"));
+        assert_eq!((process.stats[0].state(), stage.saved(0)), (State::Paused, Some(after(3))));
+        assert_eq!(process.stats[0].reason().unwrap(), "by ann at 2026-11-21T10:30:00Z: topic moves");
+        insert(&stage, 0, 4..=6);
+        insert(&stage, 1, 1..=2);
+        pass(60_000).await;
+        assert_eq!((stage.arrived(0).len(), stage.arrived(1).len(), stage.saved(0)), (3, 2, Some(after(3))));
+        process.kill(&stage, |_| 0).await;
+        let again = stage.run();
+        pass(60_000).await;
+        assert_eq!((again.stats[0].state(), stage.arrived(0).len()), (State::Paused, 3));
+        assert!(order(&again, 0, pause()).await.is_ok(), "once more changes nothing");
+        let done = order(&again, 0, Order::Resume).await.unwrap();
+        assert_eq!((done.before.as_str(), done.after.as_str()), ("paused", "starting"));
+        insert(&stage, 1, 3..=3);
+        pass(1_000).await;
+        assert_eq!((stage.arrived(0), stage.arrived(1)), (ids(0, 1..=6), ids(1, 1..=3)));
+        assert_eq!((again.stats[0].state(), stage.log.streams()), (State::Running, 1));
+        assert_eq!(order(&again, 0, Order::Resume).await, Err(Refusal::NotPaused(stage.tables[0].clone())));
+        again.stop.cancel();
+        assert_eq!(again.running.await.unwrap().unwrap(), Summary { halted: 0 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_table_keeps_its_claim_and_a_stop_gives_it_up() {
+    let stage = Stage::new(1, 1);
+    let first = stage.run();
+    pass(10).await;
+    order(&first, 0, pause()).await.unwrap();
+    let second = stage.run();
+    assert_eq!(second.running.await.unwrap().unwrap(), Summary { halted: 1 }, "it is owned");
+    first.stop.cancel();
+    assert_eq!(first.running.await.unwrap().unwrap(), Summary { halted: 0 });
+    let third = stage.run();
+    pass(100).await;
+    assert_eq!(third.stats[0].state(), State::Paused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_table_can_be_paused_and_a_table_that_waits_for_the_store_is_paused_when_it_is_back() {
+    let mut stage = stuck(2);
+    stage.settings.shutdown_grace = Duration::from_secs(5);
+    let process = stage.run();
+    insert(&stage, 0, 1..=50);
+    insert(&stage, 1, 1..=50);
+    pass(1_000).await;
+    order(&process, 0, pause()).await.unwrap();
+    assert_eq!((process.stats[0].state(), stage.arrived(1).len()), (State::Paused, 50));
+    stage.broker.block("0/", false);
+    stage.positions.fail(20);
+    order(&process, 1, pause()).await.unwrap();
+    assert_eq!(process.stats[1].state(), State::Paused);
+    assert!(!process.running.is_finished(), "a daemon whose tables are all paused goes on");
+    order(&process, 0, Order::Resume).await.unwrap();
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0), process.stats[1].state()), (ids(0, 1..=50), State::Paused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halted_table_is_retried_without_another_noticing() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    pass(10).await;
+    stage.broker.refuse(definite());
+    insert(&stage, 0, 1..=3);
+    pass(1_000).await;
+    assert_eq!(process.stats[0].state(), State::Halted);
+    assert!(matches!(order(&process, 1, Order::Retry).await, Err(Refusal::NotHalted { .. })));
+    assert!(matches!(order(&process, 0, pause()).await, Err(Refusal::Halted { .. })));
+    stage.fits.store(false, Relaxed);
+    assert!(matches!(order(&process, 0, Order::Retry).await, Err(Refusal::Unfit { .. })));
+    stage.fits.store(true, Relaxed);
+    order(&process, 0, Order::Retry).await.unwrap();
+    insert(&stage, 1, 1..=3);
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0), stage.arrived(1)), (ids(0, 1..=3), ids(1, 1..=3)));
+    assert_eq!((process.stats[0].state(), process.stats[0].reason()), (State::Running, None));
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_failed_its_checks_can_be_retried_too_and_the_daemon_ends_when_all_have_halted() {
+    let mut stage = Stage::new(2, 1);
+    stage.unfit = vec![0, 1];
+    let process = stage.run();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 2 });
+    assert!(process.stats[0].reason().unwrap().starts_with("preflight: not yet"));
+    stage.unfit = vec![0];
+    let process = stage.run();
+    pass(100).await;
+    insert(&stage, 0, 1..=1);
+    order(&process, 0, Order::Retry).await.unwrap();
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0), process.stats[0].state()), (ids(0, 1..=1), State::Running));
+    assert!(!process.running.is_finished());
+    assert!(matches!(order(&process, 0, Order::Retry).await, Err(Refusal::NotHalted { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_is_set_back_or_forward_whatever_the_table_does_and_nowhere_else() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    insert(&stage, 0, 1..=4);
+    pass(100).await;
+    let done = order(&process, 0, Order::Set(after(2))).await.unwrap();
+    assert_eq!((done.before, done.after), (after(4).to_string(), after(2).to_string()));
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0).len(), process.stats[0].state()), (6, State::Running), "it repeats two");
+    for nowhere in [after(99), "file=b.000001:4".parse().unwrap()] {
+        assert!(matches!(order(&process, 0, Order::Set(nowhere)).await, Err(Refusal::Misplaced { .. })));
+    }
+    order(&process, 0, pause()).await.unwrap();
+    insert(&stage, 0, 5..=6);
+    order(&process, 0, Order::Set(after(5))).await.unwrap();
+    assert_eq!((process.stats[0].state(), process.stats[0].position().as_deref()), (State::Paused, Some(&after(5))));
+    order(&process, 0, Order::Resume).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(stage.arrived(0).split_off(6), ["0/6"], "it skips one");
+    stage.broker.refuse(definite());
+    insert(&stage, 0, 7..=8);
+    pass(1_000).await;
+    assert_eq!(process.stats[0].state(), State::Halted);
+    order(&process, 0, Order::Set(after(7))).await.unwrap();
+    order(&process, 0, Order::Retry).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(stage.arrived(0).split_off(7), ["0/8"]);
 }

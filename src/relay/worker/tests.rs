@@ -44,8 +44,9 @@ async fn bench(pace: Pace, partitions: usize, limit: usize) -> Bench {
     let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
     let stats = Arc::new(TableStats::new(table.clone()));
     let stop = CancellationToken::new();
-    let running =
-        tokio::spawn(Worker::new(mapping, outlet, receiver.into(), pace, Arc::clone(&stats)).run(stop.clone()));
+    let running = tokio::spawn(
+        Worker::new(mapping, outlet, receiver.into(), pace, Arc::clone(&stats)).run(stop.clone(), stop.clone()),
+    );
     Bench { broker, positions, table, stats, queue, stop, running, session }
 }
 
@@ -284,7 +285,8 @@ async fn a_stop_in_the_middle_of_a_batch_that_finds_no_room_ends_within_two_grac
     let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
     let stats = Arc::new(TableStats::new(table));
     let stop = CancellationToken::new();
-    let running = tokio::spawn(Worker::new(mapping, outlet, receiver.into(), PACE, stats).run(stop.clone()));
+    let running =
+        tokio::spawn(Worker::new(mapping, outlet, receiver.into(), PACE, stats).run(stop.clone(), stop.clone()));
     let bench = Bench { queue, ..bench };
     bench.send(1, 5).await;
     bench.pass(1_000).await;

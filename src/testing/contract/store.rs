@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 
-use crate::position::{Partial, Position, PositionStore, StoreError};
+use crate::position::{Partial, Pause, Position, PositionStore, StoreError};
 use crate::table::TableName;
 use crate::testing::log::{after, transaction};
 
@@ -22,6 +22,8 @@ pub trait Bench: Sync {
 pub async fn keep<B: Bench>(bench: &B) {
     a_position_is_found_again(bench).await;
     a_position_never_moves_backwards(bench).await;
+    an_operator_sets_it_anywhere(bench).await;
+    a_pause_lasts_until_it_is_ended(bench).await;
     if B::TAKES_OVER {
         a_claim_takes_the_table_over(bench).await;
         of_many_at_once_one_can_save(bench).await;
@@ -70,6 +72,43 @@ pub async fn a_position_never_moves_backwards(bench: &impl Bench) {
     }
     assert_eq!(durable(&store, &table).await, Some(partial(3)));
     store.save(&claim, &after(6)).await.unwrap();
+}
+
+/// R3: given a durable position, when an operator sets another, then it holds wherever it lies, and saves go on from there.
+/// A claim that does not count any more sets nothing.
+pub async fn an_operator_sets_it_anywhere(bench: &impl Bench) {
+    let (store, table) = (bench.session().await, table("set"));
+    let old = store.claim(&table).await.unwrap().claim;
+    let claim = store.claim(&table).await.unwrap().claim;
+    store.set(&claim, &after(9)).await.unwrap();
+    store.set(&claim, &after(3)).await.unwrap();
+    let error = store.set(&old, &after(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { ours: 1, theirs: 2, .. }), "{error}");
+    assert_eq!(durable(&store, &table).await, Some(after(3)));
+    let error = store.save(&claim, &after(2)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Backwards { .. }), "{error}");
+    store.save(&claim, &after(4)).await.unwrap();
+}
+
+/// Given a table that was paused, then the next owner and the list find that, whatever is saved, until it is ended.
+pub async fn a_pause_lasts_until_it_is_ended(bench: &impl Bench) {
+    let (store, table) = (bench.session().await, table("paused"));
+    let first = store.claim(&table).await.unwrap();
+    assert_eq!(first.pause, None);
+    let at = "2026-11-21T10:30:00Z".parse().unwrap();
+    let pause = Pause { by: "zoë@desk".to_owned(), at, reason: Some("a \"topic\" moves".to_owned()) };
+    store.pause(&first.claim, Some(&pause)).await.unwrap();
+    store.save(&first.claim, &after(2)).await.unwrap();
+    store.release(&first.claim).await.unwrap();
+    let other = bench.session().await;
+    let again = other.claim(&table).await.unwrap();
+    assert_eq!((again.pause.as_ref(), again.position), (Some(&pause), Some(after(2))));
+    other.set(&again.claim, &after(1)).await.unwrap();
+    let listed = other.list().await.unwrap().into_iter().find(|saved| saved.table == table).unwrap();
+    assert_eq!(listed.pause, Some(pause));
+    other.pause(&again.claim, None).await.unwrap();
+    other.release(&again.claim).await.unwrap();
+    assert_eq!(bench.session().await.claim(&table).await.unwrap().pause, None);
 }
 
 /// Given an owner, when another process claims, then it is refused until the owner gives the claim back.

@@ -1,0 +1,169 @@
+//! The operator's hand on running relays: orders, and their way to each table.
+//!
+//! Promise: every order is answered, with what it changed or why it changed nothing, and touches the table it names only
+//! (R8). An order is carried out by the task that keeps the table, so it cannot meet a relay half-way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use super::stats::State;
+use crate::position::{Pause, Position, StoreError};
+use crate::table::TableName;
+
+/// What is to be done with a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Relay nothing until [`Order::Resume`], also after a restart of the process.
+    Pause(Pause),
+    /// Go on from the durable position.
+    Resume,
+    /// Try once more what has halted.
+    Retry,
+    /// Make this the durable position, wherever it lies, and go on from there if the table is relayed.
+    Set(Position),
+}
+
+/// What an order has changed: the table's state, or its position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// As it was.
+    pub before: String,
+    /// As it is now.
+    pub after: String,
+}
+
+/// Why an order changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The daemon does not relay such a table.
+    #[error("no table {0} is relayed here")]
+    Unknown(TableName),
+    /// There is nothing to resume.
+    #[error("{0} is not paused")]
+    NotPaused(TableName),
+    /// There is nothing to retry.
+    #[error("{table} has not halted, it is {}", .state.name())]
+    NotHalted {
+        /// The table.
+        table: TableName,
+        /// Its state.
+        state: State,
+    },
+    /// The table has halted, so it takes only a retry or a position.
+    #[error("{table} has halted: {detail}")]
+    Halted {
+        /// The table.
+        table: TableName,
+        /// Why.
+        detail: String,
+    },
+    /// The checks that a start makes have failed.
+    #[error("{table} still cannot be relayed: {detail}")]
+    Unfit {
+        /// The table.
+        table: TableName,
+        /// What failed, with its cure.
+        detail: String,
+    },
+    /// No relay could go on from the position.
+    #[error("{position} is no place to resume: {reason}")]
+    Misplaced {
+        /// The position.
+        position: Position,
+        /// Why not.
+        reason: String,
+    },
+    /// The position store refuses, or does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Other orders are waiting.
+    #[error("{0} has other orders to carry out first; try again later")]
+    Busy(TableName),
+    /// The daemon is about to end.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl Refusal {
+    /// A name for programs, in `snake_case`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "unknown_table",
+            Self::NotPaused(_) => "not_paused",
+            Self::NotHalted { .. } => "not_halted",
+            Self::Halted { .. } => "halted",
+            Self::Unfit { .. } => "unfit",
+            Self::Misplaced { .. } => "misplaced",
+            Self::Store(_) => "position_store",
+            Self::Busy(_) => "busy",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What an order led to.
+pub type Answer = Result<Done, Refusal>;
+
+/// An order on its way.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) order: Order,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Told {
+    /// Tells whoever gave the order, who may have gone away.
+    pub(super) fn answer(self, answer: Answer) {
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// Where a table's orders arrive.
+#[derive(Debug)]
+pub struct Orders(mpsc::Receiver<Told>);
+
+impl Orders {
+    /// The next order; never without one. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Told {
+        match self.0.recv().await {
+            Some(told) => told,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Orders that may wait for a table.
+const WAITING: usize = 8;
+
+/// The way to every table. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    tables: Arc<HashMap<TableName, mpsc::Sender<Told>>>,
+}
+
+impl Control {
+    /// The way to these tables, and where their orders arrive, in the same order.
+    pub fn of<'a>(tables: impl IntoIterator<Item = &'a TableName>) -> (Self, Vec<Orders>) {
+        let (mut ways, mut ends) = (HashMap::new(), Vec::new());
+        for table in tables {
+            let (way, end) = mpsc::channel(WAITING);
+            ways.insert(table.clone(), way);
+            ends.push(Orders(end));
+        }
+        (Self { tables: Arc::new(ways) }, ends)
+    }
+
+    /// Gives an order and waits until it is carried out or refused. Dropping the future does not take the order back.
+    pub async fn order(&self, table: &TableName, order: Order) -> Answer {
+        let way = self.tables.get(table).ok_or_else(|| Refusal::Unknown(table.clone()))?;
+        let (answer, answered) = oneshot::channel();
+        way.try_send(Told { order, answer }).map_err(|error| match error {
+            TrySendError::Full(_) => Refusal::Busy(table.clone()),
+            TrySendError::Closed(_) => Refusal::Stopping,
+        })?;
+        answered.await.unwrap_or(Err(Refusal::Stopping))
+    }
+}

@@ -1,0 +1,321 @@
+//! The life of one table: relayed, started again, paused, halted, as failures and orders will have it.
+//!
+//! Promise: one task keeps a table from the start to the end of the process, so an order finds the relay either at work or
+//! at rest. While a table is paused its claim is kept, and nothing is read for it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{CLAIM_WAIT, Found, Reader, Relay, Supervisor, SupervisorError};
+use crate::outlet::Outlet;
+use crate::position::{Claim, Claimed, Pause, Position, PositionStore, StoreError};
+use crate::relay::control::{Done, Order, Orders, Refusal, Told};
+use crate::relay::feeder::{Feeder, Shared};
+use crate::relay::places;
+use crate::relay::stats::State;
+use crate::relay::worker::{Halt, Outcome, Worker};
+use crate::source::LogSource;
+
+/// How a feeder gets a reader of its own.
+pub(super) type Readers<S> = Box<dyn Fn() -> S + Send + Sync>;
+
+/// What a table does next.
+pub(super) enum Turn<O, S> {
+    /// It is claimed, and fed.
+    Relay(Box<(Worker<O>, Feeder<Readers<S>>)>),
+    /// It is claimed, after so long, and relayed.
+    Claim(Duration),
+    /// It is claimed, and relayed when somebody resumes it.
+    Pause(Claim, Pause),
+    /// It is relayed when somebody retries it.
+    Halt(Halt),
+}
+
+/// How an attempt to relay has ended.
+enum Ended {
+    Paused(Claim, Pause),
+    Outcome(Outcome),
+}
+
+/// How many tables have not halted.
+#[derive(Debug, Clone)]
+pub(super) struct Going(pub(super) Arc<watch::Sender<usize>>);
+
+impl<P, S, N, O, M> Supervisor<P, N, M>
+where
+    P: PositionStore,
+    S: LogSource,
+    N: Fn(Reader) -> S + Send + Sync + 'static,
+    O: Outlet,
+    M: Fn(Claim) -> Result<O, String> + Send + Sync + 'static,
+{
+    /// One table until `stop`.
+    pub(super) async fn live(
+        self: Arc<Self>,
+        mut relay: Box<Relay>,
+        mut orders: Orders,
+        first: Turn<O, S>,
+        shared: Shared,
+        stop: CancellationToken,
+        going: Going,
+    ) -> Result<Outcome, SupervisorError> {
+        let mut turn = first;
+        loop {
+            turn = match turn {
+                Turn::Halt(halt) => {
+                    error!(table = %relay.stats.table, reason = halt.name, detail = %halt.detail, "relay_halted");
+                    relay.stats.set_state(State::Halted, Some(halt.to_string()));
+                    going.0.send_modify(|going| *going -= 1);
+                    let Some(next) = stop.run_until_cancelled(self.halted(&mut relay, &mut orders, halt.clone())).await
+                    else {
+                        return Ok(Outcome::Halted(halt));
+                    };
+                    going.0.send_modify(|going| *going += 1);
+                    next
+                }
+                Turn::Pause(claim, pause) => {
+                    info!(table = %relay.stats.table, paused = %pause, "relay_paused");
+                    relay.stats.set_state(State::Paused, Some(pause.to_string()));
+                    let Some(next) = stop.run_until_cancelled(self.paused(&relay, &mut orders, &claim, &pause)).await
+                    else {
+                        let _ = self.store.release(&claim).await;
+                        relay.stats.set_state(State::Stopped, None);
+                        return Ok(Outcome::Drained);
+                    };
+                    next
+                }
+                turn => match self.relay(&mut relay, &mut orders, turn, &shared, &stop).await? {
+                    Ok(next) => next,
+                    Err(outcome) => return Ok(outcome),
+                },
+            };
+        }
+    }
+
+    /// Relays until something comes between, and gives what is next; or how it ended, for a process that stops.
+    async fn relay(
+        self: &Arc<Self>,
+        relay: &mut Relay,
+        orders: &mut Orders,
+        turn: Turn<O, S>,
+        shared: &Shared,
+        stop: &CancellationToken,
+    ) -> Result<Result<Turn<O, S>, Outcome>, SupervisorError> {
+        let one = stop.child_token();
+        let mut between = None;
+        let ended = {
+            let mut attempt = pin!(self.attempt(relay, turn, shared, stop, &one));
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut attempt => break ended,
+                    told = orders.next(), if between.is_none() => match told.order {
+                        Order::Pause(_) | Order::Set(_) => {
+                            one.cancel();
+                            between = Some(told);
+                        }
+                        Order::Resume => told.answer(Err(Refusal::NotPaused(relay.stats.table.clone()))),
+                        Order::Retry => {
+                            let (table, state) = (relay.stats.table.clone(), relay.stats.state());
+                            told.answer(Err(Refusal::NotHalted { table, state }));
+                        }
+                    },
+                }
+            }
+        };
+        relay.stats.set_attached();
+        let table = relay.stats.table.clone();
+        Ok(match (ended?, between) {
+            (Ended::Outcome(Outcome::Halted(halt)), told) => {
+                if let Some(told) = told {
+                    told.answer(Err(Refusal::Halted { table, detail: halt.to_string() }));
+                }
+                Ok(Turn::Halt(halt))
+            }
+            (_, Some(told)) if !stop.is_cancelled() => Ok(self.intervene(relay, told, stop).await),
+            (Ended::Paused(claim, pause), _) => Ok(Turn::Pause(claim, pause)),
+            (Ended::Outcome(Outcome::Restart(reason)), _) if !stop.is_cancelled() => {
+                warn!(%table, %reason, "relay_restarts");
+                if relay.started.elapsed() > self.settings.retry_max {
+                    relay.backoff.reset();
+                }
+                Ok(Turn::Claim(relay.backoff.wait()))
+            }
+            (Ended::Outcome(outcome), _) => Err(outcome),
+        })
+    }
+
+    /// A relay from its durable position on, and what feeds it; until `one`, or until it ends by itself.
+    async fn attempt(
+        self: &Arc<Self>,
+        relay: &Relay,
+        turn: Turn<O, S>,
+        shared: &Shared,
+        process: &CancellationToken,
+        one: &CancellationToken,
+    ) -> Result<Ended, SupervisorError> {
+        let (worker, feeder) = match turn {
+            Turn::Relay(ready) => *ready,
+            Turn::Claim(wait) => {
+                let _ = one.run_until_cancelled(sleep(wait)).await;
+                match self.ready(relay, Instant::now() + CLAIM_WAIT, one).await? {
+                    Found::Here(ready) => {
+                        let feeder = self.feeder(relay, ready.line, ready.resume, shared);
+                        (ready.worker, feeder)
+                    }
+                    Found::Paused(claim, pause) => return Ok(Ended::Paused(claim, pause)),
+                    Found::Ended(outcome) => return Ok(Ended::Outcome(outcome)),
+                }
+            }
+            Turn::Pause(claim, pause) => return Ok(Ended::Paused(claim, pause)),
+            Turn::Halt(halt) => return Ok(Ended::Outcome(Outcome::Halted(halt))),
+        };
+        let mut worker = pin!(worker.run(one.clone(), process.clone()));
+        tokio::select! {
+            biased;
+            outcome = &mut worker => return Ok(Ended::Outcome(outcome)),
+            _ = one.run_until_cancelled(feeder.run()) => {}
+        }
+        Ok(Ended::Outcome(worker.await))
+    }
+
+    /// Carries out what a relay had to be stopped for.
+    async fn intervene(&self, relay: &mut Relay, told: Told, stop: &CancellationToken) -> Turn<O, S> {
+        let now = Turn::Claim(Duration::ZERO);
+        relay.backoff.reset();
+        if let Order::Pause(pause) = &told.order {
+            relay.stats.set_state(State::Paused, Some(pause.to_string()));
+        }
+        // Claimed anew: what the relay has left open in the store is given up together with its claim.
+        let Claimed { claim, position, .. } = match self.claim_for_order(relay, stop).await {
+            Ok(claimed) => claimed,
+            Err(refusal) => {
+                told.answer(Err(refusal));
+                return now;
+            }
+        };
+        match &told.order {
+            Order::Pause(pause) => {
+                let pause = pause.clone();
+                let paused = self.store.pause(&claim, Some(&pause)).await;
+                let done = done(State::Running.name(), State::Paused.name());
+                match paused {
+                    Ok(()) => {
+                        told.answer(Ok(done));
+                        Turn::Pause(claim, pause)
+                    }
+                    Err(error) => {
+                        told.answer(Err(error.into()));
+                        now
+                    }
+                }
+            }
+            Order::Set(to) => {
+                let set = self.set(&claim, position, to).await;
+                told.answer(set);
+                now
+            }
+            Order::Resume | Order::Retry => now,
+        }
+    }
+
+    /// Claims a table that rests, as long as the store only has to be waited for.
+    async fn claim_for_order(&self, relay: &mut Relay, stop: &CancellationToken) -> Result<Claimed, Refusal> {
+        loop {
+            match self.store.claim(&relay.stats.table).await {
+                Err(StoreError::Unavailable(reason) | StoreError::Broken(reason)) if !stop.is_cancelled() => {
+                    warn!(table = %relay.stats.table, %reason, "waiting_for_position_store");
+                    let _ = stop.run_until_cancelled(sleep(relay.backoff.wait())).await;
+                }
+                claimed => return Ok(claimed?),
+            }
+        }
+    }
+
+    /// Makes `to` the durable position, if a relay can go on from there.
+    async fn set(&self, claim: &Claim, from: Option<Position>, to: &Position) -> Result<Done, Refusal> {
+        let misplaced = |reason| Refusal::Misplaced { position: to.clone(), reason };
+        places::can_resume(&mut (self.source)(Reader::Own), to).await.map_err(misplaced)?;
+        self.store.set(claim, to).await?;
+        info!(table = %claim.table, position = %to, "position_set");
+        Ok(done(&from.map_or_else(|| "none".to_owned(), |from| from.to_string()), &to.to_string()))
+    }
+
+    /// Waits until somebody resumes the table; a position may be set meanwhile.
+    async fn paused(&self, relay: &Relay, orders: &mut Orders, claim: &Claim, pause: &Pause) -> Turn<O, S> {
+        loop {
+            let told = orders.next().await;
+            let table = &claim.table;
+            match &told.order {
+                Order::Resume => match self.store.pause(claim, None).await {
+                    Ok(()) => {
+                        info!(%table, paused = %pause, "relay_resumed");
+                        relay.stats.set_state(State::Starting, None);
+                        told.answer(Ok(done(State::Paused.name(), State::Starting.name())));
+                        return Turn::Claim(Duration::ZERO);
+                    }
+                    Err(error) => told.answer(Err(error.into())),
+                },
+                Order::Pause(_) => told.answer(Ok(done(State::Paused.name(), State::Paused.name()))),
+                Order::Retry => {
+                    told.answer(Err(Refusal::NotHalted { table: table.clone(), state: State::Paused }));
+                }
+                Order::Set(to) => {
+                    let from = relay.stats.position().map(|position| (*position).clone());
+                    let set = self.set(claim, from, to).await;
+                    if set.is_ok() {
+                        relay.stats.set_position(Arc::new(to.clone()));
+                    }
+                    told.answer(set);
+                }
+            }
+        }
+    }
+
+    /// Waits until somebody retries the table; a position may be set meanwhile.
+    async fn halted(&self, relay: &mut Relay, orders: &mut Orders, halt: Halt) -> Turn<O, S> {
+        loop {
+            let told = orders.next().await;
+            let table = relay.stats.table.clone();
+            match &told.order {
+                Order::Retry => match (self.fitness)(table.clone()).await {
+                    Ok(()) => {
+                        info!(%table, reason = halt.name, "relay_retried");
+                        relay.stats.set_state(State::Starting, None);
+                        relay.backoff.reset();
+                        told.answer(Ok(done(State::Halted.name(), State::Starting.name())));
+                        return Turn::Claim(Duration::ZERO);
+                    }
+                    Err(detail) => told.answer(Err(Refusal::Unfit { table, detail })),
+                },
+                Order::Pause(_) => told.answer(Err(Refusal::Halted { table, detail: halt.to_string() })),
+                Order::Resume => told.answer(Err(Refusal::NotPaused(table))),
+                Order::Set(to) => {
+                    let set = self.set_of_halted(relay, to).await;
+                    told.answer(set);
+                }
+            }
+        }
+    }
+
+    /// A halted table is nobody's: claimed for the moment.
+    async fn set_of_halted(&self, relay: &Relay, to: &Position) -> Result<Done, Refusal> {
+        let Claimed { claim, position, .. } = self.store.claim(&relay.stats.table).await?;
+        let set = self.set(&claim, position, to).await;
+        self.store.release(&claim).await?;
+        if set.is_ok() {
+            relay.stats.set_position(Arc::new(to.clone()));
+        }
+        set
+    }
+}
+
+fn done(before: &str, after: &str) -> Done {
+    Done { before: before.to_owned(), after: after.to_owned() }
+}
