@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use self::preflight::{Looked, Survey};
 use self::store::Store;
+use crate::admin::{self, View};
 use crate::config::Config;
 use crate::kafka::delivery::Guarantee;
 use crate::kafka::{AtLeastOnce, ExactlyOnce, Producers};
@@ -40,7 +41,6 @@ use crate::relay::stats::{TableStats, TailStats};
 use crate::relay::supervisor::{Fitness, Reader, Summary, Supervised, Supervisor, SupervisorError, Table};
 use crate::source::Subscription;
 use crate::table::{TableName, TablePattern};
-use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
 
 /// How long the locks of a lost connection are waited for.
@@ -140,13 +140,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
     let shared = Arc::new(Shared { config, log, server_id, store, producers, tail_stats: Arc::default() });
     let address = listener.local_addr().map_err(|error| DaemonError::Internal(error.to_string()))?;
     info!(%address, "admin_listening");
-    let metrics = |stats: Vec<Arc<TableStats>>| {
-        let metrics = Metrics::new(stats, Arc::clone(&shared.tail_stats), shared.reach()).map(Arc::new);
-        metrics.map_err(|error| DaemonError::Internal(error.to_string()))
+    let view = |stats: Vec<Arc<TableStats>>, control| {
+        let metrics = Metrics::new(stats, Arc::clone(&shared.tail_stats), shared.reach());
+        metrics
+            .map(|metrics| Arc::new(View { metrics, control }))
+            .map_err(|error| DaemonError::Internal(error.to_string()))
     };
-    let (publish, current) = watch::channel(metrics(Vec::new())?);
+    let (publish, current) = watch::channel(view(Vec::new(), Control::default())?);
     let admin_stop = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, current, admin_stop.clone()));
+    let admin = tokio::spawn(admin::serve(listener, shared.config.admin.clone(), current, admin_stop.clone()));
     let _accompanied = AbortOnDropHandle::new(tokio::spawn(notify::accompany(stop.clone())));
     let summary = async {
         let Some(tables) = stop.run_until_cancelled(shared.wait_for_servers()).await else {
@@ -163,9 +165,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
         });
         let relays: Vec<_> = relays.collect();
         let all: Vec<_> = relays.iter().map(|relay| Arc::clone(&relay.stats)).collect();
-        publish.send_replace(metrics(all.clone())?);
+        publish.send_replace(view(all.clone(), control)?);
         let _guarded = shared.guard(all);
-        let _ = control;
         Ok(shared.relay(relays, stop.clone()).await?)
     }
     .await;

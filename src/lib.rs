@@ -21,11 +21,12 @@
 //! - [`kafka`]: the producer and its outlet
 //! - [`debezium`]: what a connector left behind, to go on from
 //! - [`preflight`]: what is asked of the servers before anything is relayed
-//! - [`telemetry`]: logging, metrics and the admin listener
+//! - [`telemetry`]: logging and metrics; [`admin`]: the listener that shows them, and the operator's hand
 //! - `testing`: the seams in memory, and their contracts (feature `testing`)
 //! - [`status`]: what relays are doing, as seen from outside; [`terminal`]: lines redrawn in place
 //! - [`history`]: the checker that proves the promises; [`services`]: real servers for it; [`demo`]: all of it, shown
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "admin",
             "config",
             "daemon",
             "debezium",
@@ -39,6 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
+            "admin",
             "config",
             "kafka",
             "mysql",
@@ -54,7 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("debezium", &["position"]),
     // The settings of each room, and the table patterns they are checked against.
-    ("config", &["kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
+    ("config", &["admin", "kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
     ("relay", &["outbox", "outlet", "position", "source", "table"]),
     // Column mappings are checked by name against what a server has.
     ("mysql", &["outbox", "position", "preflight", "source", "table"]),
@@ -70,12 +72,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("table", &[]),
     // It exports what relays tell of themselves, which are plain values.
     ("telemetry", &["outlet", "position", "relay", "table"]),
+    // It shows metrics, and carries orders to relays.
+    ("admin", &["position", "relay", "table", "telemetry"]),
     ("history", &["table"]),
     ("services", &[]),
     // It reads what the daemon answers; the forms are those of the admin listener.
-    ("status", &["position", "table", "telemetry", "terminal"]),
+    ("status", &["admin", "position", "table", "terminal"]),
     ("terminal", &[]),
-    ("demo", &["config", "history", "services", "status", "table", "telemetry", "terminal"]),
+    ("demo", &["admin", "config", "history", "services", "status", "table", "terminal"]),
     ("testing", &["outbox", "outlet", "position", "source", "table"]),
 ];
 

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod decode;
 mod demo;
+mod hand;
 mod import_debezium;
 mod migrate;
 mod position;
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 use self::decode::DecodeArguments;
 use self::demo::DemoArguments;
 use self::import_debezium::ImportArguments;
+use self::hand::{HandArguments, PauseArguments};
 use self::position::PositionCommand;
 use self::status::StatusArguments;
 use crate::config::{ConfigErrors, Options, load};
@@ -41,6 +43,8 @@ pub mod code {
     pub const UNAVAILABLE: u8 = 69;
     /// Something within this process failed.
     pub const INTERNAL: u8 = 70;
+    /// The daemon refuses a change, or nobody has confirmed it.
+    pub const REFUSED: u8 = 77;
     /// Preflight refused.
     pub const PREFLIGHT: u8 = 78;
     /// The demo was told to stop before its verdict.
@@ -54,7 +58,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 65 a binlog file is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 78 preflight refused"
+    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 65 a binlog file is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 77 a change is refused, 78 preflight refused"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -85,6 +89,12 @@ enum Command {
     },
     /// Show what every relay is doing: asks the running daemon, or else the position store
     Status(StatusArguments),
+    /// Relay nothing of these tables until `resume`, also after a restart; asks the running daemon
+    Pause(PauseArguments),
+    /// Go on with tables that are paused, from their saved positions; asks the running daemon
+    Resume(HandArguments),
+    /// Start tables once more that have halted, from their saved positions; asks the running daemon
+    Retry(HandArguments),
     /// Saved positions
     Position {
         #[command(subcommand)]
@@ -148,7 +158,10 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Check { format } => check::check(&loaded()?, format).await,
         Command::Migrate { print } => migrate::migrate(&loaded()?, print).await,
         Command::Status(arguments) => status::status(arguments, load(&options)).await,
-        Command::Position { command } => position::position(&command, &loaded()?).await,
+        Command::Pause(arguments) => hand::pause(arguments, load(&options)).await,
+        Command::Resume(arguments) => hand::resume(arguments, load(&options)).await,
+        Command::Retry(arguments) => hand::retry(arguments, load(&options)).await,
+        Command::Position { command } => position::position(command, loaded()?).await,
         Command::Config => Ok(config::config(&loaded()?)),
         Command::Decode(arguments) => decode::decode(arguments, || load(&options)),
         Command::ImportDebezium(arguments) => import_debezium::import(arguments, &loaded()?).await,

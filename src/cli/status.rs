@@ -14,6 +14,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{code, say, show, signals, unusable};
+use crate::admin::pages::TableStatus;
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
 use crate::daemon::store::Store;
@@ -22,7 +23,6 @@ use crate::status::Line;
 use crate::status::client::Client;
 use crate::status::layout::{self, Layout};
 use crate::status::rates::Rates;
-use crate::telemetry::admin::TableStatus;
 use crate::terminal::{self, Screen};
 
 /// How long the daemon may take to answer.

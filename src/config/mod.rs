@@ -27,11 +27,12 @@ pub use self::error::{ConfigError, ConfigErrors, ErrorKind, Source};
 pub use self::outbox::{OutboxSettings, Route};
 use self::tree::Tree;
 use self::unknown::{Pruning, may_hide, type_of};
+use crate::admin::settings::AdminSettings;
 use crate::kafka::delivery::{DeliverySettings, Guarantee};
 use crate::kafka::settings::KafkaSettings;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings};
 use crate::relay::settings::RelaySettings;
-use crate::telemetry::settings::{AdminSettings, LogSettings};
+use crate::telemetry::settings::LogSettings;
 
 /// Everything that can be set. Serialized without secrets.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use secrecy::SecretString;
 
 use super::error::{ConfigError, ErrorKind, Source};
 use super::{Config, OutboxSettings, Route};
+use crate::admin::settings::AdminSettings;
 use crate::kafka::settings::is_secret;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
 use crate::mysql::tls::TlsSettings;
@@ -49,6 +50,7 @@ pub(super) fn template() -> Value {
             },
             ..OutboxSettings::default()
         }],
+        admin: AdminSettings { token_file: Some("".into()), ..AdminSettings::default() },
         ..Config::default()
     };
     // Nothing in the settings fails to serialize; a test sees to it.

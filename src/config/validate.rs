@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::error::ErrorKind;
+use crate::admin::settings::read_token;
 use crate::kafka::delivery::{DeliverySettings, Guarantee};
 use crate::kafka::settings::{KafkaSettings, invalid, is_secret, refusal};
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
@@ -58,6 +59,12 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     delivery(config, &mut problems);
     relay(&config.relay, &mut problems);
     outboxes::outboxes(&config.outbox, &mut problems);
+    if let Some(path) = &config.admin.token_file
+        && let Err(error) = read_token(path)
+    {
+        let found = format!("{} ({error})", path.display());
+        problems.invalid(&["admin", "token_file"], "a file with a token, for its owner's and group's eyes only", found);
+    }
     let level = &config.log.level;
     if let Err(error) = logging::filter(level) {
         problems.invalid(&["log", "level"], format!("a level or directives ({error})"), format!("{level:?}"));

@@ -12,8 +12,8 @@ use tokio::time::{sleep, timeout};
 
 use super::DemoError;
 use super::stage::{SHARDS, Stage, TOPIC};
+use crate::admin::pages::TableStatus;
 use crate::status::client::Client;
-use crate::telemetry::admin::TableStatus;
 
 /// How long the daemon may take until it is ready, or gone.
 const PATIENCE: Duration = Duration::from_mins(1);

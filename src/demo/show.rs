@@ -10,12 +10,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::DemoError;
+use crate::admin::pages::TableStatus;
 use crate::history::Progress;
 use crate::status::Line;
 use crate::status::client::Client;
 use crate::status::layout::{self, Layout};
 use crate::status::rates::Rates;
-use crate::telemetry::admin::TableStatus;
 use crate::terminal::text::{count, lag};
 use crate::terminal::{self, Screen};
 

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod connect;
 pub mod decode;
 mod definition;
+pub mod files;
 pub mod migrate;
 pub mod preflight;
 pub mod retention;

@@ -3,9 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tokio::time::sleep;
 use ureq::Agent;
+use ureq::http::{Method, Request, StatusCode};
 
-use crate::telemetry::admin::TableStatus;
+use crate::admin::Failure;
+use crate::admin::pages::TableStatus;
+use crate::table::TableName;
+
+/// How often a change is asked for of a daemon that has too much to do, a second apart.
+const MOST_TRIES: u32 = 60;
 
 /// The daemon does not answer, or not as a daemon does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +25,17 @@ pub struct Silent {
     pub address: String,
     /// What came instead.
     pub reason: String,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Unchanged {
+    /// Nobody to make it.
+    #[error(transparent)]
+    Silent(#[from] Silent),
+    /// The daemon's answer.
+    #[error("{0}")]
+    Refused(Failure),
 }
 
 /// A daemon at an address, `HOST:PORT`. Cheap to clone.
@@ -54,6 +75,46 @@ impl Client {
     /// Whether the daemon is ready; the error says why it is not, or that it does not answer.
     pub async fn ready(&self) -> Result<(), Silent> {
         self.ask("readyz", |_| Ok(())).await
+    }
+
+    /// Asks for a change below a table's page: `pause`, `resume` and so on, with this body, and `token` if there is one.
+    /// Waits while the daemon has too much to do.
+    pub async fn change(
+        &self,
+        method: Method,
+        table: &TableName,
+        what: &str,
+        body: &Value,
+        token: Option<&SecretString>,
+    ) -> Result<Value, Unchanged> {
+        let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
+        let url = format!("http://{}/api/v1/tables/{table}/{what}", self.address);
+        let authorization = token.map(|token| format!("Bearer {}", token.expose_secret()));
+        for _ in 0..MOST_TRIES {
+            let mut request = Request::builder().method(method.clone()).uri(&url);
+            request = request.header("content-type", "application/json");
+            if let Some(authorization) = &authorization {
+                request = request.header("authorization", authorization);
+            }
+            let silent = |reason: String| Silent { address: self.address.clone(), reason };
+            let request = request.body(body.to_string()).map_err(|error| silent(error.to_string()))?;
+            let agent = self.agent.clone();
+            let asked = tokio::task::spawn_blocking(move || {
+                let mut answer = agent.run(request).map_err(|error| error.to_string())?;
+                let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
+                Ok((answer.status(), text))
+            });
+            let (status, text) = asked.await.unwrap_or_else(|error| Err(error.to_string())).map_err(silent)?;
+            if status == StatusCode::TOO_MANY_REQUESTS {
+                sleep(Duration::from_secs(1)).await;
+            } else if status.is_success() {
+                return Ok(serde_json::from_str(&text).map_err(|error| silent(error.to_string()))?);
+            } else {
+                let failure = serde_json::from_str(&text).map_err(|_| silent(format!("{status}: {}", text.trim())))?;
+                return Err(Unchanged::Refused(failure));
+            }
+        }
+        Err(Silent { address: self.address.clone(), reason: "it has too much to do".to_owned() }.into())
     }
 
     async fn ask<T: Send + 'static>(

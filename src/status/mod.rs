@@ -10,17 +10,17 @@ pub mod rates;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::admin::pages::TableStatus;
 use crate::position::Saved;
 use crate::status::rates::Rate;
 use crate::table::TableName;
-use crate::telemetry::admin::TableStatus;
 
 /// One table's line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
     /// The table.
     pub table: TableName,
-    /// The relay's state; `unknown` when the daemon did not say.
+    /// The relay's state; when the daemon did not say, `paused` if the store has that, or else `unknown`.
     pub state: String,
     /// Why it is in its state, or what it waits for.
     pub reason: Option<String>,
@@ -58,8 +58,8 @@ impl Line {
     pub fn of_store(saved: Saved) -> Self {
         Self {
             table: saved.table,
-            state: "unknown".to_owned(),
-            reason: None,
+            state: if saved.pause.is_some() { "paused" } else { "unknown" }.to_owned(),
+            reason: saved.pause.map(|pause| pause.to_string()),
             events: None,
             events_per_second: None,
             lag_seconds: None,

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::admin::pages::TableStatus;
 use crate::table::TableName;
-use crate::telemetry::admin::TableStatus;
 
 /// What a table's counter tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

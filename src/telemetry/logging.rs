@@ -39,9 +39,18 @@ pub fn filter(level: &str) -> Result<EnvFilter, LevelError> {
     }
 }
 
+/// Changes by hand are written down at every level.
+fn audited(filter: EnvFilter) -> EnvFilter {
+    match "outboxd::audit=info".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
+}
+
 /// Begins to log to standard error. To be called once, by the program and not by the library.
 pub fn init(settings: &LogSettings) -> Result<(), LoggingError> {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(&settings.level)?).with_writer(std::io::stderr);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(audited(filter(&settings.level)?)).with_writer(std::io::stderr);
     match settings.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -1,6 +1,5 @@
-//! What the daemon tells of itself: logs, metrics, health.
+//! What the daemon tells of itself: logs and metrics.
 
-pub mod admin;
 pub mod logging;
 pub mod metrics;
 pub mod settings;

@@ -1,22 +1,6 @@
-//! How the daemon logs, and where it answers.
-
-use std::net::{Ipv4Addr, SocketAddr};
+//! How the daemon logs.
 
 use serde::{Deserialize, Serialize};
-
-/// The HTTP listener of metrics and health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AdminSettings {
-    /// Address and port.
-    pub listen: SocketAddr,
-}
-
-impl Default for AdminSettings {
-    fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 9640).into() }
-    }
-}
 
 /// The log on standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

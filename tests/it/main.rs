@@ -13,6 +13,7 @@ mod demo;
 mod detach;
 mod encryption;
 mod exactly_once;
+mod hand;
 mod import_debezium;
 mod mariadb;
 mod memory;

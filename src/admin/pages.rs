@@ -1,20 +1,17 @@
-//! The admin listener: metrics, liveness, readiness, and the state of each table as JSON.
+//! What the listener tells: metrics, liveness, readiness, and the state of each table as JSON.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use axum::extract::State as Shared;
+use axum::Json;
+use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use super::metrics::Metrics;
+use super::{Current, Failure};
 use crate::relay::stats::{State, TableStats, TailStats, now_micros};
 use crate::table::TableName;
+use crate::telemetry::metrics::Metrics;
 
 /// Acknowledgements that take longer are waited for, in seconds.
 const SLOW: f64 = 3.0;
@@ -24,7 +21,7 @@ const SLOW: f64 = 3.0;
 pub struct TableStatus {
     /// The table.
     pub table: TableName,
-    /// `starting`, `running`, `detached`, `catching_up`, `draining`, `stopped` or `halted`.
+    /// `starting`, `running`, `detached`, `catching_up`, `draining`, `stopped`, `paused` or `halted`.
     pub state: String,
     /// Why it is in its state, or what it waits for, if there is anything to say.
     pub reason: Option<String>,
@@ -77,33 +74,20 @@ fn waits_for(state: State, tail: &TailStats, in_flight: u64, lag_seconds: f64) -
     why.map(|why| format!("waits for the binlog: {}", why.as_deref().unwrap_or("it is not open yet")))
 }
 
-/// Metrics as they are now: without tables until it is known which there are.
-pub type Current = watch::Receiver<Arc<Metrics>>;
-
-/// Serves until stopped.
-pub async fn serve(listener: TcpListener, metrics: Current, stop: CancellationToken) -> std::io::Result<()> {
-    let app = Router::new()
-        .route("/metrics", get(text))
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/api/v1/tables", get(tables))
-        .with_state(metrics);
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
-}
-
-async fn text(Shared(current): Shared<Current>) -> (StatusCode, String) {
-    let metrics = Arc::clone(&current.borrow());
-    match metrics.text() {
+pub(super) async fn text(Shared(current): Shared<Current>) -> (StatusCode, String) {
+    let view = Arc::clone(&current.borrow());
+    match view.metrics.text() {
         Ok(text) => (StatusCode::OK, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 
 /// Ready: the positions are loaded, both servers are connected, and no relay has stopped. A detached table does not
-/// count: the others go on, it comes back by itself, and taking the daemon out of service would help neither.
-async fn ready(Shared(current): Shared<Current>) -> (StatusCode, String) {
-    let metrics = Arc::clone(&current.borrow());
-    match not_ready(&metrics) {
+/// count: the others go on, it comes back by itself, and taking the daemon out of service would help neither. Nor does a
+/// paused one: that is as somebody wants it.
+pub(super) async fn ready(Shared(current): Shared<Current>) -> (StatusCode, String) {
+    let view = Arc::clone(&current.borrow());
+    match not_ready(&view.metrics) {
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         None => (StatusCode::OK, "ready\n".to_owned()),
     }
@@ -117,14 +101,26 @@ fn not_ready(metrics: &Metrics) -> Option<String> {
     if !metrics.reach().is_connected() {
         return Some("no Kafka broker is connected".to_owned());
     }
-    let stopped = metrics.tables().iter().find(|stats| !stats.state().is_running())?;
+    let stopped =
+        metrics.tables().iter().find(|stats| !stats.state().is_running() && stats.state() != State::Paused)?;
     let why = stopped.reason().map_or_else(String::new, |reason| format!(": {reason}"));
     Some(format!("{} is {}{why}", stopped.table, stopped.state().name()))
 }
 
-async fn tables(Shared(current): Shared<Current>) -> Json<Vec<TableStatus>> {
-    let metrics = Arc::clone(&current.borrow());
+pub(super) async fn tables(Shared(current): Shared<Current>) -> Json<Vec<TableStatus>> {
+    let view = Arc::clone(&current.borrow());
+    let metrics = &view.metrics;
     Json(metrics.tables().iter().map(|stats| TableStatus::of(stats, metrics.tail())).collect())
+}
+
+pub(super) async fn table(
+    Path(name): Path<String>,
+    Shared(current): Shared<Current>,
+) -> Result<Json<TableStatus>, Failure> {
+    let view = Arc::clone(&current.borrow());
+    let found = view.metrics.tables().iter().find(|stats| stats.table.to_string() == name);
+    let unknown = || Failure::new(404, "unknown_table", format!("no table {name} is relayed here"));
+    Ok(Json(TableStatus::of(found.ok_or_else(unknown)?, view.metrics.tail())))
 }
 
 #[cfg(test)]

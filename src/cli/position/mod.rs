@@ -1,11 +1,15 @@
 //! `outboxd position`: the saved positions.
 
+mod moment;
+mod set;
+
 use std::time::Duration;
 
 use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 
+use self::set::SetArguments;
 use super::{code, say, show};
 use crate::config::Loaded;
 use crate::daemon::DaemonError;
@@ -18,6 +22,8 @@ use crate::position::PositionStore;
 pub(super) enum PositionCommand {
     /// Show the saved position of every table
     Show,
+    /// Move the saved position of tables, backwards too: shows what that repeats or skips, and asks
+    Set(SetArguments),
     /// Move the positions of the configured tables from one store to the other, while no daemon runs
     Migrate {
         /// Where they are kept from now on
@@ -26,10 +32,11 @@ pub(super) enum PositionCommand {
     },
 }
 
-pub(super) async fn position(command: &PositionCommand, loaded: &Loaded) -> Result<u8, DaemonError> {
+pub(super) async fn position(command: PositionCommand, loaded: Loaded) -> Result<u8, DaemonError> {
     match command {
-        PositionCommand::Show => positions(loaded).await,
-        PositionCommand::Migrate { to } => migrate(loaded, *to).await,
+        PositionCommand::Show => positions(&loaded).await,
+        PositionCommand::Set(arguments) => set::set(arguments, loaded).await,
+        PositionCommand::Migrate { to } => migrate(&loaded, to).await,
     }
 }
 

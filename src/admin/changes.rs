@@ -1,0 +1,176 @@
+//! Changes that an operator asks for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Path, Request, State as Shared};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::guard::Guard;
+use super::{Current, Failure};
+use crate::position::{Pause, Position};
+use crate::relay::control::Order;
+use crate::table::TableName;
+
+/// How long an order is waited for. A relay drains before it rests, and the position store may be away.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Longer words are for another place.
+const LONGEST: usize = 500;
+
+/// What a change has changed: the table's state, or its position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The table.
+    pub table: TableName,
+    /// As it was.
+    pub before: String,
+    /// As it is now.
+    pub after: String,
+}
+
+/// Lets in who may change something.
+pub(super) async fn admit(
+    Shared(guard): Shared<Arc<Guard>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match guard.admit(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(rejection) => {
+            let failure = Failure::from(rejection);
+            if failure.error != "too_many_requests" {
+                warn!(%peer, path = ?request.uri().path(), reason = failure.error, "change_refused");
+            }
+            failure.into_response()
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Wish {
+    by: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PauseWish {
+    by: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PositionWish {
+    by: Option<String>,
+    position: String,
+}
+
+/// Who asks, and for which table.
+pub(super) type Asked = (Path<String>, ConnectInfo<SocketAddr>, Shared<Current>);
+
+pub(super) async fn pause(asked: Asked, body: Bytes) -> Result<Json<Changed>, Failure> {
+    let PauseWish { by, reason } = read(&body)?;
+    let reason = reason.map(|reason| words("reason", reason)).transpose()?;
+    let caller = Caller::new(asked, by)?;
+    let pause = Pause { by: caller.by(), at: Timestamp::now(), reason };
+    caller.ask("pause", Order::Pause(pause)).await
+}
+
+pub(super) async fn resume(asked: Asked, body: Bytes) -> Result<Json<Changed>, Failure> {
+    let Wish { by } = read(&body)?;
+    Caller::new(asked, by)?.ask("resume", Order::Resume).await
+}
+
+pub(super) async fn retry(asked: Asked, body: Bytes) -> Result<Json<Changed>, Failure> {
+    let Wish { by } = read(&body)?;
+    Caller::new(asked, by)?.ask("retry", Order::Retry).await
+}
+
+pub(super) async fn position(asked: Asked, body: Bytes) -> Result<Json<Changed>, Failure> {
+    let PositionWish { by, position } = read(&body)?;
+    let position: Position =
+        position.parse().map_err(|error| Failure::new(400, "bad_request", format!("position: {error}")))?;
+    Caller::new(asked, by)?.ask("position_set", Order::Set(position)).await
+}
+
+/// An empty body says nothing.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| Failure::new(400, "bad_request", error.to_string()))
+}
+
+/// Words that go into logs and stores.
+fn words(name: &str, text: String) -> Result<String, Failure> {
+    if text.chars().count() > LONGEST || text.chars().any(char::is_control) {
+        let expected = format!("{name}: at most {LONGEST} characters without control characters");
+        return Err(Failure::new(400, "bad_request", expected));
+    }
+    Ok(text)
+}
+
+/// Who asks for a change, and of which table.
+struct Caller {
+    table: TableName,
+    by: Option<String>,
+    peer: SocketAddr,
+    current: Current,
+}
+
+impl Caller {
+    fn new((Path(table), ConnectInfo(peer), Shared(current)): Asked, by: Option<String>) -> Result<Self, Failure> {
+        let by = by.map(|by| words("by", by)).transpose()?;
+        let unknown = |_| Failure::new(404, "unknown_table", format!("`{table}` is no schema.table"));
+        Ok(Self { table: table.parse().map_err(unknown)?, by, peer, current })
+    }
+
+    /// As they call themselves, or by where they are.
+    fn by(&self) -> String {
+        self.by.clone().unwrap_or_else(|| self.peer.ip().to_string())
+    }
+
+    /// Gives the order, and writes down what became of it, also when nobody waits for the answer any more.
+    async fn ask(self, action: &'static str, order: Order) -> Result<Json<Changed>, Failure> {
+        let control = {
+            let view = self.current.borrow();
+            if view.metrics.tables().is_empty() {
+                return Err(Failure::new(503, "not_ready", "the daemon waits for its servers"));
+            }
+            view.control.clone()
+        };
+        let Self { table, peer, .. } = &self;
+        let (table, peer, by) = (table.clone(), *peer, self.by());
+        let carried_out = tokio::spawn(async move {
+            let answer = control.order(&table, order).await;
+            match &answer {
+                Ok(done) => {
+                    let (before, after) = (&done.before, &done.after);
+                    info!(target: "outboxd::audit", action, %table, ?by, %peer, %before, %after, "audit");
+                }
+                Err(refusal) => {
+                    let (reason, detail) = (refusal.name(), refusal);
+                    info!(target: "outboxd::audit", action, %table, ?by, %peer, refused = reason, %detail, "audit");
+                }
+            }
+            answer.map(|done| Changed { table, before: done.before, after: done.after })
+        });
+        match timeout(PATIENCE, carried_out).await {
+            Ok(Ok(changed)) => Ok(Json(changed?)),
+            Ok(Err(error)) => Err(Failure::new(500, "internal", error.to_string())),
+            Err(_) => {
+                Err(Failure::new(504, "not_yet", "the order stands, and is not yet carried out; see the table's state"))
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Who may change something.
+//!
+//! Promise: a change is taken from a program of this machine, or with the token; never from a web page that a browser on this
+//! machine happens to show, whatever name it makes this address answer to (DNS rebinding). Reading stays open to all who can
+//! reach the listener: probes and metrics need no token.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName};
+use secrecy::ExposeSecret;
+use subtle::ConstantTimeEq;
+
+use super::settings::read_token;
+
+/// Why a change is not even looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Rejection {
+    #[error("changes are taken from other machines with a token only; set admin.token_file")]
+    TokenRequired,
+    #[error("admin.token_file cannot be used: {0}")]
+    TokenFile(String),
+    #[error("this needs the token: Authorization: Bearer …")]
+    TokenMissing,
+    #[error("the token is another")]
+    TokenWrong,
+    #[error("without a token, changes are asked of localhost or a loopback address by that name")]
+    ForeignHost,
+    #[error("a page of another origin may not change anything")]
+    ForeignOrigin,
+    #[error("changes are asked for as Content-Type: application/json")]
+    ContentType,
+    #[error("too many at a time; try again in a second")]
+    TooMany,
+}
+
+impl Rejection {
+    /// A name for programs, and the HTTP status.
+    pub(super) fn name(&self) -> (&'static str, u16) {
+        match self {
+            Self::TokenRequired => ("token_required", 403),
+            Self::TokenFile(_) => ("token_file", 503),
+            Self::TokenMissing => ("token_missing", 401),
+            Self::TokenWrong => ("token_wrong", 401),
+            Self::ForeignHost => ("foreign_host", 403),
+            Self::ForeignOrigin => ("foreign_origin", 403),
+            Self::ContentType => ("content_type", 415),
+            Self::TooMany => ("too_many_requests", 429),
+        }
+    }
+}
+
+/// So many at once, and so many more each second.
+struct Bucket {
+    holds: f64,
+    a_second: f64,
+    level: Mutex<(f64, Instant)>,
+}
+
+impl Bucket {
+    fn new(holds: f64, a_second: f64) -> Self {
+        Self { holds, a_second, level: Mutex::new((holds, Instant::now())) }
+    }
+
+    fn take(&self, now: Instant) -> bool {
+        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = now.saturating_duration_since(level.1).as_secs_f64();
+        *level = ((level.0 + passed * self.a_second).min(self.holds), now);
+        let there = level.0 >= 1.0;
+        if there {
+            level.0 -= 1.0;
+        }
+        there
+    }
+}
+
+/// How long somebody who asks too often should wait.
+pub(super) const WAIT: Duration = Duration::from_secs(1);
+
+/// Lets changes in.
+pub(super) struct Guard {
+    local: bool,
+    token_file: Option<PathBuf>,
+    /// What is let in, and what is not: who guesses tokens does not keep others from their work.
+    changes: Bucket,
+    rejections: Bucket,
+}
+
+impl Guard {
+    /// For a listener on this address.
+    pub(super) fn new(listens: IpAddr, token_file: Option<PathBuf>) -> Self {
+        let (changes, rejections) = (Bucket::new(100.0, 20.0), Bucket::new(20.0, 2.0));
+        Self { local: listens.is_loopback(), token_file, changes, rejections }
+    }
+
+    /// Whether a change with these headers may be looked at.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        let now = Instant::now();
+        match self.judge(headers) {
+            Ok(()) if self.changes.take(now) => Ok(()),
+            Err(rejection) if self.rejections.take(now) => Err(rejection),
+            _ => Err(Rejection::TooMany),
+        }
+    }
+
+    fn judge(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        let host = text(headers, &HOST).unwrap_or_default();
+        if headers.contains_key(ORIGIN) {
+            let origin = text(headers, &ORIGIN).unwrap_or_default();
+            let of = |scheme: &str| origin.strip_prefix(scheme).is_some_and(|of| of.eq_ignore_ascii_case(host));
+            if !of("http://") && !of("https://") {
+                return Err(Rejection::ForeignOrigin);
+            }
+        }
+        match &self.token_file {
+            None if !self.local => return Err(Rejection::TokenRequired),
+            None if !is_this_machine(host) => return Err(Rejection::ForeignHost),
+            None => {}
+            Some(path) => {
+                // Read each time, so that a token that is replaced counts at once.
+                let token = read_token(path).map_err(|error| Rejection::TokenFile(error.to_string()))?;
+                let given = text(headers, &AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+                let given = given.ok_or(Rejection::TokenMissing)?;
+                if !bool::from(given.as_bytes().ct_eq(token.expose_secret().as_bytes())) {
+                    return Err(Rejection::TokenWrong);
+                }
+            }
+        }
+        // A page may send other types without being asked whether it may.
+        let kind = text(headers, &CONTENT_TYPE).and_then(|kind| kind.split(';').next());
+        if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+            return Err(Rejection::ContentType);
+        }
+        Ok(())
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Whether a name cannot be given to this machine by somebody else's name server.
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    let ip = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name).parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions, write};
+    use std::net::Ipv4Addr;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    const HERE: (&str, &str) = ("host", "127.0.0.1:9640");
+
+    fn headers(all: &[(&str, &str)]) -> HeaderMap {
+        let pair = |&(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        all.iter().map(pair).collect()
+    }
+
+    fn admitted(guard: &Guard, all: &[(&str, &str)]) -> Result<(), &'static str> {
+        guard.admit(&headers(all)).map_err(|rejection| rejection.name().0)
+    }
+
+    #[test]
+    fn a_program_of_this_machine_may_and_a_page_in_its_browser_may_not() {
+        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None);
+        for host in ["127.0.0.1:9640", "localhost:9640", "LOCALHOST", "[::1]:9640", "127.8.9.1"] {
+            assert_eq!(admitted(&guard, &[("host", host), JSON]), Ok(()), "{host}");
+        }
+        for host in ["evil.example:9640", "127.0.0.1.evil.example", "10.0.0.7:9640", "", "localhost.evil.example"] {
+            assert_eq!(admitted(&guard, &[("host", host), JSON]), Err("foreign_host"), "{host}");
+        }
+        let origin = |origin| admitted(&guard, &[HERE, JSON, ("origin", origin)]);
+        assert_eq!(origin("http://127.0.0.1:9640"), Ok(()), "the daemon's own page");
+        for foreign in ["http://evil.example", "null", "http://127.0.0.1:8080", "file://"] {
+            assert_eq!(origin(foreign), Err("foreign_origin"), "{foreign}");
+        }
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+            assert_eq!(admitted(&guard, &[HERE, ("content-type", kind)]), Err("content_type"));
+        }
+        assert_eq!(admitted(&guard, &[HERE]), Err("content_type"));
+        assert_eq!(admitted(&guard, &[HERE, ("content-type", "application/json; charset=utf-8")]), Ok(()));
+    }
+
+    #[test]
+    fn from_elsewhere_only_the_token_counts_as_it_is_in_the_file_now() {
+        let open = Guard::new(Ipv4Addr::UNSPECIFIED.into(), None);
+        assert_eq!(admitted(&open, &[HERE, JSON]), Err("token_required"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        set_permissions(file.path(), Permissions::from_mode(0o600)).unwrap();
+        let guard = Guard::new(Ipv4Addr::UNSPECIFIED.into(), Some(file.path().to_owned()));
+        let host = ("host", "relay.internal:9640");
+        let with = |value| admitted(&guard, &[host, JSON, ("authorization", value)]);
+        write(file.path(), "0123456789abcdef\n").unwrap();
+        assert_eq!(with("Bearer 0123456789abcdef"), Ok(()));
+        assert_eq!(admitted(&guard, &[host, JSON]), Err("token_missing"));
+        for wrong in ["Bearer 0123456789abcdeF", "Bearer ", "Bearer 0123456789abcdef0"] {
+            assert_eq!(with(wrong), Err("token_wrong"), "{wrong}");
+        }
+        assert_eq!(with("Basic 0123456789abcdef"), Err("token_missing"));
+        write(file.path(), "fedcba9876543210").unwrap();
+        assert_eq!((with("Bearer 0123456789abcdef"), with("Bearer fedcba9876543210")), (Err("token_wrong"), Ok(())));
+        set_permissions(file.path(), Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(with("Bearer fedcba9876543210"), Err("token_file"));
+        let local = Guard::new(Ipv4Addr::LOCALHOST.into(), Some(file.path().to_owned()));
+        assert_eq!(admitted(&local, &[HERE, JSON]), Err("token_file"), "a token that is set is asked for here too");
+    }
+
+    #[test]
+    fn who_guesses_tokens_does_not_keep_others_out() {
+        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None);
+        let rejected: Vec<_> = (0..30).map(|_| admitted(&guard, &[JSON]).unwrap_err()).collect();
+        assert_eq!((rejected[0], rejected[29]), ("foreign_host", "too_many_requests"));
+        let admissions = (0..200).filter(|_| admitted(&guard, &[HERE, JSON]).is_ok()).count();
+        assert!((100..150).contains(&admissions), "{admissions}");
+        let bucket = Bucket::new(1.0, 2.0);
+        let now = Instant::now();
+        assert!(bucket.take(now) && !bucket.take(now) && bucket.take(now + Duration::from_millis(500)));
+    }
+}
