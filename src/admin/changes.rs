@@ -1,6 +1,7 @@
 //! Changes that an operator asks for.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::guard::Guard;
 use super::{Current, Failure};
 use crate::position::{Pause, Position};
 use crate::relay::control::Order;
+use crate::relay::replay::Plan;
 use crate::table::TableName;
 
 /// How long an order is waited for. A relay drains before it rests, and the position store may be away.
@@ -77,6 +79,38 @@ pub(super) struct PositionWish {
     position: String,
 }
 
+/// A replay that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The table.
+    pub table: TableName,
+    /// Its name, which is the value of the header `outboxd-replay`.
+    pub run: String,
+    /// What it begins after.
+    pub from: String,
+    /// Where it ends: what was asked for, or what is published by now.
+    pub to: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplayWish {
+    by: Option<String>,
+    from: String,
+    to: Option<String>,
+    #[serde(default)]
+    ids: Vec<String>,
+    #[serde(default)]
+    aggregates: Vec<String>,
+    #[serde(default = "usual_rate")]
+    rate: NonZero<u32>,
+}
+
+/// Events a second, where nothing else is said.
+fn usual_rate() -> NonZero<u32> {
+    NonZero::<u32>::MIN.saturating_add(999)
+}
+
 /// Who asks, and for which table.
 pub(super) type Asked = (Path<String>, ConnectInfo<SocketAddr>, Shared<Current>);
 
@@ -100,9 +134,28 @@ pub(super) async fn retry(asked: Asked, body: Bytes) -> Result<Json<Changed>, Fa
 
 pub(super) async fn position(asked: Asked, body: Bytes) -> Result<Json<Changed>, Failure> {
     let PositionWish { by, position } = read(&body)?;
-    let position: Position =
-        position.parse().map_err(|error| Failure::new(400, "bad_request", format!("position: {error}")))?;
+    let position = place("position", &position)?;
     Caller::new(asked, by)?.ask("position_set", Order::Set(position)).await
+}
+
+pub(super) async fn replay(asked: Asked, body: Bytes) -> Result<Json<Begun>, Failure> {
+    let ReplayWish { by, from, to, ids, aggregates, rate } = read(&body)?;
+    let run = format!("{}-{:04x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), fastrand::u16(..));
+    let bytes = |texts: Vec<String>| texts.into_iter().map(String::into_bytes).collect();
+    let plan = Plan {
+        run: run.as_str().into(),
+        from: place("from", &from)?,
+        to: to.map(|to| place("to", &to)).transpose()?,
+        ids: bytes(ids),
+        aggregates: bytes(aggregates),
+        rate,
+    };
+    let Json(Changed { table, before, after }) = Caller::new(asked, by)?.ask("replay", Order::Replay(plan)).await?;
+    Ok(Json(Begun { table, run, from: before, to: after }))
+}
+
+fn place(name: &str, text: &str) -> Result<Position, Failure> {
+    text.parse().map_err(|error| Failure::new(400, "bad_request", format!("{name}: {error}")))
 }
 
 /// An empty body says nothing.

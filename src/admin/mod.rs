@@ -3,7 +3,7 @@
 //! Promise: whoever can reach the listener may read; only who is let in may change ([`guard`]); every change, done or refused
 //! by a relay, is a line in the log, `audit`, with who asked and what it changed. Errors are JSON with a stable name.
 //!
-//! `/api/v1/openapi.json` describes the interface; `outboxd status`, `pause`, `resume`, `retry` and `position set` use it.
+//! `/api/v1/openapi.json` describes the interface; `outboxd status`, `pause`, `resume`, `retry`, `replay` and `position set` use it.
 
 mod changes;
 mod guard;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use self::changes::Changed;
+pub use self::changes::{Begun, Changed};
 pub use self::reply::Failure;
 
 use self::guard::Guard;
@@ -41,8 +41,8 @@ pub struct View {
 /// The view as it is now: without tables until it is known which there are.
 pub type Current = watch::Receiver<Arc<View>>;
 
-/// A request for a change has few words.
-const LARGEST_BODY: usize = 16 << 10;
+/// A request for a change has few words, but perhaps many ids.
+const LARGEST_BODY: usize = 1 << 20;
 
 /// Serves until stopped.
 pub async fn serve(
@@ -63,6 +63,7 @@ fn router(guard: Guard, current: Current) -> Router {
         .route("/api/v1/tables/{table}/resume", post(changes::resume))
         .route("/api/v1/tables/{table}/retry", post(changes::retry))
         .route("/api/v1/tables/{table}/position", put(changes::position))
+        .route("/api/v1/tables/{table}/replay", post(changes::replay))
         .route_layer(middleware::from_fn_with_state(guard, changes::admit))
         .layer(DefaultBodyLimit::max(LARGEST_BODY));
     Router::new()
@@ -71,6 +72,7 @@ fn router(guard: Guard, current: Current) -> Router {
         .route("/readyz", get(pages::ready))
         .route("/api/v1/tables", get(pages::tables))
         .route("/api/v1/tables/{table}", get(pages::table))
+        .route("/api/v1/tables/{table}/replay", get(pages::replay))
         .route("/api/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], OPENAPI) }))
         .merge(changes)
         .fallback(|| async { Failure::new(404, "not_found", "there is no such page") })

@@ -123,6 +123,51 @@ pub(super) async fn table(
     Ok(Json(TableStatus::of(found.ok_or_else(unknown)?, view.metrics.tail())))
 }
 
+/// A replay as `/api/v1/tables/TABLE/replay` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayStatus {
+    /// Its name, which is the value of the header `outboxd-replay`.
+    pub run: String,
+    /// `running`, `done` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// Events published again so far.
+    pub published: u64,
+    /// What it began after.
+    pub from: String,
+    /// How far it is.
+    pub at: String,
+    /// Where it ends.
+    pub to: String,
+}
+
+pub(super) async fn replay(
+    Path(name): Path<String>,
+    Shared(current): Shared<Current>,
+) -> Result<Json<ReplayStatus>, Failure> {
+    let view = Arc::clone(&current.borrow());
+    let found = view.metrics.tables().iter().find(|stats| stats.table.to_string() == name);
+    let unknown = || Failure::new(404, "unknown_table", format!("no table {name} is relayed here"));
+    let none =
+        || Failure::new(404, "no_replay", format!("{name} has published nothing again since the daemon started"));
+    let replay = found.ok_or_else(unknown)?.replay().ok_or_else(none)?;
+    let (state, reason) = match replay.ended() {
+        None => ("running", None),
+        Some(Ok(())) => ("done", None),
+        Some(Err(reason)) => ("failed", Some(reason)),
+    };
+    Ok(Json(ReplayStatus {
+        run: replay.run.to_string(),
+        state: state.to_owned(),
+        reason,
+        published: replay.published.load(Relaxed),
+        from: replay.from.to_string(),
+        at: replay.at().to_string(),
+        to: replay.to.to_string(),
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! `outboxd pause`, `resume`, `retry`: the operator's hand on a running daemon, by its admin listener.
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -134,6 +135,18 @@ pub(super) fn chosen(patterns: &[String], known: &[TableName]) -> Result<Vec<Tab
     let mut seen = std::collections::HashSet::new();
     chosen.retain(|table| seen.insert(table.clone()));
     Ok(chosen)
+}
+
+/// Whether somebody at the terminal says yes.
+pub(super) fn confirmed() -> bool {
+    if !std::io::stdin().is_terminal() {
+        return false;
+    }
+    let mut answer = String::new();
+    let asked = anstream::stderr().write_all(b"Go on? [y/N] ");
+    asked.is_ok()
+        && std::io::stdin().read_line(&mut answer).is_ok()
+        && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
 /// The user of this process, for people.

@@ -9,6 +9,7 @@ mod hand;
 mod import_debezium;
 mod migrate;
 mod position;
+mod replay;
 mod run;
 mod signals;
 mod status;
@@ -23,6 +24,7 @@ use self::demo::DemoArguments;
 use self::import_debezium::ImportArguments;
 use self::hand::{HandArguments, PauseArguments};
 use self::position::PositionCommand;
+use self::replay::ReplayArguments;
 use self::status::StatusArguments;
 use crate::config::{ConfigErrors, Options, load};
 use crate::daemon::DaemonError;
@@ -95,6 +97,7 @@ enum Command {
     Resume(HandArguments),
     /// Start tables once more that have halted, from their saved positions; asks the running daemon
     Retry(HandArguments),
+    Replay(ReplayArguments),
     /// Saved positions
     Position {
         #[command(subcommand)]
@@ -161,6 +164,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Pause(arguments) => hand::pause(arguments, load(&options)).await,
         Command::Resume(arguments) => hand::resume(arguments, load(&options)).await,
         Command::Retry(arguments) => hand::retry(arguments, load(&options)).await,
+        Command::Replay(arguments) => replay::replay(arguments, &loaded()?).await,
         Command::Position { command } => position::position(command, loaded()?).await,
         Command::Config => Ok(config::config(&loaded()?)),
         Command::Decode(arguments) => decode::decode(arguments, || load(&options)),

@@ -23,7 +23,7 @@ pub async fn starts(endpoint: &Endpoint) -> Result<Vec<Position>, Error> {
             // What was restored from a backup is in no file.
             Point::Gtid(before(&mut conn, &file).await?.union(&purged))
         } else {
-            Point::File(FilePoint { file, offset: 4 })
+            Point::File(FilePoint { file, offset: 4 }.into())
         };
         starts.push(point.into());
     }

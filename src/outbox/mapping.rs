@@ -9,7 +9,9 @@ use super::cloudevents::{self, Attributes, CloudEvents};
 use super::shard::ShardRule;
 use super::topic::{Part, TopicName, is_topic_byte, is_topic_name};
 use super::value::{PayloadFormat, Shape, ValueError};
-use super::{Columns, Header, HeaderColumn, Record, STANDARD_HEADERS, TopicTemplate, timestamp};
+use super::{
+    Columns, Header, HeaderColumn, REPLAY_HEADER, Record, STANDARD_HEADERS, TAKEN_HEADERS, TopicTemplate, timestamp,
+};
 use crate::source::Row;
 
 /// A row that cannot become a record.
@@ -197,8 +199,18 @@ impl Mapping {
         row.get(self.id)
     }
 
-    /// Makes the record of a row and hands it to `with`.
-    pub fn with_record<T>(&self, row: Row<'_>, with: impl FnOnce(&Record<'_>) -> T) -> Result<T, MappingError> {
+    /// The key that the record has.
+    pub fn key<'a>(&self, row: Row<'a>) -> Option<&'a [u8]> {
+        row.get(self.key)
+    }
+
+    /// Makes the record of a row and hands it to `with`. `replay` names the replay that the record is published by.
+    pub fn with_record<T>(
+        &self,
+        row: Row<'_>,
+        replay: Option<&str>,
+        with: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<T, MappingError> {
         let mut name = TopicName::new();
         let topic = match self.topic.fixed() {
             Some(topic) => topic,
@@ -223,6 +235,7 @@ impl Mapping {
         }
         headers.extend(self.headers.iter().map(|(name, column)| Header { name, value: row.get(*column) }));
         headers.extend(members.iter().map(|(name, value)| Header { name, value: value.as_deref() }));
+        headers.extend(replay.map(|run| Header { name: REPLAY_HEADER, value: Some(run.as_bytes()) }));
         let record = Record {
             topic,
             key: self.need(row, self.key)?,
@@ -301,7 +314,7 @@ const TIMESTAMP: &str = "milliseconds since 1970, or a date and time";
 
 const TEXT: &str = "text in UTF-8";
 
-const HEADER_OBJECT: &str = "a JSON object without members `id`, `eventType`, or empty names";
+const HEADER_OBJECT: &str = "a JSON object without members `id`, `eventType`, `outboxd-replay`, or empty names";
 
 fn partition(text: &[u8]) -> Option<i32> {
     std::str::from_utf8(text).ok()?.parse().ok().filter(|&partition| partition >= 0)
@@ -310,7 +323,7 @@ fn partition(text: &[u8]) -> Option<i32> {
 /// The members of a JSON object: strings as they are, null as null, the rest as JSON.
 fn members(text: &[u8]) -> Option<Vec<(String, Option<Vec<u8>>)>> {
     let object: Map<String, Value> = serde_json::from_slice(text).ok()?;
-    let taken = |name: &String| name.is_empty() || STANDARD_HEADERS.contains(&name.as_str());
+    let taken = |name: &String| name.is_empty() || TAKEN_HEADERS.contains(&name.as_str());
     if object.keys().any(taken) {
         return None;
     }
@@ -358,7 +371,7 @@ mod tests {
         let batch = batch(values);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let row = batch.rows().next().unwrap();
-        mapping.with_record(row, |record| {
+        mapping.with_record(row, None, |record| {
             let headers: Vec<_> =
                 record.headers.iter().map(|h| format!("{}={}", h.name, h.value.map_or("null".into(), text))).collect();
             let value = record.value.map_or("null".into(), text);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::replay::Plan;
 use super::stats::State;
 use crate::position::{Pause, Position, StoreError};
 use crate::table::TableName;
@@ -24,6 +25,8 @@ pub enum Order {
     Retry,
     /// Make this the durable position, wherever it lies, and go on from there if the table is relayed.
     Set(Position),
+    /// Publish once more what was published before.
+    Replay(Plan),
 }
 
 /// What an order has changed: the table's state, or its position.
@@ -76,6 +79,14 @@ pub enum Refusal {
         /// Why not.
         reason: String,
     },
+    /// There is nothing to go by.
+    #[error("{table} publishes nothing again: {reason}")]
+    NoReplay {
+        /// The table.
+        table: TableName,
+        /// Why not.
+        reason: String,
+    },
     /// The position store refuses, or does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -97,6 +108,7 @@ impl Refusal {
             Self::Halted { .. } => "halted",
             Self::Unfit { .. } => "unfit",
             Self::Misplaced { .. } => "misplaced",
+            Self::NoReplay { .. } => "no_replay",
             Self::Store(_) => "position_store",
             Self::Busy(_) => "busy",
             Self::Stopping => "stopping",

@@ -6,7 +6,8 @@
 //! [`tail`] reads the log, [`assembler`] turns its events into batches per table, [`queue`] carries them to the relays,
 //! a [`worker`] publishes them, [`window`] knows what is acknowledged, and [`supervisor`] keeps it all going. A table that
 //! the tail had to let go of is brought back to it by its [`feeder`], by the rules of the [`meeting`]. An operator's orders
-//! come by [`control`], and [`places`] finds positions for them.
+//! come by [`control`], [`places`] finds positions for them,
+//! and a [`replay`] publishes again.
 
 pub mod assembler;
 pub mod backoff;
@@ -15,6 +16,7 @@ pub mod feeder;
 pub mod meeting;
 pub mod places;
 pub mod queue;
+pub mod replay;
 pub mod settings;
 pub mod stats;
 pub mod supervisor;

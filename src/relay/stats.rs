@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::replay::Progress;
 use crate::position::{Margin, Position};
 use crate::table::TableName;
 
@@ -93,6 +94,7 @@ pub struct TableStats {
     state: AtomicU8,
     apart: Mutex<Option<(State, String)>>,
     position: Mutex<Option<Arc<Position>>>,
+    replay: Mutex<Option<Arc<Progress>>>,
     reason: Mutex<Option<String>>,
     margin: Mutex<Option<Margin>>,
 }
@@ -117,6 +119,7 @@ impl TableStats {
             state: AtomicU8::new(State::Starting as u8),
             apart: Mutex::new(None),
             position: Mutex::new(None),
+            replay: Mutex::new(None),
             reason: Mutex::new(None),
             margin: Mutex::new(None),
         }
@@ -188,6 +191,16 @@ impl TableStats {
     /// Notes how far the durable position is from being purged.
     pub fn set_margin(&self, margin: Margin) {
         *lock(&self.margin) = Some(margin);
+    }
+
+    /// The latest replay, if there was one.
+    pub fn replay(&self) -> Option<Arc<Progress>> {
+        lock(&self.replay).clone()
+    }
+
+    /// A replay begins.
+    pub(super) fn set_replay(&self, progress: Arc<Progress>) {
+        *lock(&self.replay) = Some(progress);
     }
 
     /// Now minus the commit time of the oldest event not acknowledged, in seconds; 0 when nothing waits.

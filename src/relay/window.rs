@@ -49,6 +49,28 @@ impl Window {
         self.first + self.entries.len() as Chunk - 1
     }
 
+    /// The position that everything published so far reaches; `None` before the first, and after something torn.
+    fn latest(&self) -> Option<&Arc<Position>> {
+        self.entries.back().map_or(self.acknowledged.as_ref(), |entry| entry.position.as_ref())
+    }
+
+    /// Opens a batch that was published before: it leads no further than what was published until now. `None` when that
+    /// leads nowhere yet.
+    pub fn open_again(&mut self, oldest_commit_micros: u64) -> Option<Chunk> {
+        let position = Arc::clone(self.latest()?);
+        Some(self.open(position, oldest_commit_micros))
+    }
+
+    /// Whether there is a position that a repeated batch could have.
+    pub fn leads_somewhere(&self) -> bool {
+        self.latest().is_some()
+    }
+
+    /// The oldest batch that is not settled, or the next one.
+    pub fn first(&self) -> Chunk {
+        self.first
+    }
+
     /// Counts a record of the open batch as published.
     pub fn publish(&mut self) {
         if let Some(entry) = self.entries.back_mut() {
@@ -134,8 +156,7 @@ impl Window {
     /// when something has failed.
     pub fn published(&self) -> Option<(&Arc<Position>, u64)> {
         let whole = !self.is_torn && self.entries.back().is_none_or(|entry| entry.closed);
-        let position = self.entries.back().map_or(self.acknowledged.as_ref(), |entry| entry.position.as_ref());
-        position.filter(|_| whole).map(|position| (position, self.published))
+        self.latest().filter(|_| whole).map(|position| (position, self.published))
     }
 
     /// Whether something that was published will not be covered: it failed, or its batch was given up half-way.
@@ -269,6 +290,23 @@ mod tests {
         window.progress(at(9));
         assert!(window.is_settled());
         assert_eq!((window.acknowledged(), window.acknowledged_records()), (Some(&at(1)), 2));
+    }
+
+    #[test]
+    fn a_repeated_batch_leads_no_further_and_holds_up_what_comes_after_it() {
+        let mut window = Window::default();
+        assert_eq!((window.open_again(1), window.leads_somewhere()), (None, false));
+        window.progress(at(3));
+        let again = window.open_again(1).unwrap();
+        window.publish();
+        window.close();
+        let next = window.open(at(4), 1);
+        window.publish();
+        window.close();
+        window.acknowledge(next, 1);
+        assert_eq!((window.acknowledged(), window.published()), (Some(&at(3)), Some((&at(4), 2))));
+        window.acknowledge(again, 1);
+        assert_eq!((window.acknowledged(), window.acknowledged_records(), window.first()), (Some(&at(4)), 2, 2));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! way: drained, abandoned, halted, or to be started again from its durable position. Whatever the end, what is in flight
 //! is waited for within the grace period, so that a relay that starts again does not overtake itself.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,17 +13,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Item;
 use super::queue::Line;
+use super::replay::Again;
 use super::settings::RelaySettings;
 use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
-use crate::outbox::Mapping;
-use crate::outlet::{DeliveryError, Outlet, PublishError, Settled};
+use crate::outbox::{Mapping, MappingError};
+use crate::outlet::{Chunk, DeliveryError, Outlet, PublishError, Settled};
 use crate::position::{Position, StoreError};
 use crate::source::{Batch, Fault, ForeignDml, Row};
 
@@ -99,6 +102,10 @@ pub struct Worker<O> {
     mapping: Mapping,
     outlet: O,
     queue: Line,
+    /// What is published again.
+    again: mpsc::Receiver<Again>,
+    /// Batches that are, until they are acknowledged.
+    repeated: VecDeque<(Chunk, Again)>,
     pace: Pace,
     stats: Arc<TableStats>,
     window: Window,
@@ -141,6 +148,8 @@ impl<O: Outlet> Worker<O> {
             mapping,
             outlet,
             queue,
+            again: mpsc::channel(1).1,
+            repeated: VecDeque::new(),
             pace,
             stats,
             window: Window::default(),
@@ -155,6 +164,13 @@ impl<O: Outlet> Worker<O> {
             warned: None,
             misrouted: None,
         }
+    }
+
+    /// Also publishes what comes here, between its other events.
+    #[must_use]
+    pub fn repeating(mut self, again: mpsc::Receiver<Again>) -> Self {
+        self.again = again;
+        self
     }
 
     /// Relays until `stop`, then drains; or until it halts. The table is given up when it halts, and with the process.
@@ -204,6 +220,7 @@ impl<O: Outlet> Worker<O> {
                 () = stop.cancelled() => return End::Stop,
                 result = finish(&mut self.saving) => self.end_save(result),
                 () = self.outlet.settled(&mut self.settled), if !self.window.is_settled() => self.settle(),
+                Some(again) = self.again.recv(), if room && self.window.leads_somewhere() => self.repeat(again, stop).await,
                 held = self.queue.recv(), if room => match held {
                     Some(held) => self.item(&held.item, stop).await,
                     // The tail has ended; it says itself why. What is in flight goes on.
@@ -250,35 +267,83 @@ impl<O: Outlet> Worker<O> {
     async fn publish(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), End> {
         let oldest = batch.rows().next().map_or(0, |row| row.commit_micros());
         let chunk = self.window.open(Arc::clone(batch.position()), oldest);
-        let mut bytes = 0;
         let mut patience = None;
+        let mut bytes = 0;
         for row in batch.rows() {
             if self.mapping.is_misrouted(row) {
                 self.misrouted(row);
             }
-            loop {
-                let outlet = &mut self.outlet;
-                let published = self.mapping.with_record(row, |record| {
-                    outlet.publish(record, chunk).map(|()| record.key.len() + record.value.map_or(0, <[u8]>::len))
-                });
-                match published {
-                    Ok(Ok(sent)) => {
-                        self.window.publish();
-                        bytes += sent as u64;
-                        break;
-                    }
-                    Ok(Err(PublishError::Full)) => self.wait_for_room(stop, &mut patience).await?,
-                    Ok(Err(PublishError::Refused(error))) => return Err(delivery(&error)),
-                    Err(error) => {
-                        let detail = format!("after {}: {error}", batch.position());
-                        return Err(End::Halt(Halt { name: "unmappable_event", detail }));
-                    }
+            match self.row(row, None, chunk, stop, &mut patience).await? {
+                Ok(size) => bytes += size,
+                Err(error) => {
+                    let detail = format!("after {}: {error}", batch.position());
+                    return Err(End::Halt(Halt { name: "unmappable_event", detail }));
                 }
             }
         }
         self.window.close();
         self.stats.bytes.fetch_add(bytes, Relaxed);
         Ok(())
+    }
+
+    /// Publishes what is wanted of a batch once more. A row that is no record today ends the replay, not the relay.
+    async fn repeat(&mut self, again: Again, stop: &CancellationToken) -> Result<(), End> {
+        let Some(chunk) = self.window.open_again(now_micros()) else { return Ok(()) };
+        let (plan, progress) = (Arc::clone(&again.plan), Arc::clone(&again.progress));
+        let mut patience = None;
+        let mut bytes = 0;
+        for row in again.batch.rows() {
+            if !plan.wants(&self.mapping, row) {
+                continue;
+            }
+            match self.row(row, Some(&plan.run), chunk, stop, &mut patience).await? {
+                Ok(size) => bytes += size,
+                Err(error) => {
+                    progress.end(Err(format!("unmappable_event: after {}: {error}", progress.at())));
+                    break;
+                }
+            }
+            progress.published.fetch_add(1, Relaxed);
+        }
+        self.repeated.push_back((chunk, again));
+        self.window.close();
+        self.stats.bytes.fetch_add(bytes, Relaxed);
+        self.forget_repeated();
+        Ok(())
+    }
+
+    /// Lets go of repeated batches that are acknowledged.
+    fn forget_repeated(&mut self) {
+        while self.repeated.front().is_some_and(|(chunk, _)| *chunk < self.window.first()) {
+            self.repeated.pop_front();
+        }
+    }
+
+    /// Publishes a row, waiting for room, and gives its size in bytes; or why it is no record.
+    async fn row(
+        &mut self,
+        row: Row<'_>,
+        replay: Option<&str>,
+        chunk: Chunk,
+        stop: &CancellationToken,
+        patience: &mut Option<Instant>,
+    ) -> Result<Result<u64, MappingError>, End> {
+        loop {
+            let outlet = &mut self.outlet;
+            let published = self.mapping.with_record(row, replay, |record| {
+                let size = (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
+                (outlet.publish(record, chunk), size)
+            });
+            match published {
+                Ok((Ok(()), size)) => {
+                    self.window.publish();
+                    return Ok(Ok(size));
+                }
+                Ok((Err(PublishError::Full), _)) => self.wait_for_room(stop, patience).await?,
+                Ok((Err(PublishError::Refused(error)), _)) => return Err(delivery(&error)),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
     }
 
     /// It is in the wrong table by the writers' own rule: order with the aggregate's other events is not certain.
@@ -328,13 +393,17 @@ impl<O: Outlet> Worker<O> {
                 }
             }
         }
+        self.forget_repeated();
         failed.map_or(Ok(()), |error| Err(delivery(&error)))
     }
 
     /// Whether there is a position to save that the durable one does not cover.
     fn wants_save(&self) -> bool {
         let coverable = self.coverable().filter(|_| !self.refused);
-        coverable.is_some_and(|(position, _)| self.saved.as_ref().is_none_or(|saved| !Arc::ptr_eq(position, saved)))
+        // What was published again leads no further, and is to be covered all the same.
+        coverable.is_some_and(|(position, records)| {
+            records > self.saved_records || self.saved.as_ref().is_none_or(|saved| !Arc::ptr_eq(position, saved))
+        })
     }
 
     /// What a save can cover now, and how many records that are since the start.

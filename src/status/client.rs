@@ -11,7 +11,7 @@ use ureq::Agent;
 use ureq::http::{Method, Request, StatusCode};
 
 use crate::admin::Failure;
-use crate::admin::pages::TableStatus;
+use crate::admin::pages::{ReplayStatus, TableStatus};
 use crate::table::TableName;
 
 /// How often a change is asked for of a daemon that has too much to do, a second apart.
@@ -70,6 +70,12 @@ impl Client {
     /// Every table's state, in the daemon's order.
     pub async fn tables(&self) -> Result<Vec<TableStatus>, Silent> {
         self.ask("api/v1/tables", |mut answer| answer.body_mut().read_json()).await
+    }
+
+    /// How far a table's latest replay is.
+    pub async fn replay(&self, table: &TableName) -> Result<ReplayStatus, Silent> {
+        let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
+        self.ask(&format!("api/v1/tables/{table}/replay"), |mut answer| answer.body_mut().read_json()).await
     }
 
     /// Whether the daemon is ready; the error says why it is not, or that it does not answer.

@@ -284,3 +284,108 @@ async fn positions_are_moved_back_and_forward_in_files() {
 async fn positions_are_moved_back_and_forward_in_domains() {
     positions_are_moved(Stage::of().server("mariadb-11.8")).await;
 }
+
+/// The value of a header, for each record of the topic that has it.
+fn replayed(stage: &Stage) -> Vec<(String, String)> {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::Headers;
+    use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", format!("127.0.0.1:{}", stage.kafka_port()))
+        .set("group.id", "replayed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(&stage.topic, 0, Offset::Beginning).unwrap();
+    consumer.assign(&partitions).unwrap();
+    let mut found = Vec::new();
+    loop {
+        let message = match consumer.poll(std::time::Duration::from_secs(30)).expect("the topic answers") {
+            Ok(message) => message,
+            Err(rdkafka::error::KafkaError::PartitionEOF(_)) => return found,
+            Err(error) => panic!("{error}"),
+        };
+        let headers = message.headers().unwrap();
+        let value = |name: &str| {
+            let header = headers.iter().find(|header| header.key == name)?;
+            Some(String::from_utf8(header.value.unwrap().to_vec()).unwrap())
+        };
+        if let Some(run) = value("outboxd-replay") {
+            found.push((value("id").unwrap(), run));
+        }
+    }
+}
+
+async fn events_are_replayed(setup: crate::stage::Setup) {
+    let bench = Bench::new(setup.shards(1).partitions(1).up().await);
+    let daemon = bench.run();
+    daemon.ready().await;
+    bench.insert(&["a1", "a2"]).await;
+    bench.stage.sql(["FLUSH BINARY LOGS"]).await;
+    let moment = bench.moment().await;
+    bench.insert(&["b1", "b2", "b3"]).await;
+    Bench::acknowledged(&daemon, 5).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+    let saved = async || u128::from(Bench::status(&daemon, FIRST)["saved_micros"].as_u64().unwrap()) > now;
+    until("all of it is saved", saved).await;
+    let (notes, code) = bench.refused(&["replay", FIRST, "--from", &moment]);
+    assert!(code == Some(77) && notes.contains("nobody said yes"), "{notes}");
+
+    // Given a time, when replayed from there, then what was committed since comes again, in order, with the header.
+    let told = bench.told(&["replay", FIRST, "--from", &moment, "--yes", "--rate", "500/s"]);
+    let run = told.lines().last().unwrap().rsplit_once(' ').unwrap().1.to_owned();
+    assert!(told.contains("3 events published again"), "{told}");
+    let expected = ["b1", "b2", "b3"].map(|id| (id.to_owned(), run.clone()));
+    assert_eq!(replayed(&bench.stage), expected);
+
+    // Given ids, then only those; and what comes later comes after them, once.
+    let told = bench.told(&["replay", FIRST, "--id", "a2", "--id", "b2", "--yes"]);
+    assert!(told.contains("2 events published again"), "{told}");
+    bench.insert(&["c1"]).await;
+    until("the next event is there", async || bench.ids().await.contains(&"c1".to_owned())).await;
+    assert_eq!(bench.ids().await, ["a1", "a2", "b1", "b2", "b3", "b1", "b2", "b3", "a2", "b2", "c1"]);
+    let (notes, code) = bench.refused(&["replay", FIRST, "--aggregate", "k", "--from", "newest", "--yes"]);
+    assert!(code == Some(77) && notes.contains("(no_replay)"), "{notes}");
+    assert!(daemon.log().contains("audit action=\"replay\""));
+    assert_eq!(daemon.terminate().await, Some(0));
+    let daemon = bench.run();
+    daemon.ready().await;
+    bench.insert(&["d1"]).await;
+    Bench::acknowledged(&daemon, 1).await;
+    assert_eq!(bench.ids().await.len(), 12, "nothing of it comes again");
+    assert_eq!(daemon.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_replayed_in_gtids() {
+    events_are_replayed(Stage::of()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_replayed_in_domains() {
+    events_are_replayed(Stage::of().server("mariadb-11.8")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_replayed_in_transactions() {
+    let setup = Stage::of().set("DELIVERY__GUARANTEE", "exactly_once").own_kafka().set("KAFKA__CREATE_TOPICS", "true");
+    events_are_replayed(setup).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_under_load_keeps_the_order() {
+    let bench = Bench::new(Stage::of().up().await);
+    let daemon = bench.run();
+    daemon.ready().await;
+    let writing = bench.stage.write(73).await;
+    writing.more(300).await;
+    bench.told(&["replay", "delivery.delivery-outbox[12]", "--from", "earliest", "--yes", "--rate", "2000"]);
+    writing.more(100).await;
+    let journal = writing.stop().await;
+    let verdict = bench.stage.verdict(&journal).await;
+    assert_eq!((verdict.total.missing, verdict.total.ghosts), (0, 0), "{verdict}");
+    assert!(verdict.total.duplicates > 0, "{verdict}");
+    assert_eq!(daemon.terminate().await, Some(0));
+}

@@ -1,6 +1,7 @@
 //! `outboxd position`: the saved positions.
 
 mod moment;
+pub(super) mod place;
 mod set;
 
 use std::time::Duration;

@@ -3,28 +3,22 @@
 //! Promise: it says what a move repeats and what it skips before it asks, changes nothing without a yes, and writes down what
 //! it did. A running daemon is asked to move the position itself; without one, the table is claimed first.
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use jiff::Zoned;
 use serde_json::json;
 use tracing::info;
 use ureq::http::Method;
 
-use super::moment::moment;
-use crate::cli::hand::{Hand, Way, chosen, told};
-use crate::cli::{code, say, server, show};
+use super::place::{Log, configured};
+use crate::cli::hand::{Hand, Way, chosen, confirmed, told};
+use crate::cli::{code, say, show};
 use crate::config::Loaded;
 use crate::daemon::store::Store;
 use crate::daemon::{self, DaemonError};
-use crate::mysql::connect::Endpoint;
-use crate::mysql::settings::{Keeper, MysqlSettings};
-use crate::mysql::{MysqlSource, files};
+use crate::mysql::settings::Keeper;
 use crate::position::{Claimed, Position, PositionStore, Saved, Shift, StoreError};
-use crate::relay::places;
 use crate::relay::supervisor::Table;
-use crate::source::{LogSource, SourceError, Subscription};
 use crate::status::client::Unchanged;
 use crate::table::TableName;
 use crate::telemetry::logging;
@@ -62,8 +56,7 @@ pub(super) async fn set(arguments: SetArguments, loaded: Loaded) -> Result<u8, D
     let (log, _) = daemon::endpoints(&loaded.config)?;
     let store = Store::new(&loaded.config, Duration::ZERO)?;
     let saved = store.list().await?;
-    let configured = configured(&loaded, &log).await?;
-    let mut source = reader(&loaded, &log);
+    let configured = configured(&loaded.config, &log).await?;
     let hand = Hand::new(way, Ok(&loaded.config.admin))?;
     let stands = stands(&tables, &configured, &saved, &hand).await?;
     let subscriptions: Vec<_> = configured
@@ -71,8 +64,12 @@ pub(super) async fn set(arguments: SetArguments, loaded: Loaded) -> Result<u8, D
         .map(|table| table.subscription)
         .filter(|subscription| stands.iter().any(|stand| stand.table == subscription.table))
         .collect();
-    let to = place(to, to_time, &mut source, &log, &subscriptions).await?;
-    if let Err(reason) = places::can_resume(&mut source, &to).await {
+    let mut log = Log::new(&loaded.config, log, subscriptions);
+    let to = match (to, to_time) {
+        (_, Some(time)) => log.at(&time).await?,
+        (to, None) => log.place(&to.unwrap_or_default()).await?,
+    };
+    if let Err(reason) = log.can_resume(&to).await {
         say(&format!("{to} is no place to resume: {reason}"));
         return Ok(code::REFUSED);
     }
@@ -106,17 +103,6 @@ pub(super) async fn set(arguments: SetArguments, loaded: Loaded) -> Result<u8, D
     Ok(exit)
 }
 
-fn reader(loaded: &Loaded, log: &Endpoint) -> MysqlSource {
-    let mysql = &loaded.config.mysql;
-    MysqlSource::new(log.clone(), MysqlSettings::fresh_server_id(), mysql.heartbeat, mysql.silence_deadline)
-}
-
-async fn configured(loaded: &Loaded, log: &Endpoint) -> Result<Vec<Table>, DaemonError> {
-    let mut conn = log.connect().await.map_err(|error| server(&error))?;
-    let existing = crate::mysql::preflight::tables(&mut conn).await.map_err(|error| server(&error))?;
-    daemon::select(&loaded.config, &existing)
-}
-
 /// The tables that are meant, and where they stand. A daemon that answers has those that it names.
 async fn stands(
     patterns: &[String],
@@ -132,42 +118,6 @@ async fn stands(
         table,
     };
     Ok(chosen(patterns, &known)?.into_iter().map(stand).collect())
-}
-
-/// The position that is meant.
-async fn place(
-    to: Option<String>,
-    to_time: Option<String>,
-    source: &mut MysqlSource,
-    log: &Endpoint,
-    tables: &[Subscription],
-) -> Result<Position, DaemonError> {
-    let unreachable = |error: SourceError| DaemonError::Server(format!("mysql: {error}"));
-    if let Some(time) = to_time {
-        let time = moment(&time, &Zoned::now()).map_err(DaemonError::Configuration)?;
-        let starts = files::starts(log).await.map_err(|error| server(&error))?;
-        let micros = u64::try_from(time.as_microsecond()).unwrap_or(0);
-        return places::at_time(source, tables, &starts, micros).await.map_err(unreachable);
-    }
-    match to.unwrap_or_default().as_str() {
-        "earliest" => source.oldest().await.map_err(unreachable),
-        "newest" => source.newest().await.map_err(unreachable),
-        text => {
-            text.parse().map_err(|error: crate::position::PositionError| DaemonError::Configuration(error.to_string()))
-        }
-    }
-}
-
-/// Whether somebody at the terminal says yes.
-fn confirmed() -> bool {
-    if !std::io::stdin().is_terminal() {
-        return false;
-    }
-    let mut answer = String::new();
-    let asked = anstream::stderr().write_all(b"Go on? [y/N] ");
-    asked.is_ok()
-        && std::io::stdin().read_line(&mut answer).is_ok()
-        && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
 /// Has the daemon move a position; it writes down who asked.

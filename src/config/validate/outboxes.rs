@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Problems;
 use crate::config::OutboxSettings;
 use crate::config::error::ErrorKind;
-use crate::outbox::{Columns, HeaderColumn, STANDARD_HEADERS, ShardRule, TopicTemplate};
+use crate::outbox::{Columns, HeaderColumn, ShardRule, TAKEN_HEADERS, TopicTemplate};
 use crate::table::{TableName, TablePattern};
 
 /// Every `[[outbox]]` block, and no table in two of them.
@@ -77,7 +77,7 @@ fn columns(columns: &Columns, at: &str, problems: &mut Problems) {
         problems.hold(named, &["outbox", at, "columns", key], "the name of a column", "\"\"");
     }
     for (key, kind, entries, taken) in [
-        ("headers", "header", &columns.headers, &STANDARD_HEADERS[..]),
+        ("headers", "header", &columns.headers, &TAKEN_HEADERS[..]),
         ("envelope", "member", &columns.envelope, &["payload"]),
     ] {
         let mut taken: BTreeSet<&str> = taken.iter().copied().collect();

@@ -7,9 +7,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::{CLAIM_WAIT, Found, Reader, Relay, Supervisor, SupervisorError};
@@ -18,9 +19,11 @@ use crate::position::{Claim, Claimed, Pause, Position, PositionStore, StoreError
 use crate::relay::control::{Done, Order, Orders, Refusal, Told};
 use crate::relay::feeder::{Feeder, Shared};
 use crate::relay::places;
+use crate::relay::replay::{self, Again, Plan, Replay};
 use crate::relay::stats::State;
 use crate::relay::worker::{Halt, Outcome, Worker};
 use crate::source::LogSource;
+use crate::table::TableName;
 
 /// How a feeder gets a reader of its own.
 pub(super) type Readers<S> = Box<dyn Fn() -> S + Send + Sync>;
@@ -109,13 +112,16 @@ where
     ) -> Result<Result<Turn<O, S>, Outcome>, SupervisorError> {
         let one = stop.child_token();
         let mut between = None;
+        let (repeat, again) = mpsc::channel(1);
+        // Ends with the attempt.
+        let mut replaying: Option<AbortOnDropHandle<()>> = None;
         let ended = {
-            let mut attempt = pin!(self.attempt(relay, turn, shared, stop, &one));
+            let mut attempt = pin!(self.attempt(relay, turn, shared, stop, &one, again));
             loop {
                 tokio::select! {
                     biased;
                     ended = &mut attempt => break ended,
-                    told = orders.next(), if between.is_none() => match told.order {
+                    told = orders.next(), if between.is_none() => match &told.order {
                         Order::Pause(_) | Order::Set(_) => {
                             one.cancel();
                             between = Some(told);
@@ -124,6 +130,19 @@ where
                         Order::Retry => {
                             let (table, state) = (relay.stats.table.clone(), relay.stats.state());
                             told.answer(Err(Refusal::NotHalted { table, state }));
+                        }
+                        Order::Replay(plan) => {
+                            let under_way = replaying.as_ref().is_some_and(|replaying| !replaying.is_finished());
+                            match self.replay(relay, plan, shared, &repeat, under_way) {
+                                Ok((done, running)) => {
+                                    replaying = Some(running);
+                                    told.answer(Ok(done));
+                                }
+                                Err(reason) => {
+                                    let table = relay.stats.table.clone();
+                                    told.answer(Err(Refusal::NoReplay { table, reason }));
+                                }
+                            }
                         }
                     },
                 }
@@ -159,6 +178,7 @@ where
         shared: &Shared,
         process: &CancellationToken,
         one: &CancellationToken,
+        again: mpsc::Receiver<Again>,
     ) -> Result<Ended, SupervisorError> {
         let (worker, feeder) = match turn {
             Turn::Relay(ready) => *ready,
@@ -176,13 +196,43 @@ where
             Turn::Pause(claim, pause) => return Ok(Ended::Paused(claim, pause)),
             Turn::Halt(halt) => return Ok(Ended::Outcome(Outcome::Halted(halt))),
         };
-        let mut worker = pin!(worker.run(one.clone(), process.clone()));
+        let mut worker = pin!(worker.repeating(again).run(one.clone(), process.clone()));
         tokio::select! {
             biased;
             outcome = &mut worker => return Ok(Ended::Outcome(outcome)),
             _ = one.run_until_cancelled(feeder.run()) => {}
         }
         Ok(Ended::Outcome(worker.await))
+    }
+
+    /// Begins to publish again what a relay at work has published before.
+    fn replay(
+        self: &Arc<Self>,
+        relay: &Relay,
+        plan: &Plan,
+        shared: &Shared,
+        worker: &mpsc::Sender<Again>,
+        under_way: bool,
+    ) -> Result<(Done, AbortOnDropHandle<()>), String> {
+        if under_way {
+            return Err("another replay is under way".to_owned());
+        }
+        let stats = &relay.stats;
+        let durable = stats.position().filter(|_| stats.state().is_running());
+        let durable = durable.ok_or_else(|| format!("it is {}", stats.state().name()))?;
+        let progress = replay::progress(plan, &durable)?;
+        stats.set_replay(Arc::clone(&progress));
+        let this = Arc::clone(self);
+        let repeating = Replay {
+            source: move || (this.source)(Reader::Own),
+            subscription: relay.table.subscription.clone(),
+            mapping: relay.table.mapping.clone(),
+            making: shared.making.clone(),
+            worker: worker.clone(),
+        };
+        let done = done(&progress.from.to_string(), &progress.to.to_string());
+        let running = tokio::spawn(repeating.run(Arc::new(plan.clone()), progress));
+        Ok((done, AbortOnDropHandle::new(running)))
     }
 
     /// Carries out what a relay had to be stopped for.
@@ -221,7 +271,7 @@ where
                 told.answer(set);
                 now
             }
-            Order::Resume | Order::Retry => now,
+            Order::Resume | Order::Retry | Order::Replay(_) => now,
         }
     }
 
@@ -266,6 +316,7 @@ where
                 Order::Retry => {
                     told.answer(Err(Refusal::NotHalted { table: table.clone(), state: State::Paused }));
                 }
+                Order::Replay(_) => told.answer(Err(at_rest(table, State::Paused))),
                 Order::Set(to) => {
                     let from = relay.stats.position().map(|position| (*position).clone());
                     let set = self.set(claim, from, to).await;
@@ -296,6 +347,7 @@ where
                 },
                 Order::Pause(_) => told.answer(Err(Refusal::Halted { table, detail: halt.to_string() })),
                 Order::Resume => told.answer(Err(Refusal::NotPaused(table))),
+                Order::Replay(_) => told.answer(Err(at_rest(&table, State::Halted))),
                 Order::Set(to) => {
                     let set = self.set_of_halted(relay, to).await;
                     told.answer(set);
@@ -314,6 +366,10 @@ where
         }
         set
     }
+}
+
+fn at_rest(table: &TableName, state: State) -> Refusal {
+    Refusal::NoReplay { table: table.clone(), reason: format!("it is {}", state.name()) }
 }
 
 fn done(before: &str, after: &str) -> Done {

@@ -5,7 +5,6 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::outbox::{Columns, TopicTemplate};
-use crate::outlet::Chunk;
 use crate::position::PositionStore;
 use crate::relay::queue::{Sender, bounded};
 use crate::source::{BatchBuilder, RowSet};
