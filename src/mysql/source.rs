@@ -88,6 +88,9 @@ pub(super) fn classify(error: &Error, at: &str) -> SourceError {
                 || message.contains("server-id")
             {
                 SourceError::Transient(format!("{error}; another replica uses mysql.server_id"))
+            } else if message.contains("exceeded max_allowed_packet") {
+                let cure = "no server sends an event of 1 GiB; only the file of the log has it (outboxd decode)";
+                fault("event_too_large", cure)
             } else {
                 fault("log_not_available", "the position is purged or not in this server's log")
             }
@@ -204,4 +207,32 @@ fn sids(set: &GtidSet) -> Vec<Sid<'static>> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_errors_of_the_dump_when_classified_then_each_reason_has_its_name() {
+        let name = |code, message: &str| {
+            let error = mysql_async::ServerError { code, state: "HY000".to_owned(), message: message.to_owned() };
+            match classify(&Error::Server(error), "binlog.000001:4") {
+                SourceError::Definite(fault) => fault.name,
+                SourceError::Transient(_) => "transient",
+            }
+        };
+        let too_large = "log event entry exceeded max_allowed_packet; Increase max_allowed_packet on source";
+        for (code, message, expected) in [
+            (1236, too_large, "event_too_large"),
+            (1236, "Could not find first log file name in binary log index file", "log_not_available"),
+            (1236, "A replica with the same server_uuid/server_id as this replica has connected", "transient"),
+            (1045, "Access denied", "access_denied"),
+            (1053, "Server shutdown in progress", "transient"),
+            (1927, "Connection was killed", "transient"),
+            (1064, "You have an error in your SQL syntax", "log_refused"),
+        ] {
+            assert_eq!(name(code, message), expected, "{message}");
+        }
+    }
 }

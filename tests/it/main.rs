@@ -29,6 +29,7 @@ mod rotation;
 mod routing;
 mod secrets;
 mod service_manager;
+mod sizes;
 mod stage;
 mod startup;
 mod statements;

@@ -75,6 +75,8 @@ impl MysqlStream {
         } else {
             reader.take(&event).map_err(SourceError::Definite)?;
         }
+        // What was taken in is a copy; a row of a GiB is not to be held twice while it is decoded.
+        wire.release();
         Ok(true)
     }
 }

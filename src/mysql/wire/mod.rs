@@ -104,6 +104,11 @@ impl Wire {
         }
     }
 
+    /// Gives back the memory of the packet that was taken out last, if it is a large one.
+    pub(super) fn release(&mut self) {
+        self.packets.release();
+    }
+
     /// Receives more. Cancel-safe.
     pub(super) async fn receive(&mut self) -> Result<(), Error> {
         Ok(self.packets.receive().await?)
@@ -131,4 +136,36 @@ fn server_error(body: &[u8]) -> Error {
         state: text(state),
         message: text(message),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::mysql::connect::is_transient;
+
+    /// What an answer to a dump means: an event's bytes, or the error and whether it may pass.
+    async fn heard(payload: &[u8]) -> Result<Vec<u8>, (String, bool)> {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let size = u8::try_from(payload.len()).unwrap();
+        theirs.write_all(&[&[size, 0, 0, 1], payload].concat()).await.unwrap();
+        let mut wire = Wire { packets: Packets::new(Box::new(ours)) };
+        wire.receive().await.unwrap();
+        let packet = wire.packet().unwrap();
+        wire.event(&packet).map(<[u8]>::to_vec).map_err(|error| (error.to_string(), is_transient(&error)))
+    }
+
+    #[tokio::test]
+    async fn given_the_end_of_a_dump_when_heard_then_it_is_an_error_that_may_pass_and_no_end() {
+        assert_eq!(heard(b"\x00event").await.unwrap(), b"event");
+        let (text, passes) = heard(b"\xfe\x00\x00\x02\x00").await.unwrap_err();
+        assert!(text.contains("the server ended the stream") && passes, "{text}");
+        let (text, passes) = heard(b"\xff\x25\x05#70100Query execution was interrupted").await.unwrap_err();
+        assert!(text.contains("interrupted") && passes, "{text}");
+        let (text, passes) = heard(b"\xff\xd4\x04#HY000Could not find first log file name").await.unwrap_err();
+        assert!(text.contains("1236") && !passes, "{text}");
+        let (text, passes) = heard(b"?").await.unwrap_err();
+        assert!(text.contains("no event") && passes, "{text}");
+    }
 }

@@ -65,10 +65,14 @@ impl Packets {
         Self { sequence, ..Self::new(transport) }
     }
 
-    pub(super) fn packet(&mut self) -> Option<Packet> {
+    /// Gives back what a large packet took, once its bytes are of no more use.
+    pub(super) fn release(&mut self) {
         if !self.partial && self.whole.capacity() > KEPT {
             self.whole = Vec::new();
         }
+    }
+
+    pub(super) fn packet(&mut self) -> Option<Packet> {
         loop {
             if let Some(left) = self.left {
                 let taken = left.min(self.unread.len());
