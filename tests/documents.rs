@@ -53,6 +53,64 @@ fn every_halt_has_its_cure() {
     assert_eq!(undocumented(&patterns), BTreeSet::new());
 }
 
+/// Names of the test functions below a folder, and the paths of its files.
+fn tests_below(folder: &Path, names: &mut Vec<String>, files: &mut Vec<String>) {
+    let name = Regex::new(r"fn (given_\w+|[a-z]\w+_\w+)").unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests_below(&path, names, files);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let module = path.with_extension("").to_str().unwrap().replace('/', "::");
+            names.extend(name.captures_iter(&text).map(|found| format!("{module}::{}", &found[1])));
+            files.push(module);
+        }
+    }
+}
+
+/// In the table, `a::given_b…` is a test whose name begins like that in a module `a`, `…given_b…` one in the module named
+/// last, and a name without a function is a module or a folder.
+#[test]
+fn every_test_that_a_case_of_the_binlog_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut names, mut files) = (Vec::new(), Vec::new());
+    for folder in ["src/mysql", "src/relay", "tests/it", "tests/captured", "src/cli"] {
+        tests_below(&root.join(folder), &mut names, &mut files);
+    }
+    let page = fs::read_to_string(root.join("docs/binlog.md")).unwrap();
+    let quoted = Regex::new("`([^`]+)`").unwrap();
+    let (mut count, mut missing) = (0, Vec::new());
+    for line in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| event or case")) {
+        let cell = line.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let mut module = String::new();
+        let mut tests = 0;
+        for name in quoted.captures_iter(cell).map(|found| found[1].to_owned()) {
+            tests += 1;
+            let (before, function) = match name.split_once("given_") {
+                Some((before, function)) => (before.trim_end_matches("::"), Some(function.trim_end_matches('…'))),
+                None => (name.as_str(), None),
+            };
+            if before != "…" {
+                before.clone_into(&mut module);
+            }
+            let is_there = match function {
+                Some(function) => names.iter().any(|name| {
+                    name.contains(&format!("{module}::given_{function}"))
+                        || name.contains(&format!("{module}::tests::given_{function}"))
+                }),
+                None => files.iter().any(|file| file.contains(&format!("::{module}"))),
+            };
+            if !is_there {
+                missing.push(name);
+            }
+        }
+        count += tests;
+        assert!(tests > 0, "no test is named for: {line}");
+    }
+    assert!(count > 20 && missing.is_empty(), "{count} are named, and these are not there: {missing:?}");
+}
+
 #[test]
 fn every_metric_is_explained() {
     assert_eq!(undocumented(&[r#"(?:counter|gauge|seconds|single|new)\(\s*"(outboxd_[a-z_]+)""#]), BTreeSet::new());

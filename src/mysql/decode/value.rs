@@ -2,6 +2,7 @@
 
 use super::charset::Charset;
 use super::column::{Column, ColumnType};
+use super::compressed::uncompress_value;
 use super::error::DecodeError;
 use super::json::write_json;
 use super::number::{le_i64, le_u64, write_decimal, write_float, write_i64, write_u64};
@@ -125,12 +126,16 @@ impl<'a> RawValue<'a> {
             | ColumnType::MediumBlob
             | ColumnType::LongBlob
             | ColumnType::Blob => {
-                self.write_string(out)?;
+                self.write_string(out, data)?;
                 true
             }
-            ty @ (ColumnType::Null | ColumnType::BlobCompressed | ColumnType::VarCharCompressed) => {
-                return Err(DecodeError::UnsupportedType { column: self.index, ty });
+            ColumnType::BlobCompressed | ColumnType::VarCharCompressed => {
+                let mut plain = Vec::new();
+                uncompress_value(data, &mut plain)?;
+                self.write_string(out, &plain)?;
+                true
             }
+            ty @ ColumnType::Null => return Err(DecodeError::UnsupportedType { column: self.index, ty }),
         };
         if good { Ok(()) } else { Err(DecodeError::BadValue { column: self.index, ty: self.column.ty }) }
     }
@@ -144,12 +149,12 @@ impl<'a> RawValue<'a> {
         Ok(())
     }
 
-    fn write_string(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    fn write_string(&self, out: &mut Vec<u8>, data: &[u8]) -> Result<(), DecodeError> {
         let (column, ty) = (self.index, self.column.ty);
         let collation = self.column.collation.ok_or(DecodeError::UnknownCollation { column, ty })?;
         let charset = Charset::of(collation).ok_or(DecodeError::UnsupportedCollation { column, ty, collation })?;
         let end = out.len() + usize::from(self.column.meta);
-        if !charset.write(out, self.data) {
+        if !charset.write(out, data) {
             return Err(DecodeError::BadValue { column, ty });
         }
         // The server cuts the zeros off the end of BINARY (`Field_string::pack` in `sql/field.cc`).

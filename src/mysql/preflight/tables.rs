@@ -100,10 +100,6 @@ fn column_type(table: &Table, column: &Column, required: bool) -> Option<Check> 
     let null = if *nullable { "NULL" } else { "NOT NULL" };
     let modify = |to: &str| format!("ALTER TABLE {} MODIFY COLUMN {} {to}", table.name.quoted(), quote(name));
     let base = kind.split(['(', ' ']).next().unwrap_or_default();
-    if kind.contains("COMPRESSED") {
-        let plain = kind.split("/*").next().unwrap_or_default().trim_end();
-        return Some(check("not COMPRESSED, which is not read", kind).failed(modify(&format!("{plain} {null}"))));
-    }
     if let Some(charset) = charset
         && collation.and_then(Charset::of).is_none()
     {

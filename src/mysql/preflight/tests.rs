@@ -214,7 +214,6 @@ fn given_a_table_that_cannot_be_relayed_when_checked_then_the_statement_that_cha
     let facts = change(&|table| table.kind = "VIEW".to_owned());
     gives(&facts, Name::Table, Status::Failed, "the table behind it");
     for (kind, status, cure) in [
-        ("text /*M!100301 COMPRESSED*/", Status::Failed, "MODIFY COLUMN `id` text NOT NULL"),
         ("enum('a')", Status::Warned, "MODIFY COLUMN `id` VARCHAR(255)"),
         ("inet6", Status::Warned, "MODIFY COLUMN `id` VARCHAR(255)"),
     ] {

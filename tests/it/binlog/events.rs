@@ -368,9 +368,24 @@ async fn given_gtid_modes_when_switched_under_way_then_file_positions_go_on_and_
         assert_eq!(heard.texts(1), [mode]);
         shop.listen_from(heard.position);
     }
+    // A set goes on for as long as there are GTIDs, whatever the mode allows besides.
+    shop.listen_from_now().await;
+    let heard = shop
+        .hear_while(&[
+            "SET GLOBAL gtid_mode = ON_PERMISSIVE",
+            "INSERT INTO `out-box` VALUES (10, 'with GTID')",
+            "SET GLOBAL gtid_mode = OFF_PERMISSIVE",
+            "INSERT INTO `out-box` VALUES (11, 'anonymous')",
+        ])
+        .await;
+    assert_eq!(heard.texts(0), ["10"]);
+    // The server itself ends the stream.
+    let error = heard.error.unwrap();
+    assert!(error.starts_with("log_not_available") && error.contains("anonymous"), "{error}");
+    shop.run(&["SET GLOBAL gtid_mode = ON_PERMISSIVE", "SET GLOBAL gtid_mode = ON"]).await;
     shop.listen_from(by_gtid);
     let heard = shop.hear().await;
-    // The server itself refuses, as long as it runs with GTIDs.
+    // It refuses, as long as it runs with GTIDs.
     let error = heard.error.unwrap();
     assert!(error.starts_with("log_not_available") && error.contains("anonymous"), "{error}");
 }

@@ -52,3 +52,36 @@ async fn given_log_bin_compress_when_rows_and_statements_are_compressed_then_all
         assert_eq!(notes[499..], ["NULL", "large", "kept", "last"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_compressed_columns_when_read_then_their_values_are_those_of_select() {
+    let definition = "id INT PRIMARY KEY, payload LONGTEXT COMPRESSED, latin VARCHAR(300) COMPRESSED CHARACTER SET latin1, \
+                      raw VARBINARY(2000) COMPRESSED, short TINYBLOB COMPRESSED";
+    let columns = ["id", "payload", "latin", "raw", "short"];
+    for server in MARIADBS {
+        let mut shop = Shop::open(server, "compressed-columns", definition, &columns).await;
+        let insert = |id: i32| {
+            format!(
+                "INSERT INTO `out-box` VALUES ({id}, REPEAT('payload ü ', 20000), REPEAT('é', 200), REPEAT(x'00ff', 500), \
+                 REPEAT('s', 200)), ({id} + 1, 'x', '', x'80', NULL), ({id} + 2, NULL, NULL, '', '')"
+            )
+        };
+        shop.run(&[
+            &insert(1),
+            "SET SESSION column_compression_zlib_wrap = ON",
+            &insert(11),
+            "SET SESSION column_compression_zlib_wrap = OFF, SESSION column_compression_zlib_level = 0",
+            &insert(21),
+            "SET SESSION column_compression_zlib_level = DEFAULT",
+        ])
+        .await;
+        let heard = shop.hear().await;
+        assert!(heard.is_clean(), "{server}: {:?} {:?}", heard.faults, heard.error);
+        let question = "SELECT CAST(id AS CHAR), CAST(CONVERT(payload USING utf8mb4) AS BINARY), \
+                        CAST(CONVERT(latin USING utf8mb4) AS BINARY), raw, short FROM `out-box` ORDER BY id";
+        let rows: Vec<mysql_async::Row> = shop.conn.query(question).await.unwrap();
+        let selected: Vec<Vec<Option<Vec<u8>>>> =
+            rows.iter().map(|row| (0..5).map(|column| row.get(column).unwrap()).collect()).collect();
+        assert!(heard.rows == selected && selected.len() == 9, "{server}");
+    }
+}
