@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: the log as a source, and the position store in a table.
 
+mod anonymous;
 pub mod archive;
 pub mod connect;
 pub mod decode;

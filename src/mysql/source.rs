@@ -5,6 +5,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, GnoInterval, Sid};
 
+use super::anonymous;
 use super::connect::{Endpoint, Flavor, is_transient};
 use super::decode::{Checksum, Dialect};
 use super::definition::Definition;
@@ -178,7 +179,8 @@ impl MysqlSource {
     }
 }
 
-/// A position that the server has purged fails by name, with what is missing.
+/// A position that the server has purged fails by name, with what is missing; so does one that it would pass over
+/// transactions from.
 async fn check_purged(conn: &mut Conn, from: &Position) -> Result<(), SourceError> {
     let Point::Gtid(saved) = &from.point else { return Ok(()) };
     let purged: Option<String> =
@@ -189,7 +191,13 @@ async fn check_purged(conn: &mut Conn, from: &Position) -> Result<(), SourceErro
     };
     let missing = purged.difference(saved);
     if missing.is_empty() {
-        return Ok(());
+        let anonymous = anonymous::passed_over(conn, saved).await.map_err(|error| classify(&error, "binary logs"))?;
+        let Some(file) = anonymous else { return Ok(()) };
+        let detail = format!(
+            "{file} has transactions without GTIDs that came after the position; keep gtid_mode=ON, \
+             publish their rows yourself, and begin anew after the next transaction with a GTID"
+        );
+        return Err(SourceError::Definite(Fault { name: "anonymous_transaction", detail, at: from.to_string() }));
     }
     let detail = format!("the server has purged transactions that are not relayed: {missing}");
     Err(SourceError::Definite(Fault { name: "position_purged", detail, at: from.to_string() }))

@@ -382,7 +382,15 @@ async fn given_gtid_modes_when_switched_under_way_then_file_positions_go_on_and_
     // The server itself ends the stream.
     let error = heard.error.unwrap();
     assert!(error.starts_with("log_not_available") && error.contains("anonymous"), "{error}");
-    shop.run(&["SET GLOBAL gtid_mode = ON_PERMISSIVE", "SET GLOBAL gtid_mode = ON"]).await;
+    shop.listen_from(heard.position);
+    shop.run(&["FLUSH BINARY LOGS", "SET GLOBAL gtid_mode = ON_PERMISSIVE", "SET GLOBAL gtid_mode = ON"]).await;
+    // The server would begin behind them, and say nothing.
+    let refused = shop.hear().await.error.unwrap();
+    assert!(refused.starts_with("anonymous_transaction"), "{refused}");
+    shop.listen_from_now().await;
+    shop.run(&["INSERT INTO `out-box` VALUES (12, 'with GTID')", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS"]).await;
+    let heard = shop.hear().await;
+    assert_eq!((heard.texts(0), heard.error), (vec!["12".to_owned()], None));
     shop.listen_from(by_gtid);
     let heard = shop.hear().await;
     // It refuses, as long as it runs with GTIDs.
