@@ -23,6 +23,7 @@
 //! - [`preflight`]: what is asked of the servers before anything is relayed
 //! - [`telemetry`]: logging and metrics; [`admin`]: the listener that shows them, and the operator's hand
 //! - `testing`: the seams in memory, and their contracts (feature `testing`)
+//! - [`verify`]: whether what is committed is in Kafka
 //! - [`status`]: what relays are doing, as seen from outside; [`terminal`]: lines redrawn in place
 //! - [`history`]: the checker that proves the promises; [`services`]: real servers for it; [`demo`]: all of it, shown
 
@@ -48,3 +49,4 @@ pub mod telemetry;
 pub mod terminal;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod verify;

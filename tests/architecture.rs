@@ -35,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "table",
             "telemetry",
             "terminal",
+            "verify",
         ],
     ),
     (
@@ -52,11 +53,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "source",
             "table",
             "telemetry",
+            "verify",
         ],
     ),
     ("debezium", &["position"]),
     // The settings of each room, and the table patterns they are checked against.
     ("config", &["admin", "kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
+    ("config", &["kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
+    // Rows of the log are put together as relays put them together.
+    ("verify", &["position", "relay", "source"]),
     ("relay", &["outbox", "outlet", "position", "source", "table"]),
     // Column mappings are checked by name against what a server has.
     ("mysql", &["outbox", "position", "preflight", "source", "table"]),

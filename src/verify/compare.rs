@@ -1,0 +1,356 @@
+//! The comparison: sightings put together by event, then by aggregate.
+
+use std::io;
+
+use super::entry::{
+    Committed, Delivered, Duty, Event, Fields, Outcome, Sighting, TAIL, read_outcome, write, write_outcome,
+};
+use super::sort::{Room, Sorted, Sorter};
+use super::verdict::{Examples, Finding, Kind, TableCounts, TopicCounts, Verdict};
+
+/// What is known of a topic.
+#[derive(Debug, Clone, Default)]
+pub struct TopicScope {
+    /// Older records of a key may be gone.
+    pub compacted: bool,
+    /// For each partition that has lost its beginning, the timestamp of the first record that it still has; `i64::MAX` if
+    /// it has none.
+    pub horizons: Vec<Option<i64>>,
+    /// Whether a record's timestamp is when its row was committed.
+    pub has_commit_times: bool,
+}
+
+impl TopicScope {
+    /// Whether a record of this time may have been in the topic and be gone.
+    fn may_have_lost(&self, partition: Option<i32>, millis: Option<i64>) -> bool {
+        let own = partition.and_then(|partition| usize::try_from(partition).ok());
+        let of_own = own.map_or(Some(i64::MAX), |own| self.horizons.get(own).copied().flatten());
+        // Under another number of partitions it was in another one. One without any record tells nothing of the others.
+        let others = self.horizons.iter().flatten().filter(|horizon| **horizon != i64::MAX);
+        let any = self.horizons.iter().any(Option::is_some);
+        let latest = others.chain(of_own.as_ref()).max();
+        any && latest.is_some_and(|latest| millis.is_none_or(|millis| millis <= *latest))
+    }
+}
+
+/// What the comparison was given, and what it was not.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// How many tables there are.
+    pub tables: usize,
+    /// The topics, by number.
+    pub topics: Vec<TopicScope>,
+    /// Since when every committed row is known, in milliseconds since the Unix epoch: `i64::MIN` if all are, `i64::MAX` if
+    /// that cannot be told.
+    pub known_since: i64,
+    /// How many findings of each kind to keep.
+    pub examples: usize,
+}
+
+/// Takes in what was seen on both sides, in any order.
+pub struct Comparison {
+    room: Room,
+    sightings: Sorter,
+    string: Vec<u8>,
+}
+
+/// What a comparison comes to.
+pub struct Judgement {
+    /// What was found.
+    pub verdict: Verdict,
+    /// Missing rows that the log has.
+    pub missing: Missing,
+}
+
+/// Missing rows that the log has, by table and commit order.
+pub struct Missing(Sorted);
+
+impl Missing {
+    /// The next one: the number of its table, and its number among the table's rows.
+    #[allow(clippy::should_implement_trait, reason = "it can fail")]
+    pub fn next(&mut self) -> io::Result<Option<(u16, u64)>> {
+        let Some(string) = self.0.next()? else { return Ok(None) };
+        let place = string.split_first_chunk().and_then(|(table, order)| Some((*table, order.first_chunk().copied()?)));
+        Ok(place.map(|(table, order)| (u16::from_be_bytes(table), u64::from_be_bytes(order))))
+    }
+}
+
+impl Comparison {
+    /// Takes no more memory than the room has.
+    pub fn new(room: Room) -> Self {
+        Self { sightings: Sorter::new(room.part(3, 4)), room, string: Vec::new() }
+    }
+
+    /// How much was taken in.
+    pub fn count(&self) -> u64 {
+        self.sightings.count()
+    }
+
+    /// Takes in a committed row.
+    pub fn committed(&mut self, row: &Committed<'_>) -> io::Result<()> {
+        let Committed { event, table, order, duty, millis, partition } = *row;
+        let sighting = match order {
+            Some(order) => Sighting::Log { table, order, duty, millis, partition },
+            None => Sighting::Table { table, duty, millis, partition },
+        };
+        write(&mut self.string, &event, sighting);
+        self.sightings.push(&self.string)
+    }
+
+    /// Takes in a record.
+    pub fn delivered(&mut self, record: &Delivered<'_>) -> io::Result<()> {
+        let Delivered { event, partition, offset, millis, again } = *record;
+        write(&mut self.string, &event, Sighting::Topic { partition, offset, millis, again });
+        self.sightings.push(&self.string)
+    }
+
+    /// Compares. `progress` is told now and then how much of what was taken in is done.
+    pub fn judge(self, scope: &Scope, mut progress: impl FnMut(u64)) -> io::Result<Judgement> {
+        let Self { room, sightings, .. } = self;
+        let merge = room.memory / 4;
+        let mut judge = Judge::new(scope, &room);
+        let mut sorted = sightings.sorted(merge)?;
+        let (mut group, mut done) = (Group::default(), 0_u64);
+        while let Some(string) = sorted.next()? {
+            let (event, tail) = string.split_at(string.len().saturating_sub(TAIL));
+            if *event != *group.event {
+                judge.event(&group)?;
+                group.begin(event);
+            }
+            group.add(Fields(tail).sighting()?);
+            done += 1;
+            if done.is_multiple_of(1 << 16) {
+                progress(done);
+            }
+        }
+        judge.event(&group)?;
+        drop(sorted);
+        let Judge { outcomes, mut verdict, .. } = judge;
+        let mut missing = Sorter::new(room.part(1, 4));
+        Aggregates { scope, verdict: &mut verdict, missing: &mut missing, order: Order::default() }
+            .judge(outcomes.sorted(merge)?)?;
+        Ok(Judgement { verdict, missing: Missing(missing.sorted(merge)?) })
+    }
+}
+
+/// All that was seen of one event.
+#[derive(Default)]
+struct Group {
+    event: Vec<u8>,
+    row: Option<Sighting>,
+    in_log: u64,
+    in_table: u64,
+    records: u64,
+    again: u64,
+    first: Option<Sighting>,
+}
+
+impl Group {
+    fn begin(&mut self, event: &[u8]) {
+        let mut kept = std::mem::take(&mut self.event);
+        kept.clear();
+        kept.extend_from_slice(event);
+        *self = Self { event: kept, ..Self::default() };
+    }
+
+    /// Sightings come in their order: the log's, the table's, the topic's.
+    fn add(&mut self, sighting: Sighting) {
+        match sighting {
+            Sighting::Log { .. } => self.in_log += 1,
+            Sighting::Table { .. } => self.in_table += 1,
+            Sighting::Topic { again, .. } => {
+                self.records += 1;
+                self.again += u64::from(again);
+                self.first.get_or_insert(sighting);
+                return;
+            }
+        }
+        self.row.get_or_insert(sighting);
+    }
+}
+
+/// Judges events one by one.
+struct Judge<'s> {
+    scope: &'s Scope,
+    verdict: Verdict,
+    outcomes: Sorter,
+    string: Vec<u8>,
+}
+
+impl<'s> Judge<'s> {
+    fn new(scope: &'s Scope, room: &Room) -> Self {
+        let verdict = Verdict {
+            tables: vec![TableCounts::default(); scope.tables],
+            topics: vec![TopicCounts::default(); scope.topics.len()],
+            examples: Examples::new(scope.examples),
+        };
+        Self { scope, verdict, outcomes: Sorter::new(room.part(1, 2)), string: Vec::new() }
+    }
+
+    fn event(&mut self, group: &Group) -> io::Result<()> {
+        if group.event.is_empty() {
+            return Ok(());
+        }
+        let event = Fields(&group.event).event()?;
+        self.verdict.topics[usize::from(event.topic)].records += group.records;
+        let (table, order, duty, millis, partition) = match group.row {
+            Some(Sighting::Log { table, order, duty, millis, partition }) => {
+                (table, Some(order), duty, millis, partition)
+            }
+            Some(Sighting::Table { table, duty, millis, partition }) => (table, None, duty, millis, partition),
+            Some(Sighting::Topic { .. }) | None => {
+                self.unexpected(&event, group);
+                return Ok(());
+            }
+        };
+        let place = match group.first {
+            Some(Sighting::Topic { partition, offset, .. }) => Some((partition, offset)),
+            _ => None,
+        };
+        let asked = duty != Duty::Known;
+        let outcome = Outcome { table, place, order, asked, partition, millis };
+        if asked {
+            let counts = &mut self.verdict.tables[usize::from(table)];
+            counts.committed += 1;
+            counts.published_again += group.again;
+            counts.delivered += u64::from(group.records > 0);
+            // Rows that say the same of themselves cannot be told from one another.
+            let rows = group.in_log.max(group.in_table);
+            let duplicates = (group.records - group.again).saturating_sub(rows);
+            if group.records == 0 && duty == Duty::InFlight {
+                counts.in_flight += 1;
+            }
+            if duplicates > 0 {
+                counts.duplicates += duplicates;
+                self.verdict.examples.add(Kind::Duplicate, finding(&event, &outcome));
+            }
+        }
+        let in_turn =
+            order.is_some() && group.in_log == 1 && !matches!(group.first, Some(Sighting::Topic { again: true, .. }));
+        let missing = group.records == 0 && duty == Duty::Due;
+        if missing || group.records > 0 && in_turn {
+            write_outcome(&mut self.string, &event, &outcome);
+            self.outcomes.push(&self.string)?;
+        }
+        Ok(())
+    }
+
+    fn unexpected(&mut self, event: &Event<'_>, group: &Group) {
+        let Some(Sighting::Topic { partition, offset, millis, .. }) = group.first else { return };
+        let since = self.scope.known_since;
+        let topic = usize::from(event.topic);
+        let counts = &mut self.verdict.topics[topic];
+        if since == i64::MIN || self.scope.topics[topic].has_commit_times && millis >= since {
+            counts.unexpected += group.records;
+            let place = Some((partition, offset));
+            let (id, aggregate) = (event.id.to_vec(), event.key.to_vec());
+            let finding = Finding { table: None, topic: event.topic, id, aggregate, place, millis: Some(millis) };
+            self.verdict.examples.add(Kind::Unexpected, finding);
+        } else {
+            counts.unknown += group.records;
+        }
+    }
+}
+
+fn finding(event: &Event<'_>, outcome: &Outcome) -> Finding {
+    Finding {
+        table: Some(outcome.table),
+        topic: event.topic,
+        id: event.id.to_vec(),
+        aggregate: event.key.to_vec(),
+        place: outcome.place,
+        millis: outcome.millis,
+    }
+}
+
+/// What of one table's aggregate has gone by.
+#[derive(Default)]
+struct Order {
+    topic: u16,
+    key: Vec<u8>,
+    table: u16,
+    partition: Option<i32>,
+    /// The newest that arrived so far: in the partition, and in any.
+    newest: Option<u64>,
+    newest_of_all: Option<u64>,
+    any: bool,
+}
+
+impl Order {
+    /// Goes on to an outcome.
+    fn reach(&mut self, event: &Event<'_>, outcome: &Outcome) {
+        if self.topic != event.topic || self.table != outcome.table || self.key != event.key {
+            let mut key = std::mem::take(&mut self.key);
+            key.clear();
+            key.extend_from_slice(event.key);
+            *self = Self { topic: event.topic, key, table: outcome.table, ..Self::default() };
+        }
+        let partition = outcome.place.map(|(partition, _)| partition);
+        if self.partition != partition {
+            (self.partition, self.newest) = (partition, None);
+        }
+    }
+}
+
+/// Judges aggregates one by one: of each, what arrived in the order of its arrival, then what did not.
+struct Aggregates<'a> {
+    scope: &'a Scope,
+    verdict: &'a mut Verdict,
+    missing: &'a mut Sorter,
+    order: Order,
+}
+
+impl Aggregates<'_> {
+    fn judge(&mut self, mut outcomes: Sorted) -> io::Result<()> {
+        while let Some(string) = outcomes.next()? {
+            let (event, outcome) = read_outcome(string)?;
+            self.order.reach(&event, &outcome);
+            match outcome.place {
+                Some(_) => self.arrived(&event, &outcome),
+                None => self.absent(&event, &outcome)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, event: &Event<'_>, outcome: &Outcome) {
+        self.order.any = true;
+        if self.order.newest > outcome.order {
+            if outcome.asked {
+                self.verdict.tables[usize::from(outcome.table)].out_of_order += 1;
+                self.verdict.examples.add(Kind::OutOfOrder, finding(event, outcome));
+            }
+            return;
+        }
+        self.order.newest = outcome.order;
+        self.order.newest_of_all = self.order.newest_of_all.max(outcome.order);
+    }
+
+    fn absent(&mut self, event: &Event<'_>, outcome: &Outcome) -> io::Result<()> {
+        let counts = &mut self.verdict.tables[usize::from(outcome.table)];
+        let topic = &self.scope.topics[usize::from(event.topic)];
+        let overtaken = outcome.order.map_or(self.order.any, |order| self.order.newest_of_all > Some(order));
+        if topic.may_have_lost(outcome.partition, outcome.millis) {
+            counts.expired += 1;
+            return Ok(());
+        }
+        if topic.compacted && overtaken {
+            counts.compacted += 1;
+            return Ok(());
+        }
+        counts.missing += 1;
+        counts.overtaken += u64::from(overtaken);
+        self.verdict.examples.add(Kind::Missing, finding(event, outcome));
+        let Some(order) = outcome.order else {
+            counts.missing_beyond_log += 1;
+            return Ok(());
+        };
+        let mut place = [0; 10];
+        place[..2].copy_from_slice(&outcome.table.to_be_bytes());
+        place[2..].copy_from_slice(&order.to_be_bytes());
+        self.missing.push(&place)
+    }
+}
+
+#[cfg(test)]
+mod tests;
