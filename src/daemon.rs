@@ -7,6 +7,7 @@ mod mappings;
 mod notify;
 pub mod preflight;
 pub mod store;
+pub mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

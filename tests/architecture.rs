@@ -59,7 +59,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("debezium", &["position"]),
     // The settings of each room, and the table patterns they are checked against.
     ("config", &["admin", "kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
-    ("config", &["kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
     // Rows of the log are put together as relays put them together.
     ("verify", &["position", "relay", "source"]),
     ("relay", &["outbox", "outlet", "position", "source", "table"]),

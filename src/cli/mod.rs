@@ -13,6 +13,7 @@ mod replay;
 mod run;
 mod signals;
 mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ use self::hand::{HandArguments, PauseArguments};
 use self::position::PositionCommand;
 use self::replay::ReplayArguments;
 use self::status::StatusArguments;
+use self::verify::VerifyArguments;
 use crate::config::{ConfigErrors, Options, load};
 use crate::daemon::DaemonError;
 
@@ -35,9 +37,11 @@ pub mod code {
     pub const CLEAN: u8 = 0;
     /// A relay halted.
     pub const HALTED: u8 = 1;
+    /// What is committed and what is in Kafka differ.
+    pub const DIFFERENCES: u8 = 2;
     /// The configuration cannot be used.
     pub const CONFIGURATION: u8 = 64;
-    /// Something in a binlog file cannot be decoded.
+    /// Something in a binlog cannot be decoded.
     pub const DATA: u8 = 65;
     /// A file cannot be read.
     pub const NO_INPUT: u8 = 66;
@@ -60,7 +64,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 64 configuration, 65 a binlog file is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 77 a change is refused, 78 preflight refused"
+    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 2 verify found differences, 64 configuration, 65 a binlog is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 77 a change is refused, 78 preflight refused"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -103,6 +107,8 @@ enum Command {
         #[command(subcommand)]
         command: PositionCommand,
     },
+    /// Compare what is committed with what is in Kafka: what is missing, duplicate, out of order or unexpected
+    Verify(VerifyArguments),
     /// Every key in force, with its source; secrets as ***
     Config,
     /// Print the events in binlog files as JSON lines, without a server
@@ -166,6 +172,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Retry(arguments) => hand::retry(arguments, load(&options)).await,
         Command::Replay(arguments) => replay::replay(arguments, &loaded()?).await,
         Command::Position { command } => position::position(command, loaded()?).await,
+        Command::Verify(arguments) => verify::verify(arguments, &loaded()?).await,
         Command::Config => Ok(config::config(&loaded()?)),
         Command::Decode(arguments) => decode::decode(arguments, || load(&options)),
         Command::ImportDebezium(arguments) => import_debezium::import(arguments, &loaded()?).await,

@@ -1,11 +1,13 @@
-//! Kafka: the producers behind the outlets, and positions in a topic.
+//! Kafka: the producers behind the outlets, positions in a topic, and topics read back.
 
+mod consumer;
 pub mod delivery;
 mod error;
 mod exactly;
 pub mod offsets;
 pub mod preflight;
 mod producer;
+pub mod readback;
 pub mod settings;
 mod store;
 

@@ -22,6 +22,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer 
 use rdkafka::types::RDKafkaErrorCode;
 
 use self::inbox::{Context, Inbox};
+pub(super) use self::opening::hashed;
 pub(super) use self::transaction::{Broken, PositionRecord};
 use super::error::classify;
 use super::settings::KafkaSettings;

@@ -9,6 +9,7 @@ pub mod files;
 pub mod migrate;
 pub mod preflight;
 pub mod retention;
+pub mod scan;
 pub mod settings;
 mod source;
 mod statement;

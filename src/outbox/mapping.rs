@@ -182,6 +182,17 @@ impl Mapping {
         in_event || [self.id, self.event_type, self.key].contains(&column) || self.pieces.iter().any(in_topic)
     }
 
+    /// Whether this column, which is one of [`Self::columns`] by its place, says what an event is or where it goes; what is
+    /// in the others it only carries along.
+    pub fn is_telling(&self, column: usize) -> bool {
+        self.requires(column) || [self.partition, self.timestamp].contains(&Some(column))
+    }
+
+    /// Whether the timestamp of a record is when its row was committed.
+    pub fn has_commit_times(&self) -> bool {
+        self.timestamp.is_none()
+    }
+
     /// The topic, or what makes it.
     pub fn topic(&self) -> &TopicTemplate {
         &self.topic

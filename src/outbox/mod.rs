@@ -14,8 +14,8 @@ mod value;
 
 pub use cloudevents::CloudEvents;
 pub use mapping::{Mapping, MappingError};
-pub use record::{Header, Record};
-pub use settings::{Columns, HeaderColumn, REPLAY_HEADER, STANDARD_HEADERS, TAKEN_HEADERS};
+pub use record::{AGAIN_HEADERS, Header, REPAIR_HEADER, REPLAY_HEADER, Record};
+pub use settings::{Columns, HeaderColumn, STANDARD_HEADERS, TAKEN_HEADERS};
 pub use shard::{ShardRule, ShardRuleError};
 pub use topic::{TopicTemplate, TopicTemplateError};
 pub use value::PayloadFormat;

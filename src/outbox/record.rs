@@ -2,6 +2,15 @@
 
 use std::fmt;
 
+/// The header of a record that was published because it was missing; its value is `1`.
+pub const REPAIR_HEADER: &str = "outboxd-repair";
+
+/// The header of a record that is published again on an operator's command; its value names the replay.
+pub const REPLAY_HEADER: &str = "outboxd-replay";
+
+/// Headers of records that were published out of their turn because somebody asked for it.
+pub const AGAIN_HEADERS: [&str; 2] = [REPAIR_HEADER, REPLAY_HEADER];
+
 /// One header, borrowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {

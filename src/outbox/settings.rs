@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::record::{REPAIR_HEADER, REPLAY_HEADER};
+
 /// Names of the columns; the defaults are those of Debezium's outbox event router.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,11 +62,8 @@ impl From<HeaderColumn> for String {
 /// Headers that every record has; no column may take their names.
 pub const STANDARD_HEADERS: [&str; 2] = ["id", "eventType"];
 
-/// The header of a record that is published again on an operator's command; its value names the replay.
-pub const REPLAY_HEADER: &str = "outboxd-replay";
-
 /// Headers that nothing else may be placed in.
-pub const TAKEN_HEADERS: [&str; 3] = ["id", "eventType", REPLAY_HEADER];
+pub const TAKEN_HEADERS: [&str; 4] = ["id", "eventType", REPLAY_HEADER, REPAIR_HEADER];
 
 impl Columns {
     /// The column of this name: one of the five that every outbox has, by what it is for, or any other by its own.

@@ -36,3 +36,4 @@ mod statements;
 mod status;
 mod stops;
 mod tls;
+mod verify;

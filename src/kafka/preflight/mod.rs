@@ -5,7 +5,7 @@
 mod facts;
 mod topics;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::facts::Facts;
 use super::settings::KafkaSettings;
@@ -54,4 +54,27 @@ pub async fn check(
     let names: BTreeSet<&str> = wanted.iter().filter_map(|wanted| wanted.topic.fixed()).chain(positions).collect();
     let facts = Facts::ask(settings, &names, positions, creation).await?;
     Ok(topics::check(&facts, settings, wanted, positions, creation))
+}
+
+/// A topic that is there.
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) partitions: usize,
+    /// Its settings; `None` where they are not told.
+    pub(super) settings: Option<BTreeMap<String, String>>,
+}
+
+/// The topics of these names and templates that are there.
+pub(super) async fn describe(
+    settings: &KafkaSettings,
+    wanted: &[TopicTemplate],
+) -> Result<Vec<Described>, Unavailable> {
+    let all = Facts::ask(settings, &BTreeSet::new(), None, Creation::Leave).await?.names;
+    let names = all.iter().map(String::as_str).filter(|name| wanted.iter().any(|topic| topic.may_be(name))).collect();
+    let topics = Facts::ask(settings, &names, None, Creation::Leave).await?.topics;
+    let there = |topic: facts::Topic| {
+        let partitions = topic.layout?.partitions;
+        Some(Described { name: topic.name, partitions, settings: topic.settings })
+    };
+    Ok(topics.into_iter().filter_map(there).collect())
 }

@@ -36,8 +36,8 @@ impl Topic {
         if !self.is_known {
             return 0;
         }
-        let hashed = || murmur2(key) as usize & 0x7fff_ffff;
-        partition.and_then(|partition| usize::try_from(partition).ok()).unwrap_or_else(hashed) % self.partitions.len()
+        let given = partition.and_then(|partition| usize::try_from(partition).ok());
+        given.map_or_else(|| hashed(key, self.partitions.len()), |given| given % self.partitions.len())
     }
 }
 
@@ -110,6 +110,11 @@ impl Openings {
             topic.shut -= 1;
         }
     }
+}
+
+/// Which of so many partitions a key goes to.
+pub(in crate::kafka) fn hashed(key: &[u8], partitions: usize) -> usize {
+    (murmur2(key) as usize & 0x7fff_ffff) % partitions.max(1)
 }
 
 /// The hash of the Java client's default partitioner.

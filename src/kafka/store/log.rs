@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::Entry;
-use crate::kafka::producer::client;
+use crate::kafka::consumer::{Isolation, consumer};
 use crate::kafka::settings::KafkaSettings;
 use crate::position::StoreError;
 use crate::table::TableName;
@@ -26,6 +26,9 @@ const GLANCE: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether transactions have ended.
 const AGAIN: Duration = Duration::from_millis(10);
+
+/// The group that the client library asks for; nothing is ever committed to it.
+const GROUP: &str = "outboxd-positions";
 
 /// Positions are in this partition, whatever others there are.
 const PARTITION: i32 = 0;
@@ -68,9 +71,9 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
         Some(Code::GroupAuthorizationFailed) => StoreError::Refused(format!("grant READ on group {GROUP}")),
         _ => StoreError::Unavailable(error.to_string()),
     };
-    let consumer = consumer(settings, "read_committed").map_err(failed)?;
+    let reader = consumer(settings, GROUP, Isolation::Committed).map_err(failed)?;
     // Asked for first, for the questions after it wait for a topic to appear.
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(failed)?;
+    let metadata = reader.fetch_metadata(Some(topic), ANSWER).map_err(failed)?;
     match metadata.topics().iter().find_map(MetadataTopic::error).map(Code::from) {
         None => {}
         Some(Code::UnknownTopicOrPartition) => {
@@ -83,12 +86,12 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
         }
         Some(code) => return Err(failed(KafkaError::MetadataFetch(code))),
     }
-    let all = self::consumer(settings, "read_uncommitted").map_err(failed)?;
+    let all = consumer(settings, GROUP, Isolation::Uncommitted).map_err(failed)?;
     let (_, end) = all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?;
     let glance = Instant::now() + GLANCE;
     // With this isolation, the end is where the oldest open transaction begins.
     let (begin, stable) = loop {
-        let (begin, stable) = consumer.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?;
+        let (begin, stable) = reader.fetch_watermarks(topic, PARTITION, ANSWER).map_err(failed)?;
         if stable >= end || open == OpenOnes::Glance && Instant::now() >= glance {
             break (begin, stable);
         }
@@ -104,9 +107,9 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
     }
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, PARTITION, Offset::Beginning).map_err(failed)?;
-    consumer.assign(&partitions).map_err(failed)?;
+    reader.assign(&partitions).map_err(failed)?;
     while Instant::now() < deadline {
-        match consumer.poll(Duration::from_millis(100)) {
+        match reader.poll(Duration::from_millis(100)) {
             None => {}
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(log),
             Some(Err(error)) => return Err(failed(error)),
@@ -125,18 +128,4 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
         }
     }
     Err(StoreError::Unavailable(format!("reading topic {topic} takes longer than {PATIENCE:?}")))
-}
-
-/// The group that the client library asks for; nothing is ever committed to it.
-const GROUP: &str = "outboxd-positions";
-
-fn consumer(settings: &KafkaSettings, isolation: &str) -> Result<BaseConsumer, KafkaError> {
-    client(settings)
-        .set("group.id", GROUP)
-        .set("isolation.level", isolation)
-        .set("enable.partition.eof", "true")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .create()
 }

@@ -1,0 +1,269 @@
+//! What a comparison comes to, for people and for programs.
+
+use std::fmt::Write;
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::code;
+use crate::daemon::verify::Verified;
+use crate::verify::{Finding, Kind, TableCounts, TopicCounts};
+
+/// Everything that is said; serialized, it is the JSON form.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    verdict: Outcome,
+    tables: Vec<OfTable>,
+    topics: Vec<OfTopic>,
+    findings: Vec<Shown>,
+    /// What could not be looked at.
+    incomplete: Vec<String>,
+    notes: Vec<String>,
+    /// Events that were published now.
+    repaired: u64,
+    #[serde(skip)]
+    tolerates_duplicates: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Clean,
+    Differences,
+    Incomplete,
+}
+
+#[derive(Debug, Serialize)]
+struct OfTable {
+    table: String,
+    #[serde(flatten)]
+    counts: TableCounts,
+}
+
+#[derive(Debug, Serialize)]
+struct OfTopic {
+    topic: String,
+    #[serde(flatten)]
+    counts: TopicCounts,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    kind: Kind,
+    table: Option<String>,
+    topic: String,
+    id: String,
+    aggregate: String,
+    partition: Option<i32>,
+    offset: Option<i64>,
+    time: Option<String>,
+}
+
+impl Report {
+    /// `tolerates_duplicates`: whether records that came twice are no difference.
+    pub(super) fn of(verified: &Verified, tolerates_duplicates: bool) -> Self {
+        let tables: Vec<_> = verified.tables().zip(&verified.verdict.tables).collect();
+        let table = |number: u16| tables.get(usize::from(number)).map(|((name, _), _)| name.to_string());
+        let shown = |(kind, finding): (Kind, &Finding)| Shown {
+            kind,
+            table: finding.table.and_then(table),
+            topic: verified.topics[usize::from(finding.topic)].0.clone(),
+            id: text(&finding.id),
+            aggregate: text(&finding.aggregate),
+            partition: finding.place.map(|(partition, _)| partition),
+            offset: finding.place.map(|(_, offset)| offset),
+            time: finding
+                .millis
+                .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+                .map(|time| time.to_string()),
+        };
+        let of_table = |((name, _), counts): &((&crate::table::TableName, bool), &TableCounts)| OfTable {
+            table: name.to_string(),
+            counts: (*counts).clone(),
+        };
+        let of_topic = |((topic, is_read), counts): (&(String, bool), &TopicCounts)| {
+            is_read.then(|| OfTopic { topic: topic.clone(), counts: counts.clone() })
+        };
+        let mut report = Self {
+            verdict: Outcome::Clean,
+            tables: tables.iter().filter(|((_, asked), _)| *asked).map(of_table).collect(),
+            topics: verified.topics.iter().zip(&verified.verdict.topics).filter_map(of_topic).collect(),
+            findings: verified.verdict.examples.iter().map(shown).collect(),
+            incomplete: verified.faults.iter().map(|(table, fault)| format!("{table}: {fault}")).collect(),
+            notes: verified.notes.clone(),
+            repaired: 0,
+            tolerates_duplicates,
+        };
+        report.verdict = report.outcome();
+        report
+    }
+
+    fn sum(&self, count: impl Fn(&TableCounts) -> u64) -> u64 {
+        self.tables.iter().map(|table| count(&table.counts)).sum()
+    }
+
+    fn unexpected(&self) -> u64 {
+        self.topics.iter().map(|topic| topic.counts.unexpected).sum()
+    }
+
+    /// Missing events that the log still has.
+    pub(super) fn reparable(&self) -> u64 {
+        self.sum(|counts| counts.missing - counts.missing_beyond_log)
+    }
+
+    /// So many of the missing have been published.
+    pub(super) fn repaired(&mut self, events: u64) {
+        self.repaired = events;
+        self.verdict = self.outcome();
+    }
+
+    fn outcome(&self) -> Outcome {
+        let duplicates = if self.tolerates_duplicates { 0 } else { self.sum(|counts| counts.duplicates) };
+        let differences = self.sum(|counts| counts.missing + counts.out_of_order) + duplicates + self.unexpected();
+        if differences > self.repaired {
+            Outcome::Differences
+        } else if self.incomplete.is_empty() {
+            Outcome::Clean
+        } else {
+            Outcome::Incomplete
+        }
+    }
+
+    /// What scripts go by.
+    pub(super) fn code(&self) -> u8 {
+        match self.verdict {
+            Outcome::Clean => code::CLEAN,
+            Outcome::Differences => code::DIFFERENCES,
+            Outcome::Incomplete => code::DATA,
+        }
+    }
+
+    /// What publishing means for consumers.
+    pub(super) fn warning(&self) -> String {
+        match self.sum(|counts| counts.overtaken) {
+            0 => "None of them has a later event of its aggregate in Kafka.".to_owned(),
+            late => format!("{late} of them come after a later event of their aggregate: consumers see them late."),
+        }
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out.trim_end().to_owned()
+    }
+
+    fn write(&self, out: &mut String) {
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+            "table",
+            "committed",
+            "delivered",
+            "in flight",
+            "missing",
+            "duplicate",
+            "out of order",
+            "not checked",
+        ]);
+        for OfTable { table: name, counts } in &self.tables {
+            let numbers = [
+                counts.committed,
+                counts.delivered,
+                counts.in_flight,
+                counts.missing,
+                counts.duplicates,
+                counts.out_of_order,
+                counts.expired + counts.compacted,
+            ];
+            table.add_row([name.clone()].into_iter().chain(numbers.map(|number| number.to_string())));
+        }
+        line(out, &table.to_string());
+        let mut topics = Table::new();
+        topics.load_style(UTF8_HORIZONTAL_ONLY).set_header(["topic", "records", "unexpected", "not checked"]);
+        for OfTopic { topic, counts } in &self.topics {
+            let numbers = [counts.records, counts.unexpected, counts.unknown];
+            topics.add_row([topic.clone()].into_iter().chain(numbers.map(|number| number.to_string())));
+        }
+        line(out, &topics.to_string());
+        if !self.findings.is_empty() {
+            line(out, &self.examples().to_string());
+        }
+        self.remarks(out);
+        let word = match self.verdict {
+            Outcome::Clean => "✓ clean: everything that is committed and due is in Kafka",
+            Outcome::Differences => "✗ what is committed and what is in Kafka differ",
+            Outcome::Incomplete => "! no difference, but not everything could be looked at",
+        };
+        line(out, word);
+    }
+
+    fn examples(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["", "id", "aggregate", "table", "record", "time"]);
+        for Shown { kind, table: of, topic, id, aggregate, partition, offset, time } in &self.findings {
+            let word = match kind {
+                Kind::Missing => "missing",
+                Kind::Duplicate => "duplicate",
+                Kind::OutOfOrder => "out of order",
+                Kind::Unexpected => "unexpected",
+            };
+            let place = partition.zip(*offset).map(|(partition, offset)| format!("{topic}/{partition}:{offset}"));
+            let of = of.clone().unwrap_or_default();
+            let time = time.clone().unwrap_or_default();
+            table.add_row([word, id, aggregate, &of, &place.unwrap_or_else(|| topic.clone()), &time]);
+        }
+        table
+    }
+
+    fn remarks(&self, out: &mut String) {
+        let mut remark = |count: u64, text: &str| {
+            if count > 0 {
+                line(out, &format!("  {count} {text}"));
+            }
+        };
+        remark(self.sum(|counts| counts.overtaken), "missing have a later event of their aggregate in Kafka");
+        remark(
+            self.sum(|counts| counts.missing_beyond_log),
+            "missing are in their table alone, for the log no longer has them: publish them by hand",
+        );
+        remark(self.sum(|counts| counts.expired), "not checked: older than the first record that the topic still has");
+        remark(
+            self.sum(|counts| counts.compacted),
+            "not checked: the topic is compacted and has a later record of the key",
+        );
+        remark(self.sum(|counts| counts.published_again), "published again on request");
+        let unknown = self.topics.iter().map(|topic| topic.counts.unknown).sum();
+        remark(unknown, "records not checked: from before what the log and the tables still have");
+        if self.tolerates_duplicates {
+            remark(
+                self.sum(|counts| counts.duplicates),
+                "duplicates, which are no difference with delivery at least once",
+            );
+        }
+        remark(self.repaired, "missing were published now");
+        for note in &self.notes {
+            line(out, &format!("  {note}"));
+        }
+        for fault in &self.incomplete {
+            line(out, &format!("! not looked at to the end: {fault}"));
+        }
+    }
+}
+
+fn line(out: &mut String, text: &str) {
+    // A string takes everything.
+    let _ = writeln!(out, "{text}");
+}
+
+/// Text as it is, other bytes in hexadecimal.
+fn text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => bytes.iter().fold("0x".to_owned(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        }),
+    }
+}

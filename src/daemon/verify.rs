@@ -1,0 +1,460 @@
+//! Reconciliation of tables with their topics, between real servers.
+//!
+//! Promise: as [`crate::verify`] says. The servers are only read; [`Verified::repair`] alone publishes, and only what the
+//! relay is done with.
+
+mod repair;
+
+use std::io;
+use std::sync::Arc;
+
+use super::store::Store;
+use super::{DaemonError, endpoints, select};
+use crate::config::Config;
+use crate::kafka::readback::{self, Extent, ReadbackError};
+use crate::mysql::MysqlSource;
+use crate::mysql::connect::Endpoint;
+use crate::mysql::preflight;
+use crate::mysql::scan::{self, ScanError};
+use crate::mysql::settings::MysqlSettings;
+use crate::outbox::{Mapping, Record, TopicTemplate};
+use crate::position::{Point, Position, PositionStore};
+use crate::source::{LogSource, Row, SourceError, Subscription};
+use crate::table::{TableName, TablePattern};
+use crate::verify::{
+    Committed, Comparison, Delivered, Duty, Event, LogReader, Missing, Reading, Room, Scope, TopicScope, Verdict,
+};
+
+/// How far clocks may be apart, and commits out of the order of their times, in milliseconds.
+const CLOCKS: i64 = 600_000;
+
+/// How often progress is told, in rows or records.
+const OFTEN: u64 = 4096;
+
+/// From where on.
+#[derive(Debug, Clone)]
+pub enum Since {
+    /// Right after this place of the log.
+    Position(Position),
+    /// What was committed then or later, in milliseconds since the Unix epoch.
+    Millis(i64),
+}
+
+/// What to compare, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Which tables; none are all that are configured.
+    pub tables: Vec<TablePattern>,
+    /// From where on; otherwise everything that the log and the tables have.
+    pub since: Option<Since>,
+    /// How many findings of each kind to keep.
+    pub examples: usize,
+    /// Memory and temporary files.
+    pub room: Room,
+}
+
+/// Who is told how far it is.
+pub trait Progress: Send + Sync {
+    /// Something begins; `total` is how much it is, roughly.
+    fn begin(&self, what: &str, total: u64);
+    /// So much of it is done.
+    fn reach(&self, done: u64);
+}
+
+/// One table of a comparison.
+#[derive(Debug, Clone)]
+struct Shard {
+    subscription: Subscription,
+    mapping: Mapping,
+    durable: Option<Point>,
+    /// Whether it is asked after; otherwise it only shares a topic with one that is.
+    asked: bool,
+}
+
+/// The outcome of a comparison.
+pub struct Verified {
+    config: Config,
+    shards: Vec<Shard>,
+    from: Position,
+    until: Position,
+    missing: Missing,
+    /// The topics, by number, and whether each was looked at: one that a template may mean, but that no row goes to, is not.
+    pub topics: Vec<(String, bool)>,
+    /// What was found.
+    pub verdict: Verdict,
+    /// What else there is to say.
+    pub notes: Vec<String>,
+    /// Tables that could not be read to the end of the log, and why.
+    pub faults: Vec<(TableName, String)>,
+}
+
+impl Verified {
+    /// The tables, by number, and whether each was asked after.
+    pub fn tables(&self) -> impl ExactSizeIterator<Item = (&TableName, bool)> {
+        self.shards.iter().map(|shard| (&shard.subscription.table, shard.asked))
+    }
+}
+
+/// Compares what is committed with what is in Kafka.
+pub async fn verify(config: &Config, request: Request, progress: Arc<dyn Progress>) -> Result<Verified, DaemonError> {
+    let (endpoint, _) = endpoints(config)?;
+    let mut source = source(config, &endpoint);
+    let from = match &request.since {
+        Some(Since::Position(position)) => position.clone(),
+        _ => source.oldest().await?,
+    };
+    // In this order: see the room's documentation.
+    let shards = shards(config, &endpoint, &request.tables).await?;
+    let templates: Vec<TopicTemplate> = shards.iter().map(|shard| shard.mapping.topic().clone()).collect();
+    let extents = readback::extents(&config.kafka, &templates).await?;
+    let mut run = Run::new(shards, extents, &request, progress);
+    run.tables(&endpoint, &from).await?;
+    let until = source.newest().await?;
+    if until.point.kind() != from.point.kind() {
+        let (from, until) = (from.point.kind(), until.point.kind());
+        return Err(DaemonError::Configuration(format!(
+            "the position since which to compare is one of kind {from}, and the server's log has {until}"
+        )));
+    }
+    let known_since = run.log(config, source, &from, &until).await?;
+    run.judge(config, from, until, known_since).await
+}
+
+fn source(config: &Config, endpoint: &Endpoint) -> MysqlSource {
+    let mysql = &config.mysql;
+    MysqlSource::new(endpoint.clone(), MysqlSettings::fresh_server_id(), mysql.heartbeat, mysql.silence_deadline)
+}
+
+fn server(error: &mysql_async::Error) -> DaemonError {
+    DaemonError::Server(format!("mysql: {error}"))
+}
+
+impl From<SourceError> for DaemonError {
+    fn from(error: SourceError) -> Self {
+        Self::Server(format!("mysql: {error}"))
+    }
+}
+
+impl From<ReadbackError> for DaemonError {
+    fn from(error: ReadbackError) -> Self {
+        match error {
+            ReadbackError::Taking(error) => temporary(&error),
+            error => Self::Server(error.to_string()),
+        }
+    }
+}
+
+impl From<ScanError> for DaemonError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Taking(error) => temporary(&error),
+            error @ ScanError::Server(_) => Self::Server(error.to_string()),
+        }
+    }
+}
+
+fn temporary(error: &io::Error) -> DaemonError {
+    DaemonError::Internal(format!("temporary files: {error}"))
+}
+
+/// The tables that are asked after, and those whose records may be in the same topics.
+async fn shards(config: &Config, endpoint: &Endpoint, patterns: &[TablePattern]) -> Result<Vec<Shard>, DaemonError> {
+    let mut conn = endpoint.connect().await.map_err(|error| server(&error))?;
+    let existing = preflight::tables(&mut conn).await.map_err(|error| server(&error))?;
+    let tables = select(config, &existing)?;
+    let asked = |name: &TableName| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name));
+    let wanted: Vec<_> = tables.iter().filter(|table| asked(&table.subscription.table)).collect();
+    if wanted.is_empty() {
+        return Err(DaemonError::Configuration("no configured table is one of those given".to_owned()));
+    }
+    let is_shared = |topic: &TopicTemplate| wanted.iter().any(|table| overlap(table.mapping.topic(), topic));
+    let mut shards: Vec<_> = tables
+        .iter()
+        .filter(|table| is_shared(table.mapping.topic()))
+        .map(|table| Shard {
+            subscription: table.subscription.clone(),
+            mapping: table.mapping.clone(),
+            durable: None,
+            asked: asked(&table.subscription.table),
+        })
+        .collect();
+    for saved in Store::new(config, std::time::Duration::ZERO)?.list().await? {
+        let found = shards.iter_mut().find(|shard| shard.subscription.table == saved.table);
+        if let (Some(shard), Some(position)) = (found, saved.position) {
+            // Of a transaction that is relayed in part, nothing is due yet.
+            shard.durable = Some(position.point);
+        }
+    }
+    Ok(shards)
+}
+
+/// Whether records of both may be in one topic.
+fn overlap(a: &TopicTemplate, b: &TopicTemplate) -> bool {
+    match (a.fixed(), b.fixed()) {
+        (Some(a), _) => b.may_be(a),
+        (None, Some(b)) => a.may_be(b),
+        (None, None) => true,
+    }
+}
+
+/// A topic that records may go to.
+struct Topic {
+    extent: Extent,
+    /// Whether it is certain that some do: a template may mean any topic.
+    is_named: bool,
+}
+
+/// A comparison under way.
+struct Run {
+    shards: Vec<Shard>,
+    /// The topics that there are; then those that only rows name.
+    topics: Vec<Topic>,
+    comparison: Comparison,
+    since: Option<Since>,
+    examples: usize,
+    progress: Arc<dyn Progress>,
+    notes: Vec<String>,
+    faults: Vec<(TableName, String)>,
+}
+
+impl Run {
+    fn new(shards: Vec<Shard>, extents: Vec<Extent>, request: &Request, progress: Arc<dyn Progress>) -> Self {
+        let (comparison, since) = (Comparison::new(request.room.clone()), request.since.clone());
+        let (notes, faults) = (Vec::new(), Vec::new());
+        let is_fixed =
+            |extent: &Extent| shards.iter().any(|shard| shard.mapping.topic().fixed() == Some(&extent.topic));
+        let topic = |extent| Topic { is_named: is_fixed(&extent), extent };
+        let topics = extents.into_iter().map(topic).collect();
+        Self { shards, topics, comparison, since, examples: request.examples, progress, notes, faults }
+    }
+
+    /// Takes in the rows that the tables have.
+    async fn tables(&mut self, endpoint: &Endpoint, from: &Position) -> Result<(), DaemonError> {
+        for slot in 0..self.shards.len() {
+            let Shard { subscription, mapping, durable, asked } = self.shards[slot].clone();
+            let table = &subscription.table;
+            let covers = durable.as_ref().is_some_and(|durable| *durable >= from.point);
+            match &durable {
+                None if asked => {
+                    self.notes.push(format!("{table} has no saved position: nothing must be published yet"));
+                }
+                Some(_) if asked && !covers => {
+                    self.notes
+                        .push(format!("{table} is behind the beginning of the log: its older rows are not checked"));
+                }
+                _ => {}
+            }
+            let duty = match (asked && self.since.is_none(), covers) {
+                (false, _) => Duty::Known,
+                (true, true) => Duty::Due,
+                (true, false) => Duty::InFlight,
+            };
+            let total = scan::guess(endpoint, &subscription).await.map_err(|error| server(&error))?;
+            self.progress.begin(&format!("rows of {table}"), total);
+            let mut done = 0;
+            let telling = mapping.clone();
+            let scanned = scan::scan(
+                endpoint,
+                &subscription,
+                |place| telling.is_telling(place),
+                |batch| {
+                    for row in batch.rows() {
+                        self.row(slot, &mapping, row, None, duty)?;
+                    }
+                    done += batch.len() as u64;
+                    self.progress.reach(done);
+                    Ok(())
+                },
+            );
+            scanned.await?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what the log has; gives since when every committed row is known.
+    async fn log(
+        &mut self,
+        config: &Config,
+        source: MysqlSource,
+        from: &Position,
+        until: &Position,
+    ) -> Result<i64, DaemonError> {
+        let hold = usize::try_from(config.relay.transaction_hold_bytes.as_u64()).unwrap_or(usize::MAX);
+        let reading =
+            |shard: &Shard| Reading { subscription: shard.subscription.clone(), durable: shard.durable.clone() };
+        let readings = self.shards.iter().map(reading).collect();
+        let mut log = LogReader::new(source, readings, from.clone(), until.clone(), hold);
+        let total = from.point.lacks(&until.point).unwrap_or_default();
+        self.progress.begin("binlog", total);
+        let mappings: Vec<_> = self.shards.iter().map(|shard| shard.mapping.clone()).collect();
+        let mut told = 0;
+        while let Some(rows) = log.next().await? {
+            for (row, order) in rows.batch.rows().zip(rows.first..) {
+                let early = matches!(self.since, Some(Since::Millis(since)) if is_before(row.commit_micros(), since));
+                let duty = match (self.shards[rows.slot].asked && !early, rows.covered) {
+                    (false, _) => Duty::Known,
+                    (true, true) => Duty::Due,
+                    (true, false) => Duty::InFlight,
+                };
+                self.row(rows.slot, &mappings[rows.slot], row, Some(order), duty).map_err(|error| temporary(&error))?;
+            }
+            if self.comparison.count() - told >= OFTEN {
+                told = self.comparison.count();
+                let left = log.position().point.lacks(&until.point).unwrap_or_default();
+                self.progress.reach(total.saturating_sub(left));
+            }
+        }
+        for (slot, fault) in log.faults() {
+            self.faults.push((self.shards[*slot].subscription.table.clone(), fault.to_string()));
+        }
+        let begins = log.begins_micros().and_then(|micros| i64::try_from(micros / 1000).ok());
+        if let (Some(Since::Millis(since)), Some(begins)) = (&self.since, begins)
+            && begins > *since
+            && !from.is_beginning()
+        {
+            let begins = jiff::Timestamp::from_millisecond(begins).map_or_else(|_| String::new(), |at| at.to_string());
+            self.notes.push(format!("the log begins at {begins} only: what was committed before is not checked"));
+        }
+        Ok(if !self.faults.is_empty() {
+            i64::MAX
+        } else if from.is_beginning() {
+            i64::MIN
+        } else {
+            begins.map_or(i64::MAX, |begins| begins.saturating_add(CLOCKS))
+        })
+    }
+
+    fn row(&mut self, slot: usize, mapping: &Mapping, row: Row<'_>, order: Option<u64>, duty: Duty) -> io::Result<()> {
+        let Self { topics, comparison, .. } = self;
+        let mapped = mapping.with_record(row, |record: &Record<'_>| {
+            let topic = number(topics, record.topic)?;
+            let [id, ..] = record.headers else { return Ok(()) };
+            let partition = record.partition.or_else(|| topics[usize::from(topic)].extent.partition_of(record.key));
+            comparison.committed(&Committed {
+                event: Event { topic, key: record.key, id: id.value.unwrap_or_default() },
+                table: u16::try_from(slot).map_err(io::Error::other)?,
+                order,
+                duty,
+                millis: (order.is_some() || !mapping.has_commit_times()).then_some(record.timestamp_millis),
+                partition,
+            })
+        });
+        match mapped {
+            Ok(taken) => taken,
+            Err(error) => {
+                let table = &self.shards[slot].subscription.table;
+                if self.faults.iter().all(|(faulty, _)| faulty != table) {
+                    self.faults.push((table.clone(), format!("unmappable_event: {error}")));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in what the topics have.
+    async fn records(&mut self, config: &Config) -> Result<Vec<TopicScope>, DaemonError> {
+        let mut scopes = Vec::new();
+        let extents: Vec<_> = self.topics.iter().map(|topic| topic.is_named.then(|| topic.extent.clone())).collect();
+        for (number, extent) in (0_u16..).zip(extents) {
+            let Some(extent) = extent else {
+                scopes.push(TopicScope::default());
+                continue;
+            };
+            let tables = self.shards.iter().filter(|shard| shard.mapping.topic().may_be(&extent.topic));
+            let has_commit_times = tables.into_iter().all(|shard| shard.mapping.has_commit_times());
+            let since = match self.since {
+                Some(Since::Millis(since)) if has_commit_times => Some(since.saturating_sub(CLOCKS)),
+                _ => None,
+            };
+            self.progress.begin(&format!("topic {}", extent.topic), extent.len());
+            let (progress, settings) = (Arc::clone(&self.progress), config.kafka.clone());
+            let has_commit_times = has_commit_times && !extent.has_append_times;
+            let compacted = extent.compacted;
+            let mut comparison = std::mem::replace(
+                &mut self.comparison,
+                Comparison::new(Room { folder: std::path::PathBuf::new(), memory: 0 }),
+            );
+            let read = tokio::task::spawn_blocking(move || {
+                let mut done = 0;
+                let horizons = readback::read(&settings, &extent, since, |seen| {
+                    done += 1;
+                    if done % OFTEN == 0 {
+                        progress.reach(done);
+                    }
+                    let readback::Seen { partition, offset, millis, key, id, again } = *seen;
+                    let event = Event { topic: number, key, id };
+                    comparison.delivered(&Delivered { event, partition, offset, millis, again })
+                });
+                horizons.map(|horizons| (horizons, comparison))
+            });
+            let read = read.await.map_err(|error| DaemonError::Internal(error.to_string()))?;
+            let (horizons, comparison) = read?;
+            self.comparison = comparison;
+            scopes.push(TopicScope { compacted, horizons, has_commit_times });
+        }
+        Ok(scopes)
+    }
+
+    async fn judge(
+        mut self,
+        config: &Config,
+        from: Position,
+        until: Position,
+        known_since: i64,
+    ) -> Result<Verified, DaemonError> {
+        let scopes = self.records(config).await?;
+        let Self { shards, topics, comparison, examples, progress, notes, faults, .. } = self;
+        progress.begin("comparison", comparison.count());
+        let scope = Scope { tables: shards.len(), topics: scopes, known_since, examples };
+        let judged = tokio::task::spawn_blocking(move || comparison.judge(&scope, |done| progress.reach(done))).await;
+        let judged = judged.map_err(|error| DaemonError::Internal(error.to_string()))?;
+        let judgement = judged.map_err(|error| temporary(&error))?;
+        let topics = topics.into_iter().map(|topic| (topic.extent.topic, topic.is_named)).collect();
+        let (verdict, missing) = (judgement.verdict, judgement.missing);
+        Ok(Verified { config: config.clone(), shards, from, until, missing, topics, verdict, notes, faults })
+    }
+}
+
+/// Whether a commit was before this time, as far as the server tells: some tell whole seconds only.
+fn is_before(commit_micros: u64, millis: i64) -> bool {
+    let whole = commit_micros.is_multiple_of(1_000_000);
+    let since = if whole { millis - millis.rem_euclid(1000) } else { millis };
+    i64::try_from(commit_micros / 1000).is_ok_and(|committed| committed < since)
+}
+
+/// The number of a topic that a row goes to; it is new where there is no such topic.
+fn number(topics: &mut Vec<Topic>, name: &str) -> io::Result<u16> {
+    let found = topics.iter().position(|topic| topic.extent.topic == name);
+    let found = found.unwrap_or_else(|| {
+        let (topic, partitions) = (name.to_owned(), Vec::new());
+        let extent = Extent { topic, partitions, compacted: false, has_append_times: false };
+        topics.push(Topic { extent, is_named: true });
+        topics.len() - 1
+    });
+    topics[found].is_named = true;
+    u16::try_from(found).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_whole_seconds_when_compared_with_a_time_then_the_second_that_it_is_in_is_not_before() {
+        assert!(is_before(999_999, 1_000) && !is_before(1_000_001, 1_000));
+        assert!(is_before(1_200_000, 1_500), "it says more than the second");
+        assert!(!is_before(1_000_000, 1_500) && is_before(1_000_000, 2_000));
+    }
+
+    #[test]
+    fn given_topics_and_templates_when_asked_then_it_is_known_which_may_share_a_topic() {
+        let shared = |a: &str, b: &str| {
+            let topic = |text| TopicTemplate::parse(text).unwrap();
+            assert_eq!(overlap(&topic(a), &topic(b)), overlap(&topic(b), &topic(a)));
+            overlap(&topic(a), &topic(b))
+        };
+        assert!(shared("a", "a") && !shared("a", "b"));
+        assert!(shared("x.{aggregatetype}", "x.a") && !shared("x.{aggregatetype}", "y.a"));
+        assert!(shared("x.{aggregatetype}", "y.{aggregatetype}"), "their types are not known");
+    }
+}

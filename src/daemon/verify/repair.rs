@@ -1,0 +1,129 @@
+//! Publishing what is missing.
+//!
+//! Promise: each record is the one that the relay would have published, with a header that says that it comes late. The
+//! relay publishes none of them, for its durable position covers them all, and it does not go back by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::info;
+
+use super::{DaemonError, Progress, Shard, Verified, endpoints, source, temporary};
+use crate::config::Config;
+use crate::kafka::{Producers, Publisher};
+use crate::outbox::{Header, REPAIR_HEADER, Record};
+use crate::outlet::{Publish, PublishError, Settled};
+use crate::source::Row;
+use crate::verify::{LogReader, Reading};
+
+/// How long Kafka may take for an acknowledgement.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+impl Verified {
+    /// Publishes the missing events that the log has, table by table in commit order; gives how many.
+    pub async fn repair(&mut self, progress: &Arc<dyn Progress>) -> Result<u64, DaemonError> {
+        progress.begin("publishing", self.verdict.of_tables(|table| table.missing - table.missing_beyond_log));
+        let mut published = 0;
+        let mut next = self.next()?;
+        while let Some((table, _)) = next {
+            let shard = self.shards[usize::from(table)].clone();
+            let before = published;
+            next = self.publish(&shard, next, &mut published, progress).await?;
+            let user = std::env::var("USER").unwrap_or_default();
+            let (table, events) = (&shard.subscription.table, published - before);
+            info!(%table, events, %user, until = %self.until, "repair_published");
+        }
+        Ok(published)
+    }
+
+    fn next(&mut self) -> Result<Option<(u16, u64)>, DaemonError> {
+        self.missing.next().map_err(|error| temporary(&error))
+    }
+
+    /// Reads one table's rows again, and publishes those that are wanted; gives the first that is wanted of another table.
+    async fn publish(
+        &mut self,
+        shard: &Shard,
+        mut next: Option<(u16, u64)>,
+        published: &mut u64,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Option<(u16, u64)>, DaemonError> {
+        let of = next.map(|(table, _)| table);
+        let (endpoint, _) = endpoints(&self.config)?;
+        let size = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let relay = &self.config.relay;
+        let (hold, limit) = (size(relay.transaction_hold_bytes), size(relay.in_flight_bytes));
+        let mut way = Way::open(&self.config, limit)?;
+        let reading = vec![Reading { subscription: shard.subscription.clone(), durable: shard.durable.clone() }];
+        let source = source(&self.config, &endpoint);
+        let mut log = LogReader::new(source, reading, self.from.clone(), self.until.clone(), hold);
+        while let Some(rows) = log.next().await? {
+            for (row, number) in rows.batch.rows().zip(rows.first..) {
+                if next == of.map(|table| (table, number)) {
+                    way.send(shard, row).await?;
+                    next = self.next()?;
+                }
+            }
+            progress.reach(*published + way.acknowledged);
+            if next.map(|(table, _)| table) != of {
+                break;
+            }
+        }
+        while way.acknowledged < way.sent {
+            way.settle().await?;
+        }
+        *published += way.acknowledged;
+        if next.is_some_and(|(table, _)| Some(table) == of) {
+            let table = &shard.subscription.table;
+            return Err(DaemonError::Internal(format!("{table}: the log no longer has what it had; compare again")));
+        }
+        Ok(next)
+    }
+}
+
+/// One table's records on their way.
+struct Way {
+    publisher: Publisher,
+    sent: u64,
+    acknowledged: u64,
+}
+
+impl Way {
+    fn open(config: &Config, limit: usize) -> Result<Self, DaemonError> {
+        let publisher = Producers::new(&config.kafka).publisher(limit);
+        let publisher = publisher.map_err(|error| DaemonError::Server(error.to_string()))?;
+        Ok(Self { publisher, sent: 0, acknowledged: 0 })
+    }
+
+    async fn send(&mut self, shard: &Shard, row: Row<'_>) -> Result<(), DaemonError> {
+        loop {
+            let publish = |record: &Record<'_>| {
+                let repaired = Header { name: REPAIR_HEADER, value: Some(b"1") };
+                let headers: Vec<_> = record.headers.iter().copied().chain([repaired]).collect();
+                self.publisher.publish(&Record { headers: &headers, ..*record }, 0)
+            };
+            let mapped = shard.mapping.with_record(row, publish);
+            match mapped.map_err(|error| DaemonError::Internal(error.to_string()))? {
+                Ok(()) => break,
+                // A partition takes one record first, and there are so many bytes in flight.
+                Err(PublishError::Full) if self.sent == self.acknowledged => self.publisher.room().await,
+                Err(PublishError::Full) => self.settle().await?,
+                Err(PublishError::Refused(error)) => return Err(DaemonError::Server(format!("kafka: {error}"))),
+            }
+        }
+        self.sent += 1;
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), DaemonError> {
+        let mut settled: Vec<Settled> = Vec::new();
+        let waited = timeout(PATIENCE, self.publisher.settled(&mut settled)).await;
+        waited.map_err(|_| DaemonError::Server(format!("kafka: no acknowledgement for {PATIENCE:?}")))?;
+        for Settled { records, outcome, .. } in settled {
+            outcome.map_err(|error| DaemonError::Server(format!("kafka: {error}")))?;
+            self.acknowledged += records;
+        }
+        Ok(())
+    }
+}
