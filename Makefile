@@ -17,7 +17,7 @@ demo: setup ## The main job on real servers, with a kill and a verdict; ARGS=--k
 
 .PHONY: unit
 unit: ## Tests that need no server, in seconds
-	cargo test --lib --bins --test architecture --test documents --test captured
+	cargo test --lib --bins --test architecture --test documents --test captured --test corpus
 
 .PHONY: test
 test: setup ## Every test, on real servers where they are needed
@@ -45,3 +45,20 @@ deny: $(if $(shell command -v cargo-deny),,$(CARGO_DENY)) ## Licences, sources a
 
 $(CARGO_DENY):
 	cargo install cargo-deny --version 0.20.2 --locked --debug --quiet --no-default-features --root target/tools
+
+CARGO_FUZZ := target/tools/bin/cargo-fuzz
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= event rows json payload log file server
+
+# What is found new goes to fuzz/found, and an input that fails to fuzz/artifacts. The decoder is safe Rust: a sanitizer would
+# find nothing that panics and the limits of memory do not.
+.PHONY: fuzz
+fuzz: $(if $(shell command -v cargo-fuzz),,$(CARGO_FUZZ)) ## Fuzz what takes bytes of servers, FUZZ_SECONDS=60 a target; needs nightly Rust
+	@export PATH="$(CURDIR)/target/tools/bin:$$PATH"; set -e; for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/found/$$target; \
+	  cargo +nightly fuzz run --sanitizer none $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -verbosity=0; \
+	done
+
+$(CARGO_FUZZ):
+	cargo install cargo-fuzz --version 0.13.2 --locked --debug --quiet --root target/tools

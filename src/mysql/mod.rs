@@ -6,6 +6,9 @@ pub mod connect;
 pub mod decode;
 mod definition;
 pub mod files;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod hostile;
 pub mod migrate;
 pub mod preflight;
 pub mod retention;

@@ -60,7 +60,7 @@ pub(in crate::mysql) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(tables: Tables, position: Position) -> Self {
+    pub(in crate::mysql) fn new(tables: Tables, position: Position) -> Self {
         let (file, offset, behind) = match &position.point {
             Point::File(point) => {
                 let start = point.start();

@@ -2,10 +2,11 @@
 
 use mysql_async::{DriverError, Error, Opts};
 use mysql_common::constants::CapabilityFlags;
-use mysql_common::crypto;
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest};
 use mysql_common::proto::MySerialize;
+use openssl::error::ErrorStack;
+use openssl::rsa::{Padding, Rsa};
 
 use super::packets::Packets;
 use super::{head, lost, tls};
@@ -151,6 +152,16 @@ impl Login<'_> {
         for (byte, scramble) in password.iter_mut().zip(self.nonce.iter().take(NONCE).cycle()) {
             *byte ^= scramble;
         }
-        self.packets.send(&crypto::encrypt(&password, key)).await
+        let encrypted = encrypt(&password, key).map_err(|_| lost("the server's public key is none, or too short"))?;
+        self.packets.send(&encrypted).await
     }
+}
+
+/// With an RSA key in PEM. The driver's own function panics where the key is not what it should be.
+fn encrypt(password: &[u8], key: &[u8]) -> Result<Vec<u8>, ErrorStack> {
+    let key = Rsa::public_key_from_pem(key).or_else(|_| Rsa::public_key_from_pem_pkcs1(key))?;
+    let mut encrypted = vec![0; key.size() as usize];
+    let size = key.public_encrypt(password, &mut encrypted, Padding::PKCS1_OAEP)?;
+    encrypted.truncate(size);
+    Ok(encrypted)
 }

@@ -58,8 +58,12 @@ impl Wire {
             stream.set_nodelay(true)?;
             Box::new(stream)
         };
-        let packets = handshake::log_in(Packets::new(transport), opts, lenient).await?;
-        Ok(Self { packets })
+        Self::over(transport, opts, lenient).await
+    }
+
+    /// Logs in over a transport that leads to a server.
+    pub(super) async fn over(transport: Box<dyn Transport>, opts: &Opts, lenient: bool) -> Result<Self, Error> {
+        Ok(Self { packets: handshake::log_in(Packets::new(transport), opts, lenient).await? })
     }
 
     /// Runs a statement without result.

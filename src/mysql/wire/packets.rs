@@ -31,7 +31,7 @@ pub(super) struct Packets {
     /// What was received: `buffer[unread]` is yet to be taken out.
     buffer: Box<[u8]>,
     unread: Range<usize>,
-    /// A packet that does not fit the buffer.
+    /// A packet that does not fit the buffer. It grows with what comes, not with what a length claims.
     whole: Vec<u8>,
     /// Bytes of it that are yet to come, of the part that has begun; `None` between parts.
     left: Option<usize>,
@@ -105,7 +105,6 @@ impl Packets {
                 self.whole.clear();
                 self.partial = true;
             }
-            self.whole.reserve(size);
             self.unread.start = payload.start;
             (self.left, self.continues) = (Some(size), size == FULL);
         }
