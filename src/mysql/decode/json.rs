@@ -5,7 +5,8 @@
 
 use super::base64;
 use super::error::DecodeError;
-use super::number::{le_i64, le_u64, write_decimal, write_float, write_i64, write_u64};
+use super::number::{write_decimal, write_float, write_i64, write_u64};
+use super::quote::write_quoted;
 use super::temporal::{JsonTemporal, write_json_temporal};
 
 /// How many levels of objects and arrays the server allows (`JSON_DOCUMENT_MAX_DEPTH` in `sql-common/json_dom.h`).
@@ -26,13 +27,43 @@ const DOUBLE: u8 = 0xb;
 const STRING: u8 = 0xc;
 const OPAQUE: u8 = 0xf;
 
-const SHORT: Problem = Problem::Malformed("it ends too early");
-
-/// What is wrong with a document.
+/// What is wrong with a document. Without fields, so that the result of every step fits a register.
 #[derive(Debug, Clone, Copy)]
 enum Problem {
-    Malformed(&'static str),
+    Short,
+    Overlap,
+    KeyInTable,
+    ValueInTable,
+    Type,
+    Literal,
+    Length,
+    Utf8,
+    Double,
+    Decimal,
+    TemporalSize,
+    Temporal,
     TooDeep,
+}
+
+impl Problem {
+    fn of_column(self, column: usize) -> DecodeError {
+        let problem = match self {
+            Self::TooDeep => return DecodeError::JsonTooDeep { column, limit: MAX_JSON_DEPTH },
+            Self::Short => "it ends too early",
+            Self::Overlap => "its values overlap",
+            Self::KeyInTable => "a key lies in the table of entries",
+            Self::ValueInTable => "a value lies in the table of entries",
+            Self::Type => "a value is of a type that does not exist",
+            Self::Literal => "a literal is neither null nor true nor false",
+            Self::Length => "the length of a string has no end",
+            Self::Utf8 => "a string is not UTF-8",
+            Self::Double => "a double is not finite",
+            Self::Decimal => "a DECIMAL is not one",
+            Self::TemporalSize => "a date or time does not take 8 bytes",
+            Self::Temporal => "a date or time is not one",
+        };
+        DecodeError::BadJson { column, problem }
+    }
 }
 
 /// Appends a binary JSON document to `out` as compact JSON text, with the keys of objects in the server's order.
@@ -50,26 +81,17 @@ pub fn write_json(data: &[u8], column: usize, out: &mut Vec<u8>) -> Result<(), D
         }
         Some((&ty, body)) => writer.value(ty, body, 0),
     };
-    written.map_err(|problem| match problem {
-        Problem::Malformed(problem) => DecodeError::BadJson { column, problem },
-        Problem::TooDeep => DecodeError::JsonTooDeep { column, limit: MAX_JSON_DEPTH },
-    })
+    written.map_err(|problem| problem.of_column(column))
 }
 
-/// The size of offsets and counts in a container, in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Width(usize);
-
-impl Width {
-    fn read(self, data: &[u8], at: usize) -> Result<usize, Problem> {
-        let bytes = at.checked_add(self.0).and_then(|end| data.get(at..end)).ok_or(SHORT)?;
-        usize::try_from(le_u64(bytes)).map_err(|_| SHORT)
-    }
-
-    /// Whether a value of this type stands in the entry itself.
-    fn inlines(self, ty: u8) -> bool {
-        matches!(ty, LITERAL | INT16 | UINT16) || self.0 == 4 && matches!(ty, INT32 | UINT32)
-    }
+/// The first `W` bytes, 2 or 4, as an offset or a count.
+fn number<const W: usize>(data: &[u8]) -> Result<usize, Problem> {
+    let wide = if W == 2 {
+        data.first_chunk().map(|bytes| u16::from_le_bytes(*bytes).into())
+    } else {
+        data.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) as usize)
+    };
+    wide.ok_or(Problem::Short)
 }
 
 struct Writer<'o> {
@@ -81,52 +103,31 @@ struct Writer<'o> {
 
 impl Writer<'_> {
     fn charge(&mut self, bytes: usize) -> Result<(), Problem> {
-        self.unused = self.unused.checked_sub(bytes).ok_or(Problem::Malformed("its values overlap"))?;
+        self.unused = self.unused.checked_sub(bytes).ok_or(Problem::Overlap)?;
         Ok(())
     }
 
     fn value(&mut self, ty: u8, data: &[u8], depth: usize) -> Result<(), Problem> {
         match ty {
-            SMALL_OBJECT => self.container(data, Width(2), true, depth),
-            LARGE_OBJECT => self.container(data, Width(4), true, depth),
-            SMALL_ARRAY => self.container(data, Width(2), false, depth),
-            LARGE_ARRAY => self.container(data, Width(4), false, depth),
+            SMALL_OBJECT => self.container::<2>(data, true, depth),
+            LARGE_OBJECT => self.container::<4>(data, true, depth),
+            SMALL_ARRAY => self.container::<2>(data, false, depth),
+            LARGE_ARRAY => self.container::<4>(data, false, depth),
             STRING => {
                 let text = self.counted(data)?;
                 write_string(self.out, text)
             }
             OPAQUE => {
-                let (&field_type, body) = data.split_first().ok_or(SHORT)?;
+                let (&field_type, body) = data.split_first().ok_or(Problem::Short)?;
                 self.charge(1)?;
                 let body = self.counted(body)?;
                 write_opaque(self.out, field_type, body)
             }
-            _ => self.scalar(ty, data),
+            _ => {
+                let size = write_scalar(self.out, ty, data)?;
+                self.charge(size)
+            }
         }
-    }
-
-    fn scalar(&mut self, ty: u8, data: &[u8]) -> Result<(), Problem> {
-        let size = match ty {
-            LITERAL => 1,
-            INT16 | UINT16 => 2,
-            INT32 | UINT32 => 4,
-            INT64 | UINT64 | DOUBLE => 8,
-            _ => return Err(Problem::Malformed("a value is of a type that does not exist")),
-        };
-        let data = data.get(..size).ok_or(SHORT)?;
-        self.charge(size)?;
-        match ty {
-            LITERAL => self.out.extend_from_slice(match data {
-                [0] => b"null",
-                [1] => b"true",
-                [2] => b"false",
-                _ => return Err(Problem::Malformed("a literal is neither null nor true nor false")),
-            }),
-            INT16 | INT32 | INT64 => write_i64(self.out, le_i64(data)),
-            UINT16 | UINT32 | UINT64 => write_u64(self.out, le_u64(data)),
-            _ => return write_double(self.out, f64::from_bits(le_u64(data))),
-        }
-        Ok(())
     }
 
     /// The body of a string or an opaque value, whose length stands in front in groups of seven bits.
@@ -135,122 +136,118 @@ impl Writer<'_> {
         for (at, byte) in data.iter().enumerate().take(5) {
             length |= u64::from(byte & 0x7f) << (7 * at);
             if byte & 0x80 == 0 {
-                let length = usize::try_from(length).map_err(|_| SHORT)?;
-                let (_, body) = data.split_at_checked(at + 1).ok_or(SHORT)?;
-                let body = body.get(..length).ok_or(SHORT)?;
+                let length = usize::try_from(length).map_err(|_| Problem::Short)?;
+                let (_, body) = data.split_at_checked(at + 1).ok_or(Problem::Short)?;
+                let body = body.get(..length).ok_or(Problem::Short)?;
                 self.charge(at + 1 + length)?;
                 return Ok(body);
             }
         }
-        Err(Problem::Malformed("the length of a string has no end"))
+        Err(Problem::Length)
     }
 
-    fn container(&mut self, data: &[u8], width: Width, object: bool, depth: usize) -> Result<(), Problem> {
+    /// An object or an array whose offsets and counts take `W` bytes.
+    fn container<const W: usize>(&mut self, data: &[u8], object: bool, depth: usize) -> Result<(), Problem> {
         if depth == MAX_JSON_DEPTH {
             return Err(Problem::TooDeep);
         }
-        let count = width.read(data, 0)?;
-        let size = width.read(data, width.0)?;
+        let (count, size) = (number::<W>(data)?, number::<W>(data.get(W..).ok_or(Problem::Short)?)?);
         // From here on nothing outside of the container can be reached.
-        let data = data.get(..size).ok_or(SHORT)?;
-        let (key_size, value_size) = (if object { width.0 + 2 } else { 0 }, width.0 + 1);
-        let keys = 2 * width.0;
-        let table = count.checked_mul(key_size + value_size).and_then(|table| table.checked_add(keys)).ok_or(SHORT)?;
-        if table > size {
-            return Err(SHORT);
-        }
+        let data = data.get(..size).ok_or(Problem::Short)?;
+        let table = data.get(2 * W..).ok_or(Problem::Short)?;
+        let key_size = if object { W + 2 } else { 0 };
+        let (keys, table) =
+            count.checked_mul(key_size).and_then(|end| table.split_at_checked(end)).ok_or(Problem::Short)?;
+        let values = count.checked_mul(W + 1).and_then(|end| table.get(..end)).ok_or(Problem::Short)?;
+        let table = 2 * W + keys.len() + values.len();
         self.charge(table)?;
         self.out.push(if object { b'{' } else { b'[' });
-        for place in 0..count {
+        let mut keys = keys.chunks_exact(W + 2);
+        for (place, value) in values.chunks_exact(W + 1).enumerate() {
             if place > 0 {
                 self.out.push(b',');
             }
-            if object {
-                let entry = keys + place * key_size;
-                let (at, length) = (width.read(data, entry)?, Width(2).read(data, entry + width.0)?);
-                let key = at.checked_add(length).and_then(|end| data.get(at..end)).ok_or(SHORT)?;
-                if at < table {
-                    return Err(Problem::Malformed("a key lies in the table of entries"));
-                }
-                self.charge(length)?;
-                write_string(self.out, key)?;
-                self.out.push(b':');
+            if let Some(key) = keys.next() {
+                self.key::<W>(data, key, table)?;
             }
-            self.entry(data, keys + count * key_size + place * value_size, table, width, depth)?;
+            self.entry::<W>(data, value, table, depth)?;
         }
         self.out.push(if object { b'}' } else { b']' });
         Ok(())
     }
 
-    /// The value of the entry at `at`, which is a type byte and an offset or a value.
-    fn entry(&mut self, data: &[u8], at: usize, table: usize, width: Width, depth: usize) -> Result<(), Problem> {
-        let ty = *data.get(at).ok_or(SHORT)?;
-        if width.inlines(ty) {
-            let value = data.get(at + 1..at + 1 + width.0).ok_or(SHORT)?;
-            // Paid for with the table.
-            let unused = self.unused;
-            self.unused = usize::MAX;
-            let written = self.scalar(ty, value);
-            self.unused = unused;
-            return written;
-        }
-        let offset = width.read(data, at + 1)?;
+    /// The key of the entry in `entry`, which is an offset and a length.
+    fn key<const W: usize>(&mut self, data: &[u8], entry: &[u8], table: usize) -> Result<(), Problem> {
+        let (offset, length) = (number::<W>(entry)?, number::<2>(entry.get(W..).ok_or(Problem::Short)?)?);
+        let key = data.get(offset..).and_then(|keys| keys.get(..length)).ok_or(Problem::Short)?;
         if offset < table {
-            return Err(Problem::Malformed("a value lies in the table of entries"));
+            return Err(Problem::KeyInTable);
         }
-        self.value(ty, data.get(offset..).ok_or(SHORT)?, depth + 1)
+        self.charge(length)?;
+        write_string(self.out, key)?;
+        self.out.push(b':');
+        Ok(())
+    }
+
+    /// The value of the entry in `entry`, which is a type byte and an offset or a value.
+    fn entry<const W: usize>(&mut self, data: &[u8], entry: &[u8], table: usize, depth: usize) -> Result<(), Problem> {
+        let (&ty, value) = entry.split_first().ok_or(Problem::Short)?;
+        if matches!(ty, LITERAL | INT16 | UINT16) || W == 4 && matches!(ty, INT32 | UINT32) {
+            // Paid for with the table.
+            return write_scalar(self.out, ty, value).map(drop);
+        }
+        let offset = number::<W>(value)?;
+        if offset < table {
+            return Err(Problem::ValueInTable);
+        }
+        self.value(ty, data.get(offset..).ok_or(Problem::Short)?, depth + 1)
     }
 }
 
-fn write_double(out: &mut Vec<u8>, value: f64) -> Result<(), Problem> {
-    let start = out.len();
-    if !write_float(out, value) {
-        return Err(Problem::Malformed("a double is not finite"));
+/// Appends a value of fixed size, and gives that size in bytes.
+fn write_scalar(out: &mut Vec<u8>, ty: u8, data: &[u8]) -> Result<usize, Problem> {
+    fn first<const N: usize>(data: &[u8]) -> Result<[u8; N], Problem> {
+        data.first_chunk().copied().ok_or(Problem::Short)
     }
-    if !out.get(start..).unwrap_or(&[]).iter().any(|byte| matches!(byte, b'.' | b'e')) {
-        out.extend_from_slice(b".0");
-    }
-    Ok(())
-}
-
-/// Appends a string in quotes, with the escapes that the server uses (`double_quote` in `sql-common/json_dom.cc`).
-fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), Problem> {
-    if std::str::from_utf8(text).is_err() {
-        return Err(Problem::Malformed("a string is not UTF-8"));
-    }
-    out.push(b'"');
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\')) {
-        let (plain, behind) = rest.split_at(at);
-        out.extend_from_slice(plain);
-        let Some((&byte, behind)) = behind.split_first() else { break };
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0x08 => out.extend_from_slice(b"\\b"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            _ => {
-                let low = byte & 0xf;
-                let low = if low < 10 { b'0' + low } else { b'a' + low - 10 };
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', b'0' + (byte >> 4), low]);
+    match ty {
+        LITERAL => out.extend_from_slice(match data.first().ok_or(Problem::Short)? {
+            0 => b"null",
+            1 => b"true",
+            2 => b"false",
+            _ => return Err(Problem::Literal),
+        }),
+        INT16 => write_i64(out, i16::from_le_bytes(first(data)?).into()),
+        UINT16 => write_u64(out, u16::from_le_bytes(first(data)?).into()),
+        INT32 => write_i64(out, i32::from_le_bytes(first(data)?).into()),
+        UINT32 => write_u64(out, u32::from_le_bytes(first(data)?).into()),
+        INT64 => write_i64(out, i64::from_le_bytes(first(data)?)),
+        UINT64 => write_u64(out, u64::from_le_bytes(first(data)?)),
+        DOUBLE => {
+            if !write_float(out, f64::from_le_bytes(first(data)?), ".0") {
+                return Err(Problem::Double);
             }
         }
-        rest = behind;
+        _ => return Err(Problem::Type),
     }
-    out.extend_from_slice(rest);
-    out.push(b'"');
-    Ok(())
+    Ok(match ty {
+        LITERAL => 1,
+        INT16 | UINT16 => 2,
+        INT32 | UINT32 => 4,
+        _ => 8,
+    })
+}
+
+fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), Problem> {
+    if write_quoted(out, text) { Ok(()) } else { Err(Problem::Utf8) }
 }
 
 /// Appends a value of an SQL type that JSON does not have: `field_type` is a code of `enum_field_types`.
 fn write_opaque(out: &mut Vec<u8>, field_type: u8, data: &[u8]) -> Result<(), Problem> {
     let temporal = match field_type {
         246 => {
-            let Some((&[precision, scale], digits)) = data.split_first_chunk() else { return Err(SHORT) };
+            let Some((&[precision, scale], digits)) = data.split_first_chunk() else { return Err(Problem::Short) };
             let good = write_decimal(out, digits, precision.into(), scale.into());
-            return if good { Ok(()) } else { Err(Problem::Malformed("a DECIMAL is not one")) };
+            return if good { Ok(()) } else { Err(Problem::Decimal) };
         }
         // What the server treats as a string.
         253 => return write_string(out, data),
@@ -266,9 +263,9 @@ fn write_opaque(out: &mut Vec<u8>, field_type: u8, data: &[u8]) -> Result<(), Pr
             return Ok(());
         }
     };
-    let packed: &[u8; 8] = data.try_into().map_err(|_| Problem::Malformed("a date or time does not take 8 bytes"))?;
+    let packed: &[u8; 8] = data.try_into().map_err(|_| Problem::TemporalSize)?;
     out.push(b'"');
     let good = write_json_temporal(out, i64::from_le_bytes(*packed), temporal);
     out.push(b'"');
-    if good { Ok(()) } else { Err(Problem::Malformed("a date or time is not one")) }
+    if good { Ok(()) } else { Err(Problem::Temporal) }
 }

@@ -17,6 +17,7 @@ mod gtid;
 mod json;
 mod number;
 mod query;
+mod quote;
 mod rows;
 mod table_map;
 mod temporal;

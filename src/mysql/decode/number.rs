@@ -7,7 +7,12 @@ const DIGIT_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
 
 /// Bytes of little-endian order as a number; those behind the eighth are ignored.
 pub(super) fn le_u64(bytes: &[u8]) -> u64 {
-    bytes.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    match *bytes {
+        [a] => a.into(),
+        [a, b] => u16::from_le_bytes([a, b]).into(),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]).into(),
+        _ => bytes.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+    }
 }
 
 /// Bytes of big-endian order as a number; those behind the eighth are ignored.
@@ -43,15 +48,12 @@ fn digits_len(at: usize) -> usize {
 
 /// Appends a number in decimal.
 pub(super) fn write_u64(out: &mut Vec<u8>, value: u64) {
-    write_padded(out, value, 1);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Appends a number in decimal.
 pub(super) fn write_i64(out: &mut Vec<u8>, value: i64) {
-    if value < 0 {
-        out.push(b'-');
-    }
-    write_u64(out, value.unsigned_abs());
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// How many bytes a DECIMAL takes (`decimal_binary_size` in `libs/mysql/binlog/event/binary_log_funcs.cpp`); `None` if
@@ -139,10 +141,27 @@ impl fmt::Write for Scratch {
 }
 
 /// Appends a finite DOUBLE or FLOAT with as many digits as it takes to read the same number back, in the notation the
-/// server chooses (`my_gcvt` in `strings/dtoa.cc`): with an exponent outside 1e-15 and 1e15. `false` if not finite.
-pub(super) fn write_float(out: &mut Vec<u8>, value: impl Into<f64> + fmt::LowerExp + Copy) -> bool {
+/// server chooses (`my_gcvt` in `strings/dtoa.cc`): with an exponent outside 1e-15 and 1e15. A whole number without
+/// exponent ends in `whole`. `false` if not finite.
+pub(super) fn write_float<F>(out: &mut Vec<u8>, value: F, whole: &str) -> bool
+where
+    F: Into<f64> + fmt::LowerExp + zmij::Float + Copy,
+{
+    let size: f64 = value.into().abs();
+    if !size.is_finite() {
+        return false;
+    }
+    // Here the library's notation is the server's, but for what a whole number ends in.
+    if (1e-5..9e14).contains(&size) {
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(value);
+        let (text, end) = text.strip_suffix(".0").map_or((text, ""), |text| (text, whole));
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(end.as_bytes());
+        return true;
+    }
     let mut scratch = Scratch { text: [0; 32], len: 0 };
-    if !value.into().is_finite() || write!(scratch, "{value:e}").is_err() {
+    if write!(scratch, "{value:e}").is_err() {
         return false;
     }
     let text = scratch.text.get(..scratch.len).unwrap_or(&[]);
@@ -169,6 +188,8 @@ pub(super) fn write_float(out: &mut Vec<u8>, value: impl Into<f64> + fmt::LowerE
             if count > point {
                 out.push(b'.');
                 out.extend(digits().skip(point));
+            } else {
+                out.extend_from_slice(whole.as_bytes());
             }
         }
         _ if (-14..=0).contains(&point) => {

@@ -81,11 +81,11 @@ impl<'a> RawValue<'a> {
                 true
             }
             ColumnType::Float => match data.first_chunk() {
-                Some(bytes) => write_float(out, f32::from_le_bytes(*bytes)),
+                Some(bytes) => write_float(out, f32::from_le_bytes(*bytes), ""),
                 None => false,
             },
             ColumnType::Double => match data.first_chunk() {
-                Some(bytes) => write_float(out, f64::from_le_bytes(*bytes)),
+                Some(bytes) => write_float(out, f64::from_le_bytes(*bytes), ""),
                 None => false,
             },
             ColumnType::NewDecimal => write_decimal(out, data, high, low),

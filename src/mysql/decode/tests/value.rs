@@ -158,25 +158,49 @@ fn extents() {
     }
 }
 
+/// Doubles of every form, and those that people write.
+fn doubles() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        any::<u64>().prop_map(f64::from_bits),
+        (any::<i32>(), 0..9).prop_map(|(number, places)| f64::from(number) / 10_f64.powi(places)),
+        (any::<i32>(), -20..24).prop_map(|(number, places)| f64::from(number) * 10_f64.powi(places)),
+        prop::sample::select(vec![0.0, -0.0, 1e15, 1e-5, 9e14, 999_999_999_999_999.9, 1e-15, 1e21, f64::MIN_POSITIVE]),
+    ]
+}
+
+fn singles() -> impl Strategy<Value = f32> {
+    prop_oneof![any::<u32>().prop_map(f32::from_bits), any::<i16>().prop_map(|number| f32::from(number) / 100.0)]
+}
+
+/// The digits of a number without zeros at either end.
+fn digits(text: &str) -> String {
+    let mantissa = text.split('e').next().unwrap_or_default();
+    mantissa.chars().filter(char::is_ascii_digit).collect::<String>().trim_matches('0').to_owned()
+}
+
 proptest! {
     #[test]
-    fn doubles_are_read_back(bits: u64) {
-        let value = f64::from_bits(bits);
+    fn doubles_are_the_shortest_text_that_reads_back(value in doubles()) {
         let mut out = Vec::new();
-        prop_assert_eq!(write_float(&mut out, value), value.is_finite());
+        prop_assert_eq!(write_float(&mut out, value, ""), value.is_finite());
         if value.is_finite() {
-            let read: f64 = String::from_utf8(out).unwrap().parse().unwrap();
-            prop_assert_eq!(read.to_bits(), bits);
+            let text = String::from_utf8(out).unwrap();
+            prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
+            prop_assert_eq!(digits(&text), digits(&format!("{value:e}")));
+            // Without exponent from 1e-15 on, and below 1e15 or where a fraction follows.
+            let size = value.abs();
+            let plain = (1e-15..1e15).contains(&size) || size == 0.0 || value.fract() != 0.0 && size > 1.0;
+            prop_assert_eq!(!text.contains('e'), plain, "{}", text);
         }
     }
 
     #[test]
-    fn floats_are_read_back(bits: u32) {
-        let value = f32::from_bits(bits);
+    fn floats_are_the_shortest_text_that_reads_back(value in singles()) {
         let mut out = Vec::new();
-        if write_float(&mut out, value) {
-            let read: f32 = String::from_utf8(out).unwrap().parse().unwrap();
-            prop_assert_eq!(read.to_bits(), bits);
+        if write_float(&mut out, value, "") {
+            let text = String::from_utf8(out).unwrap();
+            prop_assert_eq!(text.parse::<f32>().unwrap().to_bits(), value.to_bits());
+            prop_assert_eq!(digits(&text), digits(&format!("{value:e}")));
         }
     }
 
