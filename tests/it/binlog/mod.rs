@@ -5,6 +5,7 @@
 mod columns;
 mod decode;
 mod events;
+mod json;
 mod login;
 mod mariadb;
 mod shop;
