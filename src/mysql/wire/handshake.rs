@@ -43,6 +43,9 @@ struct Login<'a> {
 /// TLS will do.
 pub(super) async fn log_in(mut packets: Packets, opts: &Opts, lenient: bool) -> Result<Packets, Error> {
     let greeting = packets.next().await?;
+    if !is_scramble_countable(&greeting) {
+        return Err(lost("the server's greeting is malformed"));
+    }
     let greeting = ParseBuf(&greeting).parse::<HandshakePacket<'_>>(())?;
     let mut capabilities = CAPABILITIES;
     let mut nonce = greeting.scramble_1_ref().to_vec();
@@ -155,6 +158,15 @@ impl Login<'_> {
         let encrypted = encrypt(&password, key).map_err(|_| lost("the server's public key is none, or too short"))?;
         self.packets.send(&encrypted).await
     }
+}
+
+/// Whether the length of the scramble in a greeting is one that the driver's parser can count: it takes it for a signed
+/// byte, subtracts from it, and so panics at some where overflow is checked. Servers say 21.
+fn is_scramble_countable(greeting: &[u8]) -> bool {
+    /// From the end of the version: connection, scramble, filler, capabilities, collation, status, capabilities.
+    const LENGTH: usize = 4 + 8 + 1 + 2 + 1 + 2 + 2;
+    let behind_version = greeting.iter().skip(1).skip_while(|byte| **byte != 0).skip(1);
+    behind_version.copied().nth(LENGTH).is_some_and(|length| length < 0x80)
 }
 
 /// With an RSA key in PEM. The driver's own function panics where the key is not what it should be.
