@@ -22,8 +22,8 @@ use clap::{Parser, Subcommand};
 
 use self::decode::DecodeArguments;
 use self::demo::DemoArguments;
-use self::import_debezium::ImportArguments;
 use self::hand::{HandArguments, PauseArguments};
+use self::import_debezium::ImportArguments;
 use self::position::PositionCommand;
 use self::replay::ReplayArguments;
 use self::status::StatusArguments;

@@ -326,7 +326,7 @@ impl Run {
 
     fn row(&mut self, slot: usize, mapping: &Mapping, row: Row<'_>, order: Option<u64>, duty: Duty) -> io::Result<()> {
         let Self { topics, comparison, .. } = self;
-        let mapped = mapping.with_record(row, |record: &Record<'_>| {
+        let mapped = mapping.with_record(row, None, |record: &Record<'_>| {
             let topic = number(topics, record.topic)?;
             let [id, ..] = record.headers else { return Ok(()) };
             let partition = record.partition.or_else(|| topics[usize::from(topic)].extent.partition_of(record.key));

@@ -154,7 +154,7 @@ fn log(bytes: &[u8]) {
     let dialect = if flags & 1 == 0 { Dialect::MySql } else { Dialect::MariaDb };
     let mut reader = if flags & 2 == 0 {
         let point = FilePoint { file: "binlog.000001".to_owned(), offset: 4 };
-        let position = Position { point: Point::File(point), ..Position::default() };
+        let position = Position { point: Point::File(point.into()), ..Position::default() };
         Reader::new(Tables::new(dialect, &subscriptions(), vec![Definition::default()]), position)
     } else {
         let mut reader = Reader::of_archive(everything());

@@ -103,7 +103,7 @@ impl Way {
                 let headers: Vec<_> = record.headers.iter().copied().chain([repaired]).collect();
                 self.publisher.publish(&Record { headers: &headers, ..*record }, 0)
             };
-            let mapped = shard.mapping.with_record(row, publish);
+            let mapped = shard.mapping.with_record(row, None, publish);
             match mapped.map_err(|error| DaemonError::Internal(error.to_string()))? {
                 Ok(()) => break,
                 // A partition takes one record first, and there are so many bytes in flight.
