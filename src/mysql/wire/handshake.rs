@@ -26,6 +26,9 @@ const UTF8MB4_GENERAL_CI: u8 = 45;
 /// The largest packet that the client takes, in bytes: what the protocol allows.
 const LARGEST_PACKET: u32 = 1 << 30;
 
+/// How often a server may want a password hashed; servers say 8192, and what the protocol allows takes minutes.
+const MOST_ITERATIONS: u32 = 1 << 18;
+
 /// Bytes of a scramble, without the zero behind it.
 const NONCE: usize = 20;
 
@@ -128,6 +131,10 @@ impl Login<'_> {
                     // The first servers that spoke it left the code out.
                     let salt = if *first == head::MORE { &packet[1..] } else { &packet };
                     self.plugin.read_add_data(salt).ok_or_else(|| lost("the server's salt is not understood"))?;
+                    if matches!(self.plugin, AuthPlugin::MariadbParsec { iterations, .. } if iterations > MOST_ITERATIONS)
+                    {
+                        return Err(lost("the server asks for more work than a login may cost"));
+                    }
                     let proof = self.proof();
                     self.packets.send(&proof).await?;
                 }
