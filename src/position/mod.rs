@@ -1,14 +1,15 @@
 //! Positions: where a table's relay resumes.
 //!
 //! Promise: a position covers whole transactions exactly (gaps kept), says of the one that follows how many of its rows
-//! are relayed already, and is comparable, so that nothing durable ever moves backwards (R3). The kind of a position is
-//! explicit; two kinds are never compared as if they were one.
+//! are relayed already, and of a table that is read itself how far that is; and it is comparable, so that nothing durable
+//! ever moves backwards (R3). The kind of a position is explicit; two kinds are never compared as if they were one.
 
 mod extent;
 mod file;
 mod gtid;
 mod margin;
 mod mariadb;
+mod scan;
 mod store;
 
 use std::borrow::Cow;
@@ -21,6 +22,7 @@ pub use file::{FileError, FilePoint, FilePosition};
 pub use gtid::{Gtid, GtidError, GtidSet, Interval, Origin};
 pub use margin::Margin;
 pub use mariadb::{DomainError, DomainGtid, DomainPoint};
+pub use scan::{Key, Scan, ScanError};
 pub use store::{Claim, Claimed, Pause, PositionStore, Saved, StoreError};
 
 /// A place between transactions, in the terms of the server.
@@ -81,6 +83,8 @@ pub struct Position {
     pub point: Point,
     /// The one after them, if it is relayed in part.
     pub partial: Option<Partial>,
+    /// The rows that are in the table from before, if they are relayed in part; first them, then the log.
+    pub scan: Option<Box<Scan>>,
 }
 
 impl Default for Position {
@@ -92,7 +96,7 @@ impl Default for Position {
 
 impl From<Point> for Position {
     fn from(point: Point) -> Self {
-        Self { point, partial: None }
+        Self { point, partial: None, scan: None }
     }
 }
 
@@ -203,6 +207,7 @@ impl Position {
     /// Whether nothing at all is covered: a log that begins here is whole.
     pub fn is_beginning(&self) -> bool {
         self.partial.is_none()
+            && self.scan.is_none()
             && match &self.point {
                 Point::Gtid(set) => set.is_empty(),
                 Point::Domains(point) => *point == DomainPoint::default(),
@@ -228,9 +233,16 @@ impl PartialOrd for Point {
 }
 
 impl PartialOrd for Position {
-    /// By point, then by the rows of the transaction that follows. Two different transactions in part do not compare.
+    /// By point, then by the rows of a scan, which comes before the log, then by the rows of the transaction that follows.
+    /// Two different transactions in part do not compare.
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match self.place().partial_cmp(&other.place())? {
+        let order = match (&self.scan, &other.scan) {
+            (None, None) => Ordering::Equal,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(a), Some(b)) => a.partial_cmp(b)?,
+        };
+        match self.place().partial_cmp(&other.place())?.then(order) {
             Ordering::Equal => match (&self.partial, &other.partial) {
                 (None, None) => Some(Ordering::Equal),
                 (None, Some(_)) => Some(Ordering::Less),
@@ -265,11 +277,15 @@ impl fmt::Display for Point {
 
 impl fmt::Display for Position {
     /// The text form, which [`FromStr`] reads back: `gtid=SET`, `domains=LIST` or `file=NAME:OFFSET`, the last two with
-    /// ` without TXN,…` for what is only prepared, and ` +ROWS of TXN` for a transaction in part.
+    /// ` without TXN,…` for what is only prepared; ` +ROWS of TXN` for a transaction in part, and ` scan ROWS after KEY
+    /// until KEY` for a table that is read itself.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.point.fmt(f)?;
-        match &self.partial {
-            Some(Partial { txn, rows }) => write!(f, " +{rows} of {txn}"),
+        if let Some(Partial { txn, rows }) = &self.partial {
+            write!(f, " +{rows} of {txn}")?;
+        }
+        match &self.scan {
+            Some(scan) => write!(f, " {scan}"),
             None => Ok(()),
         }
     }
@@ -293,15 +309,23 @@ pub enum PositionError {
     /// File and offset are not readable.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The rows of a table that is read are not readable.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
 }
 
 impl FromStr for Position {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (point, partial) = match text.rsplit_once(" +") {
-            Some((point, partial)) => (point, Some(partial)),
+        // Neither keys nor identities of transactions have blanks.
+        let (log, scan) = match text.rfind(" scan ") {
+            Some(at) => (&text[..at], Some(Box::new(text[at + 1..].parse()?))),
             None => (text, None),
+        };
+        let (point, partial) = match log.rsplit_once(" +") {
+            Some((point, partial)) => (point, Some(partial)),
+            None => (log, None),
         };
         let point = match point.split_once('=') {
             Some(("gtid", set)) => Point::Gtid(set.parse()?),
@@ -309,7 +333,7 @@ impl FromStr for Position {
             Some(("file", place)) => Point::File(place.parse()?),
             _ => return Err(PositionError::Kind(text.to_owned())),
         };
-        let Some(partial) = partial else { return Ok(point.into()) };
+        let Some(partial) = partial else { return Ok(Self { point, partial: None, scan }) };
         let bad = || PositionError::Partial(text.to_owned());
         let (rows, txn) = partial.split_once(" of ").ok_or_else(bad)?;
         let rows = rows.parse().ok().filter(|&rows| rows > 0).ok_or_else(bad)?;
@@ -318,7 +342,7 @@ impl FromStr for Position {
             Point::Domains(_) => TxnId::Domain(txn.parse()?),
             Point::File(_) => TxnId::File(txn.parse()?),
         };
-        Ok(Self { point, partial: Some(Partial { txn, rows }) })
+        Ok(Self { point, partial: Some(Partial { txn, rows }), scan })
     }
 }
 
@@ -342,6 +366,8 @@ mod tests {
             "file=my.bin-log.000003:5000000000 +2 of my.bin-log.000003:5000000000".to_owned(),
             "domains=0-1-100,1-2-5 without 0-1-9 after 0-2-8,1-2-1 +1 of 1-2-6".to_owned(),
             "file=b.000003:500 without b.000002:70,b.000003:4 +1 of b.000003:600".to_owned(),
+            format!("gtid={A}:1-5 scan 7 after 12,a%20b until 99,z"),
+            "file=b.000001:4 +1 of b.000001:4 scan 0+3 until %ff".to_owned(),
         ] {
             assert_eq!(position(&text).to_string(), text);
         }
@@ -364,6 +390,10 @@ mod tests {
     #[test]
     fn positions_order_by_what_they_cover() {
         let ordered = [
+            format!("gtid={A}:1-3 scan 9 after 9 until 9"),
+            format!("gtid={A}:1-4 scan 0 until 9"),
+            format!("gtid={A}:1-4 scan 0+2 until 9"),
+            format!("gtid={A}:1-4 scan 1+2 after 1 until 9"),
             format!("gtid={A}:1-4"),
             format!("gtid={A}:1-4 +1 of {A}:5"),
             format!("gtid={A}:1-4 +9 of {A}:5"),
@@ -380,6 +410,8 @@ mod tests {
         assert_eq!(position(&format!("gtid={A}:1-3:5")).partial_cmp(&position(&format!("gtid={A}:1-4"))), None);
         assert_eq!(position("file=b.000001:4").partial_cmp(&position("gtid=")), None);
         assert!(position("file=b.999999:900") < position("file=b.1000000:4"));
+        let scan = |until: u8| position(&format!("gtid= scan 1 until {until}"));
+        assert_eq!(scan(1).partial_cmp(&scan(2)), None);
     }
 
     #[test]

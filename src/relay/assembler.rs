@@ -165,7 +165,7 @@ impl Assembler {
                 table.batch.cut(part.start);
                 if part.released > 0 {
                     let partial = Some(Partial { txn: open.txn.clone(), rows: part.released });
-                    table.resume = Some(Position { point: position.point.clone(), partial });
+                    table.resume = Some(Position { point: position.point.clone(), partial, scan: None });
                 }
             }
         }
@@ -256,7 +256,7 @@ impl Assembler {
             if table.batch.len() > part.start.rows() {
                 part.released = part.rows;
                 let partial = Some(Partial { txn: open.txn.clone(), rows: part.rows });
-                let position = Arc::new(Position { point: position.point.clone(), partial });
+                let position = Arc::new(Position { point: position.point.clone(), partial, scan: None });
                 self.out.push((slot, Item::Batch(table.batch.take(position))));
                 part.start = Mark::START;
                 // Marks from before point into the batch that has left; what follows them begins at the start now.

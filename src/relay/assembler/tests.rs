@@ -170,7 +170,7 @@ fn a_row_that_cannot_be_decoded_halts_its_table_only_and_just_before_its_transac
 #[test]
 fn a_position_of_another_kind_or_with_too_many_rows_is_never_guessed_at() {
     let partial = Some(Partial { txn: TxnId::Domain(gtid(1)), rows: 5 });
-    let mut log = Log::new(&[Position { point: at(0).point, partial }], WIDE);
+    let mut log = Log::new(&[Position { point: at(0).point, partial, scan: None }], WIDE);
     log.begin(1).insert(0, &["a"]).take(LogEvent::Commit).flush();
     assert_eq!((log.faults[0], log.delivered[0].len()), (Some("position_mismatch"), 0));
     let mut log = Log::new(&[Position::default()], WIDE);

@@ -63,10 +63,11 @@ pub async fn a_position_never_moves_backwards(bench: &impl Bench) {
     let (store, table) = (bench.session().await, table("monotone"));
     let claim = store.claim(&table).await.unwrap().claim;
     let partial = |rows| Position { partial: Some(Partial { txn: transaction(6), rows }), ..after(5) };
-    for position in [after(4), after(5), after(5), partial(2), partial(3)] {
+    let scan = |rows: u8| format!("{} scan {rows} after {rows},%00 until 9", after(5)).parse().unwrap();
+    for position in [after(4), scan(1), scan(2), after(5), after(5), partial(2), partial(3)] {
         store.save(&claim, &position).await.unwrap();
     }
-    for position in [after(4), after(5), partial(2), "file=b.000001:4".parse().unwrap()] {
+    for position in [after(4), scan(3), after(5), partial(2), "file=b.000001:4".parse().unwrap()] {
         let error = store.save(&claim, &position).await.unwrap_err();
         assert!(matches!(&error, StoreError::Backwards { table: of, .. } if *of == table), "{position}: {error}");
     }
