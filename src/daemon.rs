@@ -107,7 +107,7 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
             mappings::of(outbox, &names).map_err(|(key, why)| wrong(&format!("outbox.{block}.{key}: {why}")))?;
         for (name, mapping) in names.into_iter().zip(mappings) {
             let subscription = Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) };
-            let table = Table { subscription, mapping, start: outbox.start };
+            let table = Table { subscription, mapping, start: outbox.start.clone() };
             if tables.insert(name.clone(), table).is_some() {
                 return Err(wrong(&format!("{name} is selected by two [[outbox]] blocks")));
             }
@@ -333,7 +333,6 @@ impl Shared {
 impl From<SupervisorError> for DaemonError {
     fn from(error: SupervisorError) -> Self {
         match error {
-            SupervisorError::NoStart { .. } => Self::Configuration(error.to_string()),
             SupervisorError::Log(_) => Self::Server(error.to_string()),
             SupervisorError::Task(_) => Self::Internal(error.to_string()),
         }

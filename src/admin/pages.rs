@@ -21,7 +21,7 @@ const SLOW: f64 = 3.0;
 pub struct TableStatus {
     /// The table.
     pub table: TableName,
-    /// `starting`, `running`, `detached`, `catching_up`, `draining`, `stopped`, `paused` or `halted`.
+    /// `starting`, `running`, `snapshot`, `detached`, `catching_up`, `draining`, `stopped`, `paused` or `halted`.
     pub state: String,
     /// Why it is in its state, or what it waits for, if there is anything to say.
     pub reason: Option<String>,

@@ -29,8 +29,8 @@ pub struct OutboxSettings {
     pub shard: Option<String>,
     /// Names of the columns.
     pub columns: Columns,
-    /// Where a table without a saved position starts; when not set, the daemon refuses to guess.
-    pub start: Option<Start>,
+    /// Where a table without a saved position starts.
+    pub start: Start,
 }
 
 /// A regular expression that takes the value of a column apart.

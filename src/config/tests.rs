@@ -150,7 +150,7 @@ fn given_the_environment_alone_when_loaded_then_everything_can_be_set() {
     assert_eq!((columns.payload.as_str(), columns.partition.as_deref()), ("body", Some("part")));
     assert_eq!(columns.headers, ["trace:traceparent".to_owned().into()]);
     assert_eq!(outbox[1].tables, ["d.x", "d.y", "d.z"]);
-    assert_eq!(outbox[1].start, Some(crate::relay::settings::Start::Now));
+    assert_eq!(outbox[1].start, crate::relay::settings::Start::Now);
     assert_eq!(relay.queue_bytes, bytesize::ByteSize::mib(1));
 }
 

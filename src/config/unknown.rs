@@ -10,7 +10,6 @@ use crate::kafka::settings::is_secret;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
 use crate::mysql::tls::TlsSettings;
 use crate::outbox::{CloudEvents, Columns};
-use crate::relay::settings::Start;
 
 /// A configuration with every key, whose values show their types.
 pub(super) fn template() -> Value {
@@ -35,7 +34,6 @@ pub(super) fn template() -> Value {
         },
         outbox: vec![OutboxSettings {
             tables: vec![String::new()],
-            start: Some(Start::Now),
             route: Some(Route::default()),
             cloudevents: Some(CloudEvents::default()),
             shard: Some(String::new()),

@@ -11,6 +11,7 @@ use crate::mysql::connect::{Endpoint, is_transient};
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn, tls};
 use crate::mysql::settings::Keeper;
 use crate::preflight::{Report, Status, Unavailable};
+use crate::relay::settings::Start;
 
 /// What a record takes besides the values of its row: names of headers, lengths, the batch around it.
 const RECORD_OVERHEAD: u64 = 1024;
@@ -133,7 +134,7 @@ fn wanted(table: &Table) -> Wanted {
     Wanted {
         table: table.subscription.table.clone(),
         columns: table.subscription.columns.iter().enumerate().map(column).collect(),
-        has_start: table.start.is_some(),
+        reads_table: table.start == Start::Snapshot,
     }
 }
 

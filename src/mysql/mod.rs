@@ -14,6 +14,7 @@ pub mod preflight;
 pub mod retention;
 pub mod scan;
 pub mod settings;
+mod snapshot;
 mod source;
 mod statement;
 mod store;
@@ -22,5 +23,6 @@ mod tables;
 pub mod tls;
 mod wire;
 
+pub use snapshot::MysqlScan;
 pub use source::MysqlSource;
 pub use store::MysqlStore;

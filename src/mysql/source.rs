@@ -9,11 +9,15 @@ use super::anonymous;
 use super::connect::{Endpoint, Flavor, is_transient};
 use super::decode::{Checksum, Dialect};
 use super::definition::Definition;
+use super::snapshot::{self, MysqlScan};
 use super::stream::{MysqlStream, start_offset};
 use super::tables::{Rows, Tables};
 use super::wire::{Start, Wire};
 use crate::position::{GtidSet, Point, Position};
 use crate::source::{Fault, LogSource, SourceError, Subscription};
+
+/// How often a server tells that it is alive while its log is read to the end and no further.
+const SOON: Duration = Duration::from_millis(250);
 
 /// The binlog of one server.
 pub struct MysqlSource {
@@ -72,7 +76,7 @@ pub(super) async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Posi
     Ok(Some(Point::from(crate::position::FilePoint { file, offset }).into()))
 }
 
-fn other(error: &dyn std::fmt::Display) -> Error {
+pub(super) fn other(error: &dyn std::fmt::Display) -> Error {
     Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()).into())
 }
 
@@ -107,6 +111,7 @@ pub(super) fn classify(error: &Error, at: &str) -> SourceError {
 impl LogSource for MysqlSource {
     type Rows = Rows;
     type Stream = MysqlStream;
+    type Scan = MysqlScan;
 
     async fn oldest(&mut self) -> Result<Position, SourceError> {
         self.place(true).await
@@ -128,6 +133,22 @@ impl LogSource for MysqlSource {
         // Every question is answered; how the connection for them ends is of no matter.
         let _ = self.endpoint.patiently(conn.disconnect()).await;
         Ok(MysqlStream::new(wire, checksum, tables, from.clone(), self.silence_deadline))
+    }
+
+    async fn snapshot(&mut self, subscription: &Subscription) -> Result<Position, SourceError> {
+        snapshot::start(&self.endpoint, subscription).await
+    }
+
+    async fn scan(
+        &mut self,
+        from: &Position,
+        subscription: &Subscription,
+        bytes: usize,
+    ) -> Result<MysqlScan, SourceError> {
+        // A heartbeat is how a quiet server tells that there is nothing more up to the end.
+        let heartbeat = self.heartbeat.min(SOON);
+        let log = Self::new(self.endpoint.clone(), self.server_id, heartbeat, self.silence_deadline);
+        MysqlScan::open(&self.endpoint, log, from, subscription, bytes).await
     }
 }
 

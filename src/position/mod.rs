@@ -198,10 +198,11 @@ impl Position {
         else {
             return next.clone();
         };
+        let scan = next.scan.clone();
         let open = |partial: &&Partial| point.covers(&partial.txn) == Some(false);
         let (mine, next) = (self.partial.as_ref().filter(open), next.partial.as_ref().filter(open));
         let further = mine.filter(|mine| next.is_none_or(|next| next.txn == mine.txn && next.rows < mine.rows));
-        Self { partial: further.or(next).cloned(), point }
+        Self { partial: further.or(next).cloned(), point, scan }
     }
 
     /// Whether nothing at all is covered: a log that begins here is whole.

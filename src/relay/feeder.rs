@@ -5,6 +5,9 @@
 //! than so many tables read on their own at the same time, the others wait for their turn and say so.
 //!
 //! A table holds at most two queues' worth of rows: that of its catch-up reader, and that which the tail fills meanwhile.
+//! One whose position asks for the rows in the table has these first, by a scan, and the log from there on.
+
+mod scan;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,6 +28,8 @@ pub struct Shared {
     pub requests: mpsc::UnboundedSender<Request>,
     /// Turns of catch-up readers.
     pub turns: Arc<Semaphore>,
+    /// Turns of tables that are read themselves.
+    pub scans: Arc<Semaphore>,
     /// Size of a queue, in bytes.
     pub queue_bytes: usize,
     /// What readers are made with.
@@ -74,6 +79,9 @@ where
 
     /// Feeds the table until this is dropped, or there is nothing more to feed it with.
     pub async fn run(mut self) {
+        if self.read_table().await.is_none() {
+            return;
+        }
         loop {
             if let Some(Hold { level, left }) = self.hold.take() {
                 // Without a word it has been told a fault, and its relay ends.

@@ -71,14 +71,21 @@ impl Distances {
     }
 
     /// Where the shared tail starts, and which of these tables it feeds from there: those that are not far behind the one
-    /// that is furthest ahead. The others would hold them up. `None` without tables.
-    pub fn together(self, resume: &[&Point]) -> Option<(Point, Vec<bool>)> {
-        let (&first, rest) = resume.split_first()?;
+    /// that is furthest ahead, for the others would hold them up; and none that is to be read itself first. `None` without
+    /// tables.
+    pub fn together(self, resume: &[&Position]) -> Option<(Point, Vec<bool>)> {
+        let whole = |position: &&&Position| position.scan.is_none();
+        let candidates: Vec<&Point> = resume.iter().filter(whole).map(|position| &position.point).collect();
+        let Some((&first, rest)) = candidates.split_first() else {
+            return resume.first().map(|position| (position.point.clone(), vec![false; resume.len()]));
+        };
         let ahead = rest.iter().fold(first, |ahead, point| if *point > ahead { point } else { ahead });
-        let near = |point: &Point| point.lacks(ahead).is_some_and(|bytes| bytes <= self.together);
-        let near: Vec<bool> = resume.iter().map(|point| near(point)).collect();
+        let near = |position: &Position| {
+            position.scan.is_none() && position.point.lacks(ahead).is_some_and(|bytes| bytes <= self.together)
+        };
+        let near: Vec<bool> = resume.iter().map(|position| near(position)).collect();
         let start = resume.iter().zip(&near).filter(|(_, near)| **near);
-        let start = start.fold(ahead.clone(), |start, (point, _)| start.meet(point).unwrap_or(start));
+        let start = start.fold(ahead.clone(), |start, (position, _)| start.meet(&position.point).unwrap_or(start));
         Some((start, near))
     }
 }
@@ -202,11 +209,18 @@ mod tests {
 
     #[test]
     fn tables_far_behind_are_left_to_themselves_and_the_others_start_where_the_last_of_them_is() {
-        let points = [1_900_000, 5, 2_000_000, 1_950_000].map(|last| point(&format!("gtid={A}:1-{last}")));
-        let (start, near) = Distances::default().together(&points.each_ref()).unwrap();
-        assert_eq!((start, near), (points[0].clone(), vec![true, false, true, true]));
-        let kinds = [point("file=b.000002:4"), point("gtid=")];
-        assert_eq!(Distances::default().together(&kinds.each_ref()).unwrap(), (kinds[0].clone(), vec![true, false]));
+        let position = |text: &str| text.parse::<Position>().unwrap();
+        let tables = [1_900_000, 5, 2_000_000, 1_950_000].map(|last| position(&format!("gtid={A}:1-{last}")));
+        let (start, near) = Distances::default().together(&tables.each_ref()).unwrap();
+        assert_eq!((start, near), (tables[0].point.clone(), vec![true, false, true, true]));
+        let kinds = [position("file=b.000002:4"), position("gtid=")];
+        let together = Distances::default().together(&kinds.each_ref()).unwrap();
+        assert_eq!(together, (kinds[0].point.clone(), vec![true, false]));
         assert_eq!(Distances::default().together(&[]), None);
+        let scans = [position("gtid= scan 0 until 9"), tables[0].clone()];
+        let together = Distances::default().together(&scans.each_ref()).unwrap();
+        assert_eq!(together, (tables[0].point.clone(), vec![false, true]));
+        let together = Distances::default().together(&[&scans[0]]).unwrap();
+        assert_eq!(together, (point("gtid="), vec![false]));
     }
 }

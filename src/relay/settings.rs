@@ -1,10 +1,13 @@
 //! How much a relay holds, how often it saves, and how it waits.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+
+use crate::position::{Position, PositionError};
 
 /// What every relay keeps to. Sizes are in memory, per table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,8 @@ pub struct RelaySettings {
     pub detach_after: Duration,
     /// Detached tables that read the log on their own at the same time.
     pub catch_up_readers: usize,
+    /// Tables that are read themselves at the same time.
+    pub snapshot_readers: usize,
     /// Acknowledged events after which the position is saved before the interval is over; bounds what a crash repeats.
     pub max_unsaved_events: u64,
     /// How often a position is saved while events flow.
@@ -57,6 +62,7 @@ impl Default for RelaySettings {
             in_flight_bytes: ByteSize::mib(16),
             detach_after: Duration::from_millis(200),
             catch_up_readers: 4,
+            snapshot_readers: 2,
             max_unsaved_events: 50_000,
             checkpoint_interval: Duration::from_secs(1),
             idle_checkpoint_interval: Duration::from_mins(1),
@@ -80,22 +86,71 @@ pub enum OnUpdate {
 }
 
 /// Where a table without a saved position starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Start {
+    /// With the rows that are in the table; then the log, from where they end.
+    #[default]
+    Snapshot,
     /// At the oldest binlog the server still has.
     Earliest,
     /// At the end of the binlog.
     Now,
+    /// At this position.
+    At(Box<Position>),
 }
 
 impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Earliest => "earliest",
-            Self::Now => "now",
-        })
+        match self {
+            Self::Snapshot => f.write_str("snapshot"),
+            Self::Earliest => f.write_str("earliest"),
+            Self::Now => f.write_str("now"),
+            Self::At(position) => position.fmt(f),
+        }
     }
+}
+
+impl FromStr for Start {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "snapshot" => Ok(Self::Snapshot),
+            "earliest" => Ok(Self::Earliest),
+            "now" => Ok(Self::Now),
+            text => match text.parse() {
+                Ok(position) => Ok(Self::At(Box::new(position))),
+                Err(PositionError::Kind(_)) => Err(StartError::Unknown),
+                Err(error) => Err(StartError::Position(error)),
+            },
+        }
+    }
+}
+
+impl From<Start> for String {
+    fn from(start: Start) -> Self {
+        start.to_string()
+    }
+}
+
+impl TryFrom<String> for Start {
+    type Error = StartError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// A text does not say where to start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// It is none of the words, and no position.
+    #[error("expected \"snapshot\", \"earliest\", \"now\", or a position: gtid=SET, domains=LIST or file=NAME:OFFSET")]
+    Unknown,
+    /// It is a position that is not readable.
+    #[error(transparent)]
+    Position(PositionError),
 }
 
 /// Sizes in text that lose nothing: the largest unit that divides them.
@@ -159,6 +214,15 @@ mod tests {
         }
         let text = serde_json::to_string(&RelaySettings::default()).unwrap();
         assert!(text.contains(r#""queue_bytes":"16 MiB","batch_bytes":"256 KiB""#), "{text}");
+    }
+
+    #[test]
+    fn a_start_is_a_word_or_a_position() {
+        for text in ["snapshot", "earliest", "now", "domains=0-1-7", "file=b.000001:4"] {
+            assert_eq!(text.parse::<Start>().unwrap().to_string(), text);
+        }
+        assert_eq!("latest".parse::<Start>(), Err(StartError::Unknown));
+        assert!(matches!("gtid=1".parse::<Start>(), Err(StartError::Position(_))));
     }
 
     #[test]

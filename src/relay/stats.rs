@@ -27,11 +27,13 @@ pub enum State {
     CatchingUp = 6,
     /// Somebody wants the table not to be relayed for now.
     Paused = 7,
+    /// Running, and reading the table itself, whose rows come before the log.
+    Snapshot = 8,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Starting,
         Self::Running,
         Self::Draining,
@@ -40,11 +42,12 @@ impl State {
         Self::Detached,
         Self::CatchingUp,
         Self::Paused,
+        Self::Snapshot,
     ];
 
     /// Whether the relay publishes what the log has, now or as soon as it can; a restart would cure nothing.
     pub fn is_running(self) -> bool {
-        matches!(self, Self::Running | Self::Detached | Self::CatchingUp)
+        matches!(self, Self::Running | Self::Detached | Self::CatchingUp | Self::Snapshot)
     }
 
     /// Lower-case name.
@@ -58,6 +61,7 @@ impl State {
             Self::Detached => "detached",
             Self::CatchingUp => "catching_up",
             Self::Paused => "paused",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -91,6 +95,10 @@ pub struct TableStats {
     pub detaches: AtomicU64,
     /// Now: since when the tail does not feed the table, microseconds since the Unix epoch; 0 while it does.
     pub detached_micros: AtomicU64,
+    /// Rows read of the table itself, by the processes before this one too.
+    pub snapshot_rows: AtomicU64,
+    /// Now: rows that the table has, roughly, while it is read itself; 0 otherwise.
+    pub snapshot_total: AtomicU64,
     state: AtomicU8,
     apart: Mutex<Option<(State, String)>>,
     position: Mutex<Option<Arc<Position>>>,
@@ -116,6 +124,8 @@ impl TableStats {
             save_retries: AtomicU64::new(0),
             detaches: AtomicU64::new(0),
             detached_micros: AtomicU64::new(0),
+            snapshot_rows: AtomicU64::new(0),
+            snapshot_total: AtomicU64::new(0),
             state: AtomicU8::new(State::Starting as u8),
             apart: Mutex::new(None),
             position: Mutex::new(None),
@@ -143,10 +153,13 @@ impl TableStats {
         self.detached_micros.store(0, Relaxed);
     }
 
-    /// The tail does not feed the table: what it does or waits for meanwhile, [`State::Detached`] or
-    /// [`State::CatchingUp`], and why.
+    /// The tail does not feed the table: what it does or waits for meanwhile, [`State::Detached`], [`State::CatchingUp`]
+    /// or [`State::Snapshot`], and why.
     pub fn set_apart(&self, state: State, reason: String) {
-        let _ = self.detached_micros.compare_exchange(0, now_micros(), Relaxed, Relaxed);
+        // A table that is read itself has not been attached yet.
+        if state != State::Snapshot {
+            let _ = self.detached_micros.compare_exchange(0, now_micros(), Relaxed, Relaxed);
+        }
         *lock(&self.apart) = Some((state, reason));
     }
 

@@ -48,24 +48,13 @@ pub struct Table {
     pub subscription: Subscription,
     /// What becomes of its rows.
     pub mapping: Mapping,
-    /// Where it starts without a position; without an answer, at the beginning of a log that is whole.
-    pub start: Option<Start>,
+    /// Where it starts without a position.
+    pub start: Start,
 }
 
 /// Why the relays cannot start, or have ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
-    /// Where a table starts has to be told.
-    #[error(
-        "{table} has no position yet, and the log is not known to begin before its first row; set start = \"earliest\" \
-         to publish from {oldest} on, or start = \"now\""
-    )]
-    NoStart {
-        /// The table.
-        table: TableName,
-        /// The beginning of the log.
-        oldest: Position,
-    },
     /// The log cannot be read for good.
     #[error("{0}")]
     Log(Fault),
@@ -196,7 +185,7 @@ where
             let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
             tasks.spawn(async move { Ended::Relay(table, life.await) });
         }
-        let points: Vec<_> = claimed.iter().map(|(.., ready)| &ready.resume.point).collect();
+        let points: Vec<_> = claimed.iter().map(|(.., ready)| &ready.resume).collect();
         let together = this.distances.together(&points);
         let (start, near) = together.unwrap_or_else(|| (Position::default().point, Vec::new()));
         let mut tail =
@@ -253,6 +242,7 @@ where
         Shared {
             requests,
             turns: Arc::new(Semaphore::new(self.settings.catch_up_readers)),
+            scans: Arc::new(Semaphore::new(self.settings.snapshot_readers)),
             queue_bytes: bytes(self.settings.queue_bytes),
             making: self.making(),
         }
@@ -330,9 +320,13 @@ where
                         Err(reason) => Err(StoreError::Unavailable(reason)),
                     },
                     None => match self.first(table, stop).await? {
-                        None => break,
+                        Ok(None) => break,
+                        Err(halt) => {
+                            let _ = self.store.release(&claimed.claim).await;
+                            return Ok(Err(halt));
+                        }
                         // Where it starts must not depend on when it starts again.
-                        Some(first) => {
+                        Ok(Some(first)) => {
                             self.store.save(&claimed.claim, &first).await.map(|()| Some((claimed.claim, first)))
                         }
                     },
@@ -372,21 +366,25 @@ where
         Ok(lost.then(|| Halt { name: "position_purged", detail: detail() }))
     }
 
-    /// Where a table starts that has never saved a position; `None` when `stop` came first. Without an answer in the
-    /// configuration, the beginning of the log is taken only when nothing of it is purged.
-    async fn first(&self, table: &Table, stop: &CancellationToken) -> Result<Option<Position>, SupervisorError> {
+    /// Where a table starts that has never saved a position; `None` when `stop` came first. One that cannot be read itself
+    /// halts alone.
+    async fn first(
+        &self,
+        table: &Table,
+        stop: &CancellationToken,
+    ) -> Result<Result<Option<Position>, Halt>, SupervisorError> {
         let mut source = (self.source)(Reader::Own);
         let mut backoff = self.backoff();
         while !stop.is_cancelled() {
-            let found = match table.start {
-                Some(Start::Now) => source.newest().await,
-                Some(Start::Earliest) | None => source.oldest().await,
+            let found = match &table.start {
+                Start::Snapshot => source.snapshot(&table.subscription).await,
+                Start::Now => source.newest().await,
+                Start::Earliest => source.oldest().await,
+                Start::At(position) => Ok((**position).clone()),
             };
             match found {
-                Ok(oldest) if table.start.is_none() && !oldest.is_beginning() => {
-                    return Err(SupervisorError::NoStart { table: table.subscription.table.clone(), oldest });
-                }
-                Ok(position) => return Ok(Some(position)),
+                Ok(position) => return Ok(Ok(Some(position))),
+                Err(SourceError::Definite(fault)) if table.start == Start::Snapshot => return Ok(Err(fault.into())),
                 Err(SourceError::Definite(fault)) => return Err(SupervisorError::Log(fault)),
                 Err(SourceError::Transient(reason)) => {
                     warn!(table = %table.subscription.table, %reason, "waiting_for_log");
@@ -394,7 +392,7 @@ where
                 }
             }
         }
-        Ok(None)
+        Ok(Ok(None))
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use batch::{Batch, Row};
 pub use builder::{BatchBuilder, BatchFull, Mark, RowWriter};
 
-use crate::position::{Position, TxnId};
+use crate::position::{Position, Scan, TxnId};
 use crate::table::TableName;
 
 /// What a reader wants of one outbox table.
@@ -134,6 +134,8 @@ pub trait LogSource: Send + 'static {
     type Rows: RowSet;
     /// The open stream.
     type Stream: LogStream<Rows = Self::Rows>;
+    /// A table that is read itself.
+    type Scan: TableScan;
     /// The beginning of what the log still has.
     fn oldest(&mut self) -> impl Future<Output = Result<Position, SourceError>> + Send;
     /// The end of the log.
@@ -144,6 +146,32 @@ pub trait LogSource: Send + 'static {
         from: &Position,
         subscriptions: &[Subscription],
     ) -> impl Future<Output = Result<Self::Stream, SourceError>> + Send;
+    /// Where a table starts whose rows are to be relayed, and then the log: at a point before which every transaction is
+    /// committed and visible, with a scan of nothing yet. A table without rows needs no scan. Nobody has to wait for it.
+    fn snapshot(&mut self, subscription: &Subscription) -> impl Future<Output = Result<Position, SourceError>> + Send;
+    /// Reads the table as it is now, from where the scan of `from` is. Rows that the log brings after `from` are left out as
+    /// long as their keys take no more than `bytes` of memory.
+    fn scan(
+        &mut self,
+        from: &Position,
+        subscription: &Subscription,
+        bytes: usize,
+    ) -> impl Future<Output = Result<Self::Scan, SourceError>> + Send;
+}
+
+/// A table that is read itself, as it was at one moment: what its position says is still to be relayed. Rows come in the
+/// order of the primary key; in front of them those that were deleted since the position's point, as the log has them, in
+/// the order in which they were deleted.
+pub trait TableScan: Send {
+    /// Appends the next rows, some `bytes` of them. Gives how far the scan is once they are relayed, also when there were
+    /// none to relay; `None` when nothing is left.
+    fn fill(
+        &mut self,
+        batch: &mut BatchBuilder,
+        bytes: usize,
+    ) -> impl Future<Output = Result<Option<Scan>, SourceError>> + Send;
+    /// How many rows the table has, roughly.
+    fn total(&self) -> u64;
 }
 
 /// An open log.

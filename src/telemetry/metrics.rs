@@ -28,6 +28,8 @@ pub struct Metrics {
     until_purge: GaugeVec,
     until_purge_bytes: GaugeVec,
     behind: GaugeVec,
+    snapshot_rows: IntGaugeVec,
+    snapshot_table_rows: IntGaugeVec,
     state: IntGaugeVec,
     connected: IntGauge,
     kafka_connected: IntGauge,
@@ -109,6 +111,16 @@ impl Metrics {
                 "outboxd_position_behind_bytes",
                 "Bytes of log behind the saved position, at most: by whole files where it is by GTID",
             )?,
+            snapshot_rows: gauge(
+                "outboxd_snapshot_rows",
+                "Rows of the table itself that its snapshot has read, also before this process",
+                &["table"],
+            )?,
+            snapshot_table_rows: gauge(
+                "outboxd_snapshot_table_rows",
+                "About how many rows the table has while it is read itself; 0 otherwise",
+                &["table"],
+            )?,
             state: gauge("outboxd_relay_state", "1 for the state the relay is in", &["table", "state"])?,
             connected: single("outboxd_tail_connected", "1 while the binlog is open")?,
             kafka_connected: single("outboxd_kafka_connected", "1 while a broker is connected")?,
@@ -155,6 +167,8 @@ impl Metrics {
             let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             self.in_flight.with_label_values(&labels).set(signed(stats.in_flight.load(Relaxed)));
             self.queue_bytes.with_label_values(&labels).set(signed(stats.queue_bytes.load(Relaxed)));
+            self.snapshot_rows.with_label_values(&labels).set(signed(stats.snapshot_rows.load(Relaxed)));
+            self.snapshot_table_rows.with_label_values(&labels).set(signed(stats.snapshot_total.load(Relaxed)));
             self.detached.with_label_values(&labels).set(stats.detached_seconds(now));
             self.lag.with_label_values(&labels).set(stats.lag_seconds(now));
             let saved = stats.saved_micros.load(Relaxed);

@@ -1,18 +1,23 @@
 //! A server's log in memory: transactions are committed to it, streams read them, and connections break on command.
 
+mod table;
+
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use self::table::{History, is_before, key};
 use super::lock;
-use crate::position::{DomainGtid, DomainPoint, FilePoint, Gtid, GtidSet, Origin, Point, Position, TxnId};
+use crate::position::{DomainGtid, DomainPoint, FilePoint, Gtid, GtidSet, Origin, Point, Position, Scan, TxnId};
 use crate::source::{
     BatchBuilder, BatchFull, Fault, ForeignDml, LogEvent, LogSource, LogStream, RowSet, Slot, SourceError, Subscription,
 };
 use crate::table::TableName;
+
+pub use self::table::MemoryScan;
 
 /// One inserted row, in the default columns of an outbox table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub enum Step {
     Insert(TableName, Vec<Insert>),
     /// Something that an outbox should not see.
     Foreign(TableName, ForeignDml),
+    /// Rows of these ids are deleted.
+    Delete(TableName, Vec<String>),
     /// A savepoint.
     Savepoint(String),
     /// A rollback to it.
@@ -369,6 +376,7 @@ impl MemoryStream {
                 LogEvent::Rows { slot, rows: MemoryRows { inserts: inserts.clone(), columns, at: txn } }
             }
             Step::Foreign(table, kind) => LogEvent::Foreign { slot: self.subscribed(table)?, kind: *kind },
+            Step::Delete(table, _) => LogEvent::Foreign { slot: self.subscribed(table)?, kind: ForeignDml::Delete },
             Step::Savepoint(name) => LogEvent::Savepoint { name: name.clone() },
             Step::RollbackTo(name) => LogEvent::RollbackTo { name: name.clone() },
             // As a server's log is read: what has nothing for the tables is a transaction like any other.
@@ -382,6 +390,19 @@ impl MemoryStream {
             }
         })
     }
+}
+
+/// The next opening that is to fail.
+fn refusal(refusals: &mut Vec<SourceError>) -> Option<SourceError> {
+    (!refusals.is_empty()).then(|| refusals.remove(0))
+}
+
+fn check_purged(purged: &Position, from: &Position) -> Result<(), SourceError> {
+    if purged.point.partial_cmp(&from.point).is_none_or(Ordering::is_gt) {
+        let detail = format!("the log begins after {purged}");
+        return Err(SourceError::Definite(Fault { name: "position_purged", detail, at: from.to_string() }));
+    }
+    Ok(())
 }
 
 impl LogStream for MemoryStream {
@@ -407,6 +428,7 @@ impl LogStream for MemoryStream {
 impl LogSource for MemoryLog {
     type Rows = MemoryRows;
     type Stream = MemoryStream;
+    type Scan = MemoryScan;
 
     async fn oldest(&mut self) -> Result<Position, SourceError> {
         Ok(self.terms.after(lock(&self.state).purged as u64))
@@ -416,17 +438,61 @@ impl LogSource for MemoryLog {
         Ok(self.terms.after(lock(&self.state).transactions.len() as u64))
     }
 
+    async fn snapshot(&mut self, subscription: &Subscription) -> Result<Position, SourceError> {
+        let mut state = lock(&self.state);
+        if let Some(error) = refusal(&mut state.refusals) {
+            return Err(error);
+        }
+        let newest = state.transactions.len() as u64;
+        // Any place does before which everything is visible.
+        let point = self.terms.after(newest - fastrand::u64(0..=3.min(newest - state.purged as u64)));
+        let history = History::of(&state.transactions, &subscription.table);
+        let until = history.present.keys().next_back().map(|id| key(id));
+        Ok(Position { scan: until.map(|until| Box::new(Scan::new(until))), ..point })
+    }
+
+    async fn scan(
+        &mut self,
+        from: &Position,
+        subscription: &Subscription,
+        _bytes: usize,
+    ) -> Result<MemoryScan, SourceError> {
+        let mut state = lock(&self.state);
+        if let Some(error) = refusal(&mut state.refusals) {
+            return Err(error);
+        }
+        let purged = self.terms.after(state.purged as u64);
+        check_purged(&purged, from)?;
+        let scan = from.scan.as_deref().cloned().ok_or_else(|| SourceError::Transient("no scan".to_owned()))?;
+        let history = History::of(&state.transactions, &subscription.table);
+        let after = |number: u64| from.point.covers(&self.terms.transaction(number)) != Some(true);
+        let later: HashSet<&str> =
+            history.inserts.iter().filter(|(number, _)| after(*number)).map(|(_, row)| row.id.as_str()).collect();
+        let ahead = |row: &&Insert| is_before(scan.last.as_ref(), &row.id);
+        let wanted = |row: &Insert| !later.contains(row.id.as_str()) && ahead(&row);
+        let gone = history.deletes.iter().filter(|(number, _)| after(*number)).map(|(_, row)| row);
+        let gone = gone.map(|row| Some(row.clone()).filter(&wanted)).skip(usize::try_from(scan.gone).unwrap_or(0));
+        let present = history.present.values().filter(ahead).filter(|row| !is_before(Some(&scan.until), &row.id));
+        let present = present.map(|row| (row.clone(), wanted(row)));
+        Ok(MemoryScan {
+            total: history.present.len() as u64,
+            gone: gone.collect(),
+            present: present.collect(),
+            log: self.clone(),
+            connection: state.connection,
+            columns: Arc::clone(&subscription.columns),
+            micros: state.transactions.len() as u64 * 1_000_000,
+            scan,
+        })
+    }
+
     async fn open(&mut self, from: &Position, subscriptions: &[Subscription]) -> Result<MemoryStream, SourceError> {
         let mut state = lock(&self.state);
         state.opened += 1;
-        if !state.refusals.is_empty() {
-            return Err(state.refusals.remove(0));
+        if let Some(error) = refusal(&mut state.refusals) {
+            return Err(error);
         }
-        let purged = self.terms.after(state.purged as u64);
-        if purged.point.partial_cmp(&from.point).is_none_or(Ordering::is_gt) {
-            let detail = format!("the log begins after {purged}");
-            return Err(SourceError::Definite(Fault { name: "position_purged", detail, at: from.to_string() }));
-        }
+        check_purged(&self.terms.after(state.purged as u64), from)?;
         state.streams += 1;
         Ok(MemoryStream {
             log: self.clone(),

@@ -313,6 +313,11 @@ impl source::Bench for Log<'_> {
                     let statement = format!("UPDATE {} SET type = UUID() ORDER BY id LIMIT 1", table.quoted());
                     conn.query_drop(statement).await.unwrap();
                 }
+                Step::Delete(table, ids) => {
+                    let ids: Vec<_> = ids.iter().map(|id| format!("'{id}'")).collect();
+                    let statement = format!("DELETE FROM {} WHERE id IN ({})", table.quoted(), ids.join(","));
+                    conn.query_drop(statement).await.unwrap();
+                }
                 Step::Savepoint(name) => conn.query_drop(format!("SAVEPOINT {name}")).await.unwrap(),
                 Step::RollbackTo(name) => conn.query_drop(format!("ROLLBACK TO {name}")).await.unwrap(),
                 other => panic!("{other:?} cannot be played"),

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::daemon::Daemon;
 use crate::stage::{Setup, Stage, seed};
 
-fn exactly_once(setup: Setup) -> Setup {
+pub(crate) fn exactly_once(setup: Setup) -> Setup {
     // Stages share a Kafka.
     let topic = format!("positions-{}", fastrand::u64(..));
     let setup = setup.set("DELIVERY__GUARANTEE", "exactly_once").set("POSITIONS__TOPIC", &topic);

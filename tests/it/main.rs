@@ -30,6 +30,7 @@ mod routing;
 mod secrets;
 mod service_manager;
 mod sizes;
+mod snapshot;
 mod stage;
 mod startup;
 mod statements;

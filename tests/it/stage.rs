@@ -311,8 +311,13 @@ impl Stage {
 
     /// Runs writers at a moderate rate.
     pub(crate) async fn write(&self, seed: u64) -> Writing {
+        self.write_at(seed, NonZero::new(300)).await
+    }
+
+    /// Runs writers at so many transactions a second, or as fast as the server goes.
+    pub(crate) async fn write_at(&self, seed: u64, rate: Option<NonZero<u32>>) -> Writing {
         let mut settings = WriterSettings::new(self.opts(), self.outboxes.clone(), seed);
-        settings.rate = NonZero::new(300);
+        settings.rate = rate;
         let writer = Writer::new(settings).unwrap();
         writer.prepare().await.unwrap();
         let (progress, stop) = (writer.progress(), CancellationToken::new());

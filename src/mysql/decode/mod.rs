@@ -35,6 +35,7 @@ pub use error::DecodeError;
 pub use event::{Checksum, Event, Header, event_size, kind};
 pub use gtid::{GtidEvent, MariaDbGtid};
 pub use json::{MAX_JSON_DEPTH, write_json};
+pub(super) use number::write_float;
 pub use query::QueryEvent;
 pub use rows::{RowsEvent, WRITE_ROWS_V1, WRITE_ROWS_V2};
 pub use table_map::{Dialect, TableMap, TableRef, peek_name};

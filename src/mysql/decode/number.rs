@@ -143,7 +143,7 @@ impl fmt::Write for Scratch {
 /// Appends a finite DOUBLE or FLOAT with as many digits as it takes to read the same number back, in the notation the
 /// server chooses (`my_gcvt` in `strings/dtoa.cc`): with an exponent outside 1e-15 and 1e15. A whole number without
 /// exponent ends in `whole`. `false` if not finite.
-pub(super) fn write_float<F>(out: &mut Vec<u8>, value: F, whole: &str) -> bool
+pub(in crate::mysql) fn write_float<F>(out: &mut Vec<u8>, value: F, whole: &str) -> bool
 where
     F: Into<f64> + fmt::LowerExp + zmij::Float + Copy,
 {

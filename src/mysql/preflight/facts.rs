@@ -84,6 +84,7 @@ pub(super) struct Table {
     /// `BASE TABLE` or `VIEW`.
     pub(super) kind: String,
     pub(super) engine: String,
+    pub(super) has_primary_key: bool,
     pub(super) columns: Vec<Column>,
 }
 
@@ -224,6 +225,13 @@ async fn table(conn: &mut Conn, name: &TableName) -> Result<Table, Error> {
         )
         .await?;
     let (kind, engine) = kind.unwrap_or_default();
+    let key: Option<u64> = conn
+        .exec_first(
+            "SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND INDEX_NAME \
+             = 'PRIMARY'",
+            place,
+        )
+        .await?;
     let columns: Vec<Answer> = conn
         .exec(
             "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT IS NOT NULL OR c.EXTRA LIKE \
@@ -246,7 +254,8 @@ async fn table(conn: &mut Conn, name: &TableName) -> Result<Table, Error> {
         octets,
     };
     let columns = columns.into_iter().map(column).collect();
-    Ok(Table { name: name.clone(), refusal, kind, engine: engine.unwrap_or_default(), columns })
+    let engine = engine.unwrap_or_default();
+    Ok(Table { name: name.clone(), refusal, kind, engine, has_primary_key: key > Some(0), columns })
 }
 
 #[cfg(test)]

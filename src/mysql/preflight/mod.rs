@@ -27,8 +27,8 @@ pub struct Wanted {
     pub table: TableName,
     /// The columns that are read.
     pub columns: Vec<WantedColumn>,
-    /// Whether the configuration says where a table without a saved position starts.
-    pub has_start: bool,
+    /// Whether it is read itself when it has no saved position.
+    pub reads_table: bool,
 }
 
 /// One column that is read.

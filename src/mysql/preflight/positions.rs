@@ -115,8 +115,7 @@ fn position(facts: &Facts, wanted: &Wanted, store: &Store) -> Check {
     let Some(text) = store.saved.get(&table.to_string()) else { return unsaved(facts, wanted) };
     let give_up = || {
         let literal = table.to_string().replace('\'', "''");
-        let start = if wanted.has_start { "" } else { ", and start = \"earliest\" under [[outbox]]" };
-        format!("UPDATE {} SET position = NULL WHERE table_name = '{literal}'{start}", store.table)
+        format!("UPDATE {} SET position = NULL WHERE table_name = '{literal}'", store.table)
     };
     let Ok(saved) = text.parse::<Position>() else {
         return check(format!("`{text}`, which is not readable"))
@@ -176,16 +175,18 @@ fn ahead_of_server(what: &str) -> String {
 
 /// A table that has never saved a position.
 fn unsaved(facts: &Facts, wanted: &Wanted) -> Check {
-    let check = |found: String| {
-        let expected = "saved, or `start` says where to begin";
-        Check::passed(Name::Position, format!("position of {}", wanted.table), expected, found)
+    let table = &wanted.table;
+    let check = |found: &str| {
+        let expected = "saved; or a primary key to read the table by, for start = \"snapshot\"";
+        Check::passed(Name::Position, format!("position of {table}"), expected, found)
     };
-    match &facts.beginning {
-        Some(beginning) if !wanted.has_start && !beginning.is_beginning() => {
-            check(format!("none yet, and the log begins at {beginning}, perhaps after the table's first row")).failed(
-                "under [[outbox]], start = \"earliest\" publishes what the log has, start = \"now\" what is inserted from now on",
-            )
-        }
-        _ => check("none yet".to_owned()),
+    let has_key = facts.tables.iter().any(|known| known.name == *table && known.has_primary_key);
+    if wanted.reads_table && !has_key {
+        return check("none yet, and the table has no primary key").failed(format!(
+            "ALTER TABLE {} ADD PRIMARY KEY …; or under [[outbox]], start = \"earliest\" publishes what the log has, start = \
+             \"now\" what is inserted from now on",
+            table.quoted()
+        ));
     }
+    check("none yet")
 }

@@ -49,6 +49,7 @@ fn good() -> Facts {
             refusal: None,
             kind: "BASE TABLE".to_owned(),
             engine: "InnoDB".to_owned(),
+            has_primary_key: true,
             columns: vec![column("id", "char(36)", Some(144)), column("payload", "json", None)],
         }],
     }
@@ -65,7 +66,7 @@ fn maria(mut facts: Facts) -> Facts {
 fn wanted() -> Vec<Wanted> {
     let column = |name: &str, required| WantedColumn { name: name.to_owned(), required };
     let columns = vec![column("id", true), column("payload", false)];
-    vec![Wanted { table: TableName::new("d", "o-1"), columns, has_start: false }]
+    vec![Wanted { table: TableName::new("d", "o-1"), columns, reads_table: true }]
 }
 
 fn saved(position: &str) -> Store {
@@ -252,14 +253,14 @@ fn given_a_saved_position_when_the_log_does_not_have_it_any_more_then_what_is_mi
 }
 
 #[test]
-fn given_no_saved_position_when_the_log_is_not_whole_then_start_has_to_be_told() {
+fn given_no_saved_position_when_the_table_is_to_be_read_then_it_needs_a_primary_key() {
     let mut facts = good();
     let nothing = Store::of(&[]);
+    assert_eq!(found(&facts, &nothing, OURS), []);
+    facts.tables[0].has_primary_key = false;
     let found_now = found(&facts, &nothing, OURS);
     assert_eq!((found_now[0].name, found_now[0].status), (Name::Position, Status::Failed));
-    assert!(found_now[0].cure.as_ref().unwrap().contains("start = \"earliest\""));
-    facts.beginning = Some(crate::position::Position::default());
-    assert_eq!(found(&facts, &nothing, OURS), []);
+    assert!(found_now[0].cure.as_ref().unwrap().contains("ADD PRIMARY KEY"));
 }
 
 #[test]

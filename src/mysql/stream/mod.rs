@@ -14,8 +14,8 @@ use super::decode::{Checksum, DecodeError, Event, kind};
 use super::source::classify;
 use super::tables::{Rows, Tables};
 use super::wire::Wire;
-use crate::position::Position;
-use crate::source::{LogEvent, LogStream, SourceError};
+use crate::position::{FilePoint, Position};
+use crate::source::{Fault, LogEvent, LogStream, SourceError};
 pub(super) use payload::Payload;
 pub(super) use reader::{Reader, start_offset};
 
@@ -46,6 +46,21 @@ impl MysqlStream {
             silence_deadline,
             heard: Instant::now(),
         }
+    }
+
+    /// Keeps the rows of each DELETE for [`MysqlStream::deleted`].
+    pub(super) fn keep_deleted(&mut self) {
+        self.reader.keep_deleted();
+    }
+
+    /// The rows of the DELETE that was given last, as they were.
+    pub(super) fn deleted(&mut self) -> Option<Result<Rows, Fault>> {
+        self.reader.deleted()
+    }
+
+    /// Whether everything that stands in the log before this place has been given.
+    pub(super) fn has_passed(&self, place: &FilePoint) -> bool {
+        self.payload.is_none() && self.reader.has_passed(place)
     }
 
     /// Takes in the next event that is here; `false` if none is.

@@ -4,12 +4,13 @@
 //! not understood is a fault, by name. The position never covers a transaction whose rows may still be wanted.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::mysql::decode::{DecodeError, Dialect, Event, GtidEvent, MariaDbGtid, QueryEvent, kind, uncompress_rows};
 use crate::mysql::statement::{Statement, Xid};
-use crate::mysql::tables::{Rows, Selection, Tables};
+use crate::mysql::tables::{Layout, Rows, Selection, Tables};
 use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
 use crate::source::{Fault, ForeignDml, LogEvent, Slot};
 use crate::table::TableName;
@@ -57,6 +58,8 @@ pub(in crate::mysql) struct Reader {
     passing: bool,
     /// The log is read out of files, and never resumed at the position.
     archived: bool,
+    /// For each DELETE that is pending, the rows as they were; none unless they are kept.
+    deleted: Option<VecDeque<Result<Rows, Fault>>>,
 }
 
 impl Reader {
@@ -84,7 +87,24 @@ impl Reader {
             again,
             passing: false,
             archived: false,
+            deleted: None,
         }
+    }
+
+    /// Keeps the rows of each DELETE for [`Reader::deleted`].
+    pub(super) fn keep_deleted(&mut self) {
+        self.deleted = Some(VecDeque::new());
+    }
+
+    /// The rows of the DELETE that [`Reader::pop`] has just given.
+    pub(super) fn deleted(&mut self) -> Option<Result<Rows, Fault>> {
+        self.deleted.as_mut().and_then(VecDeque::pop_front)
+    }
+
+    /// Whether everything that stands in the log before this place has been given.
+    pub(super) fn has_passed(&self, place: &FilePoint) -> bool {
+        let here = FilePoint { file: self.file.clone(), offset: self.offset };
+        self.pending.is_empty() && here >= *place
     }
 
     /// Reads files, each of them after [`Reader::enter`].
@@ -204,10 +224,10 @@ impl Reader {
             | kind::PARTIAL_UPDATE
             | kind::MARIADB_UPDATE_COMPRESSED_V1
             | kind::MARIADB_UPDATE_COMPRESSED => self.foreign(body, ForeignDml::Update),
-            kind::DELETE_V1
-            | kind::DELETE_V2
-            | kind::MARIADB_DELETE_COMPRESSED_V1
-            | kind::MARIADB_DELETE_COMPRESSED => self.foreign(body, ForeignDml::Delete),
+            kind::DELETE_V1 => self.delete(kind::WRITE_V1, body, false),
+            kind::DELETE_V2 => self.delete(kind::WRITE_V2, body, false),
+            kind::MARIADB_DELETE_COMPRESSED_V1 => self.delete(kind::MARIADB_WRITE_COMPRESSED_V1, body, true),
+            kind::MARIADB_DELETE_COMPRESSED => self.delete(kind::MARIADB_WRITE_COMPRESSED, body, true),
             code @ (kind::QUERY | kind::EXECUTE_LOAD_QUERY | kind::MARIADB_QUERY_COMPRESSED) => {
                 let query = QueryEvent::parse(code, body).map_err(|error| self.damaged(&error))?;
                 self.query(&query.text, &query.schema);
@@ -232,20 +252,32 @@ impl Reader {
     fn rows(&mut self, code: u8, body: &[u8], compressed: bool) {
         let Some((slot, layout)) = self.tables.of_rows(body) else { return };
         self.touch(slot);
-        let rows = layout.and_then(|layout| {
-            let (kind, body) = if compressed {
-                let mut plain = Vec::new();
-                let code = uncompress_rows(code, body, &mut plain).map_err(|error| self.damaged(&error))?;
-                (code, plain)
-            } else {
-                (code, body.to_vec())
-            };
-            Ok(Rows { kind, body, layout, at: self.at() })
-        });
-        self.pending.push_back(match rows {
+        self.pending.push_back(match layout.and_then(|layout| self.rows_of(layout, code, body, compressed)) {
             Ok(rows) => LogEvent::Rows { slot, rows },
             Err(fault) => LogEvent::Fault { slot: Some(slot), fault },
         });
+    }
+
+    fn rows_of(&self, layout: Arc<Layout>, code: u8, body: &[u8], compressed: bool) -> Result<Rows, Fault> {
+        let (kind, body) = if compressed {
+            let mut plain = Vec::new();
+            let code = uncompress_rows(code, body, &mut plain).map_err(|error| self.damaged(&error))?;
+            (code, plain)
+        } else {
+            (code, body.to_vec())
+        };
+        Ok(Rows { kind, body, layout, at: self.at() })
+    }
+
+    /// A DELETE, whose event is laid out as that of an INSERT with this code.
+    fn delete(&mut self, code: u8, body: &[u8], compressed: bool) {
+        if let Some(mut deleted) = self.deleted.take() {
+            if let Some((_, layout)) = self.tables.of_rows(body) {
+                deleted.push_back(layout.and_then(|layout| self.rows_of(layout, code, body, compressed)));
+            }
+            self.deleted = Some(deleted);
+        }
+        self.foreign(body, ForeignDml::Delete);
     }
 
     fn touch(&mut self, slot: Slot) {

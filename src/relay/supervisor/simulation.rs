@@ -55,7 +55,7 @@ impl Simulation {
         let mut random = Rng::with_seed(seed);
         let mut stage = Stage::new(TABLES, PARTITIONS);
         stage.log = MemoryLog::new(*random.choice(&[Terms::Gtid, Terms::Domains, Terms::Files]).unwrap());
-        stage.start = Some(Start::Earliest);
+        stage.start = random.choice([Start::Earliest, Start::Snapshot]).unwrap();
         let parts = random.bool();
         stage.settings = RelaySettings {
             queue_bytes: ByteSize::kib(random.u64(1..8)),
@@ -76,12 +76,14 @@ impl Simulation {
         stage.in_flight = random.usize(1..40);
         stage.transactional = random.bool();
         stage.broker.hold();
+        // The rows in a table come in the order of their keys, which here is that of their commits.
+        let committed = if stage.start == Start::Snapshot { fill(&mut random, &stage) } else { Vec::new() };
         let process = stage.run();
         let stats = process.stats.clone();
         Self {
             random,
             stage,
-            committed: (0..TABLES).map(|_| Vec::new()).collect(),
+            committed: committed.into_iter().chain(std::iter::repeat_with(Vec::new)).take(TABLES).collect(),
             process,
             zombies: Vec::new(),
             checked_saves: 0,
@@ -165,12 +167,13 @@ impl Simulation {
         let commit = self.parts || self.random.u32(0..8) > 0;
         let mut rows: Vec<Vec<Row>> = (0..TABLES).map(|_| Vec::new()).collect();
         let mut steps = Vec::new();
+        let mut nth = 0;
         let mut insert = |random: &mut Rng, keep: bool, steps: &mut Vec<Step>| {
             let table = random.usize(0..TABLES);
             let count = if random.u32(0..10) == 0 { random.u64(1..40) } else { random.u64(1..4) };
             let inserts = (0..count).map(|_| {
-                let nth = random.u32(..);
-                let row = Insert::new(&format!("{table}/{number}/{nth}"), &format!("key {}", random.u32(0..9)));
+                nth += 1;
+                let row = Insert::new(&id(table, number, nth), &format!("key {}", random.u32(0..9)));
                 if keep {
                     let place = rows[table].len() as u64;
                     rows[table].push(Row { id: row.id.clone(), key: row.key.clone(), txn: number, place });
@@ -400,6 +403,26 @@ impl Simulation {
     }
 }
 
+/// An id, which comes behind those of earlier rows.
+fn id(table: usize, number: u64, nth: u32) -> String {
+    format!("{table}/{number:05}/{nth:05}")
+}
+
+/// Rows that are in the tables before the first start, some of which the log does not have any more.
+fn fill(random: &mut Rng, stage: &Stage) -> Vec<Vec<Row>> {
+    let mut committed: Vec<Vec<Row>> = (0..TABLES).map(|_| Vec::new()).collect();
+    for txn in 1..=random.u64(0..60) {
+        let table = random.usize(0..TABLES);
+        let key = format!("key {}", random.u32(0..9));
+        let rows: Vec<_> = (0..random.u32(1..5)).map(|nth| Insert::new(&id(table, txn, nth), &key)).collect();
+        let row = |(place, row): (u64, &Insert)| Row { id: row.id.clone(), key: key.clone(), txn, place };
+        committed[table].extend((0..).zip(&rows).map(row));
+        stage.log.commit(vec![Step::Insert(stage.tables[table].clone(), rows)]);
+    }
+    stage.log.purge(random.u64(0..=stage.log.transactions()));
+    committed
+}
+
 /// The ids of one table in one partition, by their first arrival.
 fn first_ids(delivered: &[crate::testing::broker::Delivered], table: usize, partition: usize) -> Vec<&str> {
     let prefix = format!("{table}/");
@@ -410,6 +433,10 @@ fn first_ids(delivered: &[crate::testing::broker::Delivered], table: usize, part
 
 fn covers(terms: Terms, position: &Position, row: &Row) -> bool {
     let txn = terms.transaction(row.txn);
+    if let Some(scan) = &position.scan {
+        let last = scan.last.as_ref().and_then(|key| key.columns().next());
+        return position.point.covers(&txn) == Some(true) && Some(row.id.as_bytes()) <= last;
+    }
     position.point.covers(&txn) == Some(true)
         || position.partial.as_ref().is_some_and(|partial| partial.txn == txn && row.place < partial.rows)
 }

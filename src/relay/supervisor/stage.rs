@@ -25,7 +25,7 @@ pub(super) struct Stage {
     pub(super) positions: MemoryPositions,
     pub(super) tables: Vec<TableName>,
     pub(super) settings: RelaySettings,
-    pub(super) start: Option<Start>,
+    pub(super) start: Start,
     pub(super) distances: Distances,
     /// Records that a table has in flight at most.
     pub(super) in_flight: usize,
@@ -58,7 +58,7 @@ impl Stage {
             positions: MemoryPositions::default(),
             tables: (1..=tables).map(|n| TableName::new("d", &format!("outbox-{n}"))).collect(),
             settings: RelaySettings::default(),
-            start: None,
+            start: Start::Earliest,
             distances: Distances::default(),
             in_flight: 100,
             unfit: Vec::new(),
@@ -87,7 +87,7 @@ impl Stage {
         let table = |name: &TableName| Table {
             subscription: Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) },
             mapping: mapping.clone(),
-            start: self.start,
+            start: self.start.clone(),
         };
         let stats: Vec<_> = self.tables.iter().map(|name| Arc::new(TableStats::new(name.clone()))).collect();
         let (control, orders) = Control::of(&self.tables);

@@ -112,7 +112,7 @@ async fn a_table_that_starts_again_and_again_holds_no_other_up() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_starts_now_loses_nothing_when_it_starts_again_before_its_first_save() {
     let mut stage = Stage::new(1, 1);
-    stage.start = Some(Start::Now);
+    stage.start = Start::Now;
     stage.log.insert(&stage.tables[0], "0/old", "k");
     stage.broker.hold();
     let mut process = stage.run();
@@ -128,12 +128,52 @@ async fn a_table_that_starts_now_loses_nothing_when_it_starts_again_before_its_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_start_a_purged_log_is_refused_with_what_to_do() {
-    let stage = Stage::new(1, 1);
-    stage.log.insert(&stage.tables[0], "0/1", "k");
-    stage.log.purge(1);
-    let error = stage.run().running.await.unwrap().unwrap_err();
-    assert!(matches!(&error, SupervisorError::NoStart { oldest, .. } if *oldest == after(1)), "{error}");
+async fn a_snapshot_publishes_what_is_in_the_table_and_goes_on_with_the_log() {
+    let mut stage = Stage::new(2, 1);
+    stage.start = Start::Snapshot;
+    for n in 1..=5 {
+        stage.log.insert(&stage.tables[0], &format!("0/{n}"), "k");
+    }
+    stage.log.commit(vec![Step::Delete(stage.tables[0].clone(), vec!["0/2".to_owned()])]);
+    stage.log.purge(6);
+    let process = stage.run();
+    pass(1_000).await;
+    assert_eq!(stage.arrived(0), ["0/1", "0/3", "0/4", "0/5"]);
+    stage.log.insert(&stage.tables[0], "0/0", "k");
+    stage.log.insert(&stage.tables[1], "1/1", "k");
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0).len(), stage.arrived(1).len()), (5, 1));
+    assert_eq!(process.stats[0].state(), State::Running);
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+    assert_eq!(stage.saved(0), Some(after(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_killed_goes_on_where_it_was_and_relays_what_was_deleted_meanwhile() {
+    let mut stage = Stage::new(1, 1);
+    stage.start = Start::Snapshot;
+    stage.settings.batch_bytes = ByteSize(1);
+    for n in 1..=6 {
+        stage.log.insert(&stage.tables[0], &format!("0/{n}"), "k");
+    }
+    stage.log.purge(6);
+    stage.broker.hold();
+    let mut process = stage.run();
+    pass(10).await;
+    stage.broker.acknowledge(0, 3);
+    pass(1_500).await;
+    let saved = stage.saved(0).unwrap();
+    assert_eq!(saved.to_string().split(" scan ").nth(1), Some("3 after 0%2f3 until 0%2f6"));
+    process.kill(&stage, |_| 0).await;
+    let gone = ["0/1", "0/4", "0/6"].map(str::to_owned).to_vec();
+    stage.log.commit(vec![Step::Delete(stage.tables[0].clone(), gone)]);
+    stage.log.insert(&stage.tables[0], "0/55", "k");
+    stage.broker.release();
+    let _process = stage.run();
+    pass(3_000).await;
+    assert_eq!(stage.arrived(0), ["0/1", "0/2", "0/3", "0/4", "0/6", "0/5", "0/55"]);
+    assert!(stage.saved(0).unwrap().scan.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,9 @@ use futures::FutureExt;
 
 use crate::outbox::Columns;
 use crate::position::Position;
-use crate::source::{BatchBuilder, ForeignDml, LogEvent, LogSource, LogStream, RowSet, SourceError, Subscription};
+use crate::source::{
+    BatchBuilder, ForeignDml, LogEvent, LogSource, LogStream, RowSet, SourceError, Subscription, TableScan,
+};
 use crate::table::TableName;
 use crate::testing::log::{Insert, Step};
 
@@ -30,6 +32,7 @@ pub async fn keep(bench: &impl Bench) {
     every_commit_is_a_place_to_resume(bench).await;
     what_is_undone_does_not_come(bench).await;
     a_broken_connection_is_an_error_and_loses_nothing(bench).await;
+    a_table_is_read_itself_and_the_log_brings_the_rest(bench).await;
 }
 
 fn subscriptions(tables: &[TableName]) -> Vec<Subscription> {
@@ -157,4 +160,58 @@ pub async fn a_broken_connection_is_an_error_and_loses_nothing(bench: &impl Benc
     bench.play(vec![insert(&tables[1], &["b2"])], true).await;
     let mut stream = source.open(stream.position(), &subscriptions).await.unwrap();
     assert_eq!(rows(&read(&mut stream, 1).await.unwrap()), [[(1, "b2")]]);
+}
+
+/// Given rows in a table, when it is read itself, broken off and read on while rows are deleted and inserted between, and
+/// then the log is read, then every row comes once, those of the table in the order of their keys, and the position grows.
+pub async fn a_table_is_read_itself_and_the_log_brings_the_rest(bench: &impl Bench) {
+    let [a, _] = bench.tables();
+    let subscription = &subscriptions(std::slice::from_ref(&a))[0];
+    let mut source = bench.source().await;
+    bench.play(vec![insert(&a, &["y2", "y1", "y3", "y4", "y6"])], true).await;
+    for n in 0..4 {
+        bench.play(vec![insert(&a, &[&format!("z{n}")])], true).await;
+    }
+    let start = source.snapshot(subscription).await.unwrap();
+    assert!(start.scan.is_some(), "there are rows");
+    bench.play(vec![insert(&a, &["y0", "y5"])], true).await;
+    let (mut position, mut seen) = (start.clone(), Vec::new());
+    while position.scan.is_some() && !seen.iter().any(|id| id == "y2") {
+        let mut scan = source.scan(&position.to_string().parse().unwrap(), subscription, 1 << 20).await.unwrap();
+        assert!(scan.total() > 0);
+        // Of three steps of the scan the third is lost.
+        for _ in 0..2 {
+            seen.extend(step(&mut scan, &mut position).await);
+        }
+        step(&mut scan, &mut position.clone()).await;
+    }
+    bench.play(vec![Step::Delete(a.clone(), ["y1", "y3", "y0"].map(str::to_owned).to_vec())], true).await;
+    bench.play(vec![insert(&a, &["y25"])], true).await;
+    let mut scan = source.scan(&position, subscription, 1 << 20).await.unwrap();
+    while position.scan.is_some() {
+        seen.extend(step(&mut scan, &mut position).await);
+    }
+    assert_eq!(position, start.point.into());
+    let mut stream = source.open(&position, std::slice::from_ref(subscription)).await.unwrap();
+    while !seen.iter().any(|id| id == "y25") {
+        let read = read(&mut stream, 1).await.unwrap();
+        seen.extend(rows(&read).concat().into_iter().map(|(_, id)| id.to_owned()));
+    }
+    seen.retain(|id| id.starts_with(['y', 'z']));
+    let mut sorted = seen.clone();
+    sorted.sort();
+    let all = ["y0", "y1", "y2", "y25", "y3", "y4", "y5", "y6", "z0", "z1", "z2", "z3"];
+    assert_eq!(sorted, all, "in the order of {seen:?}");
+}
+
+/// The next row of a scan, if there is one, and where the position is then.
+async fn step(scan: &mut impl TableScan, position: &mut Position) -> Vec<String> {
+    let mut batch = BatchBuilder::new(5);
+    let reached = scan.fill(&mut batch, 1).await.unwrap();
+    let next = Position { scan: reached.map(Box::new), ..position.clone() };
+    assert!(*position < next, "{position} is before {next}");
+    *position = next;
+    let batch = batch.take(Arc::default());
+    assert!(position.scan.is_some() || batch.is_empty());
+    batch.rows().map(|row| String::from_utf8_lossy(row.get(0).unwrap()).into_owned()).collect()
 }

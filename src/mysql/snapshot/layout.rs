@@ -1,0 +1,334 @@
+//! How a table's columns are asked for, so that a SELECT answers what the log's decoder writes.
+//!
+//! Promise: a row read from the table becomes the same record, byte for byte, as the same row read from the log. What a
+//! SELECT would show otherwise is converted: by the server where it can, here where it cannot (numbers in floating point,
+//! JSON). Tests compare the two for every type.
+
+use std::io::Write as _;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Value};
+
+use crate::mysql::decode::write_float;
+use crate::position::Key;
+use crate::source::{Fault, Subscription};
+use crate::table::{TableName, quote};
+
+/// A table, and what is asked of it.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) table: TableName,
+    /// The subscription's columns, and behind them those of the primary key that are not among them.
+    pub(super) columns: Vec<Asked>,
+    /// How many of them the subscription has.
+    pub(super) wanted: usize,
+    /// The primary key.
+    pub(super) key: Vec<KeyColumn>,
+}
+
+/// One column.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) name: String,
+    /// What is selected.
+    pub(super) expression: String,
+    is_json: bool,
+}
+
+/// One column of the primary key.
+#[derive(Debug, Clone)]
+pub(super) struct KeyColumn {
+    /// Its name, quoted, behind that of the table.
+    pub(super) name: String,
+    /// Its place among the columns that are asked for.
+    pub(super) place: usize,
+    /// A value of it as a parameter that compares with the column.
+    pub(super) parameter: String,
+    /// The same beside no column, so with the column's collation.
+    pub(super) alone: String,
+    /// Whether the parameter is given in hexadecimal digits.
+    hex: bool,
+}
+
+/// A column as the server's dictionary describes it.
+struct Defined {
+    name: String,
+    data_type: String,
+    column_type: String,
+    charset: Option<String>,
+    collation: Option<String>,
+}
+
+/// A line of `information_schema.COLUMNS`, in the order of the fields of [`Defined`].
+type Answer = (String, String, String, Option<String>, Option<String>);
+
+/// The name of the table in every statement.
+pub(super) const ALIAS: &str = "o";
+
+impl Layout {
+    /// Asks the server. A table whose rows have no order that can be resumed is a fault.
+    pub(super) async fn read(conn: &mut Conn, wanted: &Subscription) -> Result<Result<Self, Fault>, Error> {
+        let table = &wanted.table;
+        let names = (table.schema(), table.table());
+        let rows: Vec<Answer> = conn
+            .exec(
+                "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM \
+                 information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
+                names,
+            )
+            .await?;
+        let defined: Vec<_> = rows.into_iter().map(Defined::from).collect();
+        let key: Vec<String> = conn
+            .exec(
+                "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND \
+                 INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
+                names,
+            )
+            .await?;
+        Ok(Self::of(wanted, &defined, &key))
+    }
+
+    fn of(wanted: &Subscription, defined: &[Defined], key: &[String]) -> Result<Self, Fault> {
+        let table = wanted.table.clone();
+        let fault = |name, detail: String| Fault { name, detail, at: wanted.table.to_string() };
+        if defined.is_empty() {
+            return Err(fault("table_missing", "there is no such table, or SELECT on it is not granted".to_owned()));
+        }
+        if key.is_empty() {
+            let detail = format!(
+                "start = \"snapshot\" reads the table by its primary key, and it has none: ALTER TABLE {} ADD PRIMARY KEY, \
+                 or start = \"earliest\" or \"now\"",
+                wanted.table.quoted()
+            );
+            return Err(fault("no_primary_key", detail));
+        }
+        let find = |name: &str| defined.iter().find(|defined| defined.name.eq_ignore_ascii_case(name));
+        let mut columns = Vec::new();
+        for name in wanted.columns.iter() {
+            let missing =
+                || fault("missing_column", format!("the table has no column `{name}`; add it, or name another"));
+            columns.push(find(name).ok_or_else(missing)?.asked());
+        }
+        let wanted = columns.len();
+        let mut parts = Vec::new();
+        for name in key {
+            let place = columns.iter().position(|asked| asked.name.eq_ignore_ascii_case(name));
+            let place = place.unwrap_or(columns.len());
+            let part = find(name).and_then(|defined| defined.key(place)).ok_or_else(|| {
+                let kind = find(name).map_or("unknown", |defined| &defined.column_type);
+                let detail = format!(
+                    "the primary key has column `{name}` {kind}, whose values are no place to resume at; start = \
+                     \"earliest\" or \"now\""
+                );
+                fault("no_primary_key", detail)
+            })?;
+            if place == columns.len() {
+                columns.extend(find(name).map(Defined::asked));
+            }
+            parts.push(part);
+        }
+        Ok(Self { table, columns, wanted, key: parts })
+    }
+
+    /// The key out of a row's values, which are in the order of the columns.
+    pub(super) fn key_of<'v>(&self, value: impl Fn(usize) -> Option<&'v [u8]>) -> Key {
+        Key::new(self.key.iter().map(|part| value(part.place).unwrap_or_default().into()))
+    }
+
+    /// The condition that a row's key comes behind this one, or with `not` that it does not.
+    pub(super) fn behind(&self, key: &Key, not: bool, parameters: &mut Vec<Value>) -> String {
+        let parts: Vec<_> = self.key.iter().map(|part| (part.name.as_str(), part.parameter.as_str())).collect();
+        self.compare(&parts, key, not, parameters)
+    }
+
+    fn compare(&self, parts: &[(&str, &str)], key: &Key, not: bool, parameters: &mut Vec<Value>) -> String {
+        let values: Vec<Value> = self.key.iter().zip(key.columns()).map(|(part, value)| part.value(value)).collect();
+        let mut choices = Vec::new();
+        for (last, (name, parameter)) in parts.iter().enumerate().take(values.len()) {
+            let mut all: Vec<String> = parts[..last].iter().map(|(name, value)| format!("{name} = {value}")).collect();
+            parameters.extend_from_slice(&values[..=last]);
+            let sign = match not {
+                false => ">",
+                true if last + 1 == parts.len() => "<=",
+                true => "<",
+            };
+            all.push(format!("{name} {sign} {parameter}"));
+            choices.push(format!("({})", all.join(" AND ")));
+        }
+        format!("({})", choices.join(" OR "))
+    }
+
+    /// Whether `one` comes behind `other`, as an expression without a row.
+    pub(super) fn one_behind(&self, one: &Key, other: &Key, parameters: &mut Vec<Value>) -> String {
+        // Every value of `one` stands where it is compared, so the parameters are in the order of the text.
+        let mut choices = Vec::new();
+        let value = |index: usize, key: &Key| {
+            self.key.get(index).zip(key.columns().nth(index)).map(|(part, value)| part.value(value))
+        };
+        for last in 0..self.key.len() {
+            let mut all = Vec::new();
+            for index in 0..=last {
+                parameters.extend(value(index, one));
+                parameters.extend(value(index, other));
+                let sign = if index == last { ">" } else { "=" };
+                let alone = &self.key[index].alone;
+                all.push(format!("{alone} {sign} {alone}"));
+            }
+            choices.push(format!("({})", all.join(" AND ")));
+        }
+        format!("({})", choices.join(" OR "))
+    }
+
+    /// The key's columns, for ORDER BY.
+    pub(super) fn order(&self, direction: &str) -> String {
+        self.key.iter().map(|part| format!("{} {direction}", part.name)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The table, read by its primary key.
+    pub(super) fn from(&self) -> String {
+        format!("FROM {} AS {ALIAS} FORCE INDEX (PRIMARY)", self.table.quoted())
+    }
+
+    /// What is selected of every column.
+    pub(super) fn expressions(&self) -> String {
+        self.columns.iter().map(|asked| asked.expression.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl KeyColumn {
+    fn value(&self, text: &[u8]) -> Value {
+        Value::Bytes(if self.hex {
+            text.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+        } else {
+            text.to_vec()
+        })
+    }
+}
+
+impl Asked {
+    /// Appends a value that the server answered, as the log's decoder writes it; `false` for NULL.
+    pub(super) fn write(&self, value: &Value, out: &mut Vec<u8>) -> bool {
+        match value {
+            Value::NULL => return false,
+            Value::Bytes(bytes) if self.is_json => write_compact(bytes, out),
+            Value::Bytes(bytes) => out.extend_from_slice(bytes),
+            Value::Int(number) => _ = write!(out, "{number}"),
+            Value::UInt(number) => _ = write!(out, "{number}"),
+            Value::Float(number) => _ = write_float(out, *number, ""),
+            Value::Double(number) => _ = write_float(out, *number, ""),
+            // They are asked for as text.
+            Value::Date(..) | Value::Time(..) => {
+                out.extend_from_slice(value.as_sql(true).trim_matches('\'').as_bytes());
+            }
+        }
+        true
+    }
+}
+
+/// JSON as the server prints it, without the blanks between its parts.
+fn write_compact(text: &[u8], out: &mut Vec<u8>) {
+    let (mut quoted, mut escaped) = (false, false);
+    for &byte in text {
+        if !quoted && byte == b' ' {
+            continue;
+        }
+        out.push(byte);
+        quoted = if byte == b'"' && !escaped { !quoted } else { quoted };
+        escaped = quoted && byte == b'\\' && !escaped;
+    }
+}
+
+impl From<Answer> for Defined {
+    fn from((name, data_type, column_type, charset, collation): Answer) -> Self {
+        let (data_type, column_type) = (data_type.to_lowercase(), column_type.to_lowercase());
+        Self { name, data_type, column_type, charset, collation }
+    }
+}
+
+impl Defined {
+    fn asked(&self) -> Asked {
+        let column = format!("{ALIAS}.{}", quote(&self.name));
+        let expression = match self.data_type.as_str() {
+            "year" | "date" | "datetime" | "time" | "timestamp" | "json" | "uuid" => format!("CAST({column} AS CHAR)"),
+            "enum" | "set" => format!("CAST({column} AS UNSIGNED)"),
+            "inet4" => format!("CAST({column} AS BINARY(4))"),
+            "inet6" => format!("CAST({column} AS BINARY(16))"),
+            "decimal" if self.column_type.contains("zerofill") => format!("{column} + 0"),
+            _ => column,
+        };
+        Asked { name: self.name.clone(), expression, is_json: self.data_type == "json" }
+    }
+
+    /// The column as part of a key, at this place among those asked for; `None` when its values do not order or read back
+    /// exactly.
+    fn key(&self, place: usize) -> Option<KeyColumn> {
+        let unsigned = self.column_type.contains("unsigned");
+        let (parameter, hex) = match self.data_type.as_str() {
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if !unsigned => ("CAST(? AS SIGNED)", false),
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "year" | "enum" | "set" => {
+                ("CAST(? AS UNSIGNED)", false)
+            }
+            "decimal" => ("CAST(? AS DECIMAL(65,30))", false),
+            "date" => ("CAST(? AS DATE)", false),
+            "datetime" | "timestamp" => ("CAST(? AS DATETIME(6))", false),
+            "time" => ("CAST(? AS TIME(6))", false),
+            "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => ("UNHEX(?)", true),
+            "uuid" => ("CAST(? AS UUID)", false),
+            "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => ("?", false),
+            _ => return None,
+        };
+        let alone = match (&self.charset, &self.collation) {
+            (Some(charset), Some(collation)) if parameter == "?" => {
+                format!("CONVERT(? USING {charset}) COLLATE {collation}")
+            }
+            _ => parameter.to_owned(),
+        };
+        let name = format!("{ALIAS}.{}", quote(&self.name));
+        Some(KeyColumn { name, place, parameter: parameter.to_owned(), alone, hex })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defined(name: &str, column_type: &str) -> Defined {
+        let data_type = column_type.split(['(', ' ']).next().unwrap_or_default();
+        (name.to_owned(), data_type.to_owned(), column_type.to_owned(), None, None).into()
+    }
+
+    fn subscription(columns: &[&str]) -> Subscription {
+        Subscription { table: TableName::new("d", "t"), columns: columns.iter().map(ToString::to_string).collect() }
+    }
+
+    #[test]
+    fn a_key_of_two_columns_is_compared_as_the_index_orders() {
+        let table = [defined("a", "int unsigned"), defined("b", "binary(2)"), defined("payload", "json")];
+        let layout = Layout::of(&subscription(&["payload", "b"]), &table, &["a".to_owned(), "b".to_owned()]).unwrap();
+        assert_eq!((layout.wanted, layout.columns.len()), (2, 3));
+        let key = layout.key_of(|place| Some([&b"{}"[..], b"\xff\0", b"7"][place]));
+        assert_eq!(key.to_string(), "7,%ff%00");
+        let mut parameters = Vec::new();
+        let sql = layout.behind(&key, false, &mut parameters);
+        assert_eq!(sql, "((o.`a` > CAST(? AS UNSIGNED)) OR (o.`a` = CAST(? AS UNSIGNED) AND o.`b` > UNHEX(?)))");
+        assert_eq!(parameters, ["7", "7", "ff00"].map(Value::from));
+        let sql = layout.behind(&key, true, &mut parameters);
+        assert!(sql.ends_with("o.`b` <= UNHEX(?)))") && sql.contains("o.`a` < CAST"), "{sql}");
+    }
+
+    #[test]
+    fn tables_that_cannot_be_resumed_are_a_fault_by_name() {
+        let table = [defined("a", "double"), defined("payload", "json")];
+        for key in [&[][..], &["a".to_owned()]] {
+            assert_eq!(Layout::of(&subscription(&["payload"]), &table, key).unwrap_err().name, "no_primary_key");
+        }
+        assert_eq!(Layout::of(&subscription(&["id"]), &table, &["a".to_owned()]).unwrap_err().name, "missing_column");
+    }
+
+    #[test]
+    fn json_is_compacted_outside_of_strings_only() {
+        let mut out = Vec::new();
+        write_compact(br#"{"a b": [1, "c, \"d\\", 2.0], "e": " \\"}"#, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"a b":[1,"c, \"d\\",2.0],"e":" \\"}"#);
+    }
+}

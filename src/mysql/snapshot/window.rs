@@ -1,0 +1,185 @@
+//! The log between a position's point and the end of what a view shows: which keys are not to be read from the table, and
+//! which rows are no longer in it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::layout::Layout;
+use crate::mysql::stream::MysqlStream;
+use crate::position::{FilePoint, Key, Position};
+use crate::source::{Batch, BatchBuilder, Fault, ForeignDml, LogEvent, LogStream, Row, RowSet, SourceError};
+
+/// The log between.
+pub(super) struct Window {
+    stream: Option<MysqlStream>,
+    end: FilePoint,
+    columns: usize,
+    /// Keys that the log brings after the point.
+    later: HashSet<Key>,
+    /// What they may take, in bytes, and what they do.
+    limit: usize,
+    taken: usize,
+    /// Some did not fit.
+    forgetful: bool,
+    /// Rows deleted by the open transaction, and those of prepared ones.
+    open: Vec<Gone>,
+    prepared: HashMap<String, Vec<Gone>>,
+    /// Deleted rows that are committed, and how many there were before them.
+    gone: Vec<Gone>,
+    first: u64,
+}
+
+/// Rows of one DELETE, as they were.
+struct Gone {
+    rows: Batch,
+    /// Which of them were inserted after the point too.
+    is_later: Vec<bool>,
+}
+
+/// Deleted rows in the order of the log.
+pub(super) struct AllGone {
+    batches: Vec<Gone>,
+    /// How many were deleted before these.
+    pub(super) first: u64,
+    /// Which of them were inserted after the point too.
+    pub(super) is_later: Vec<bool>,
+}
+
+impl AllGone {
+    pub(super) fn rows(&self) -> std::vec::IntoIter<Row<'_>> {
+        self.batches.iter().flat_map(|gone| gone.rows.rows()).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl Window {
+    /// The log from where `stream` was opened up to `end`. Its rows have so many columns; keys of them may take `limit`
+    /// bytes.
+    pub(super) fn new(stream: MysqlStream, end: FilePoint, columns: usize, limit: usize) -> Self {
+        Self {
+            stream: Some(stream),
+            end,
+            columns,
+            later: HashSet::new(),
+            limit,
+            taken: 0,
+            forgetful: false,
+            open: Vec::new(),
+            prepared: HashMap::new(),
+            gone: Vec::new(),
+            first: 0,
+        }
+    }
+
+    /// Whether it is read to its end.
+    pub(super) fn is_read(&self) -> bool {
+        self.stream.is_none()
+    }
+
+    /// Whether the log brings a row of this key.
+    pub(super) fn is_later(&self, key: &Key) -> bool {
+        self.later.contains(key)
+    }
+
+    /// Whether it does not know every key that the log brings.
+    pub(super) fn is_forgetful(&self) -> bool {
+        self.forgetful
+    }
+
+    /// How many keys it knows.
+    pub(super) fn remembered(&self) -> usize {
+        self.later.len()
+    }
+
+    /// Takes out the deleted rows.
+    pub(super) fn take_gone(&mut self) -> AllGone {
+        let batches = std::mem::take(&mut self.gone);
+        let is_later: Vec<bool> = batches.iter().flat_map(|gone| gone.is_later.iter().copied()).collect();
+        let first = self.first;
+        self.first += is_later.len() as u64;
+        AllGone { batches, first, is_later }
+    }
+
+    /// Reads on, until there are some `bytes` of deleted rows to take out, and gives whether there are any.
+    pub(super) async fn read(&mut self, layout: &Layout, bytes: usize) -> Result<bool, SourceError> {
+        let Some(mut stream) = self.stream.take() else { return Ok(false) };
+        while !stream.has_passed(&self.end) {
+            let event = stream.next().await?;
+            let deleted = matches!(&event, LogEvent::Foreign { kind: ForeignDml::Delete, .. });
+            let deleted = if deleted { stream.deleted() } else { None };
+            self.take(event, deleted, layout).map_err(SourceError::Definite)?;
+            // What a transaction deletes is there once it ends; or when it is too much to hold.
+            let held: usize = self.open.iter().map(|gone| gone.rows.memory()).sum();
+            if held >= bytes {
+                self.gone.append(&mut self.open);
+            }
+            let ready: usize = self.gone.iter().map(|gone| gone.rows.memory()).sum();
+            if ready >= bytes {
+                self.stream = Some(stream);
+                return Ok(true);
+            }
+        }
+        Ok(!self.gone.is_empty())
+    }
+
+    fn take(
+        &mut self,
+        event: LogEvent<<MysqlStream as LogStream>::Rows>,
+        deleted: Option<Result<<MysqlStream as LogStream>::Rows, Fault>>,
+        layout: &Layout,
+    ) -> Result<(), Fault> {
+        match event {
+            LogEvent::Rows { rows, .. } => {
+                let rows = self.decode(rows)?;
+                for row in rows.rows() {
+                    self.remember(layout.key_of(|place| row.get(place)));
+                }
+            }
+            LogEvent::Foreign { kind: ForeignDml::Delete, .. } => {
+                if let Some(rows) = deleted {
+                    let rows = self.decode(rows?)?;
+                    let is_later =
+                        rows.rows().map(|row| self.is_later(&layout.key_of(|place| row.get(place)))).collect();
+                    self.open.push(Gone { rows, is_later });
+                }
+            }
+            LogEvent::Foreign { kind: ForeignDml::Truncate, .. } => {
+                let detail = "the table was truncated before all of its rows were relayed, and the log does not have them; \
+                              begin anew with what there is: UPDATE the position of the table to NULL";
+                return Err(Fault {
+                    name: "snapshot_truncated",
+                    detail: detail.to_owned(),
+                    at: layout.table.to_string(),
+                });
+            }
+            LogEvent::Commit => self.gone.append(&mut self.open),
+            LogEvent::Rollback => self.open.clear(),
+            LogEvent::Prepare { xid } => _ = self.prepared.insert(xid, std::mem::take(&mut self.open)),
+            LogEvent::Settle { xid, commit } => {
+                self.open.extend(self.prepared.remove(&xid).filter(|_| commit).unwrap_or_default());
+            }
+            LogEvent::Fault { fault, .. } => return Err(fault),
+            LogEvent::Begin { .. }
+            | LogEvent::Foreign { kind: ForeignDml::Update, .. }
+            | LogEvent::Savepoint { .. }
+            | LogEvent::RollbackTo { .. }
+            | LogEvent::XaStart
+            | LogEvent::Progress => {}
+        }
+        Ok(())
+    }
+
+    fn decode(&self, rows: impl RowSet) -> Result<Batch, Fault> {
+        let mut batch = BatchBuilder::new(self.columns);
+        rows.append_to(&mut batch)?;
+        Ok(batch.take(Arc::new(Position::default())))
+    }
+
+    fn remember(&mut self, key: Key) {
+        let memory = key.memory();
+        if self.taken + memory > self.limit {
+            self.forgetful = true;
+        } else if self.later.insert(key) {
+            self.taken += memory;
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! First starts: what is in the tables, and then the log, on every server, with writers and deletes under way.
+
+use mysql_async::prelude::Queryable;
+use outboxd::history::Journal;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::daemon::Daemon;
+use crate::order::{event, ids};
+use crate::stage::{Setup, Stage, Writing, until};
+
+/// Shards whose keys ascend with their commits for each aggregate, so that the snapshot has their order.
+async fn up(setup: Setup) -> Stage {
+    let setup = setup.set("OUTBOX__0__START", "snapshot").set("RELAY__CHECKPOINT_INTERVAL", "20ms");
+    let stage = setup.set("RELAY__BATCH_BYTES", "8 KiB").servers().await;
+    stage.create_topic().await;
+    stage.sql(["CREATE DATABASE delivery"]).await;
+    for table in &stage.outboxes {
+        let columns = "seq BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, id CHAR(36) NOT NULL UNIQUE, aggregatetype \
+                       VARCHAR(255) NOT NULL, aggregateid VARCHAR(255) NOT NULL, type VARCHAR(255) NOT NULL, payload JSON";
+        stage.sql([format!("CREATE TABLE {} ({columns}) ENGINE = InnoDB", table.quoted())]).await;
+    }
+    stage.migrate();
+    stage
+}
+
+/// Rows that the log no longer has, and writers that go on as fast as they can.
+async fn written(stage: &Stage, seed: u64, events: u64) -> Writing {
+    let writing = stage.write_at(seed, None).await;
+    writing.more(events).await;
+    stage.sql(["FLUSH BINARY LOGS"]).await;
+    stage.purge().await;
+    writing
+}
+
+/// Deletes the oldest rows of every shard again and again.
+struct Deleting(CancellationToken, AbortOnDropHandle<u64>);
+
+impl Deleting {
+    async fn of(stage: &Stage) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let mut conn = stage.connect().await;
+        let tables: Vec<_> = stage.outboxes.iter().map(outboxd::table::TableName::quoted).collect();
+        let task: JoinHandle<u64> = tokio::spawn(async move {
+            let mut deleted = 0;
+            while !stopped.is_cancelled() {
+                for table in &tables {
+                    conn.query_drop(format!("DELETE FROM {table} ORDER BY seq LIMIT 40")).await.unwrap();
+                    deleted += conn.affected_rows();
+                }
+            }
+            deleted
+        });
+        Self(stop, AbortOnDropHandle::new(task))
+    }
+
+    async fn stop(self) -> u64 {
+        self.0.cancel();
+        self.1.await.unwrap()
+    }
+}
+
+/// Waits until it is saved for every table where it starts: what is deleted from here on was in the table at the start.
+async fn claimed(stage: &Stage) {
+    until("every table has a position", async || {
+        let positions = stage.positions();
+        stage
+            .outboxes
+            .iter()
+            .all(|table| positions.lines().any(|line| line.contains(&table.to_string()) && line.contains('=')))
+    })
+    .await;
+}
+
+async fn judge(stage: &Stage, journal: &Journal, daemon: Daemon, duplicates: bool) {
+    let verdict = stage.judge(journal, daemon).await;
+    assert!(duplicates || verdict.total.duplicates == 0, "{verdict}");
+    assert!(!stage.positions().contains(" scan "), "{}", stage.positions());
+}
+
+/// Given tables with rows that the log has lost, when the daemon starts while writers write and cleaners delete, then
+/// every row comes once.
+async fn start_under_load(setup: Setup, seed: u64) {
+    let stage = up(setup).await;
+    let writing = written(&stage, seed, 4_000).await;
+    let daemon = stage.run();
+    claimed(&stage).await;
+    let deleting = Deleting::of(&stage).await;
+    daemon.logs("snapshot_done").await;
+    daemon.ready().await;
+    writing.more(1_000).await;
+    let journal = writing.stop().await;
+    assert!(deleting.stop().await > 0);
+    until("the snapshots are done", async || daemon.log().matches("snapshot_done").count() == stage.outboxes.len())
+        .await;
+    assert!(daemon.metric("outboxd_snapshot_rows") >= 2_000.0);
+    judge(&stage, &journal, daemon, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_under_load_publishes_every_row_once_on_mysql() {
+    start_under_load(Stage::of(), 901).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_under_load_publishes_every_row_once_where_positions_are_files() {
+    start_under_load(Stage::of().without_gtids(), 902).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_under_load_publishes_every_row_once_on_mariadb() {
+    for (server, seed) in [("mariadb-10.11", 903), ("mariadb-11.8", 904)] {
+        start_under_load(Stage::of().server(server), seed).await;
+    }
+}
+
+/// Given a snapshot under way, when the daemon is killed, rows are deleted and written, and it starts again, then it goes
+/// on where it was, and what was deleted is published all the same.
+async fn killed_in_the_scan(setup: Setup, seed: u64, exactly_once: bool) {
+    let setup = setup.shards(2).set("RELAY__MAX_UNSAVED_EVENTS", "100").set("RELAY__QUEUE_BYTES", "64 KiB");
+    let stage = up(setup).await;
+    let writing = written(&stage, seed, 6_000).await;
+    // Within the table; and the second time, behind what was deleted after the first kill.
+    for place in [" after ", "+"] {
+        let daemon = stage.run();
+        until("a position within the table", async || stage.positions().contains(place)).await;
+        daemon.kill();
+        let deleting = Deleting::of(&stage).await;
+        writing.more(200).await;
+        assert!(deleting.stop().await > 0);
+        assert!(stage.positions().contains(" after "), "killed within the scan: {}", stage.positions());
+    }
+    let daemon = stage.run();
+    daemon.logs("snapshot_done").await;
+    writing.more(200).await;
+    let journal = writing.stop().await;
+    judge(&stage, &journal, daemon, !exactly_once).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_killed_goes_on_and_misses_nothing_on_mysql() {
+    killed_in_the_scan(Stage::of(), 911, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_killed_goes_on_and_misses_nothing_where_positions_are_files() {
+    killed_in_the_scan(Stage::of().without_gtids(), 912, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_killed_goes_on_and_misses_nothing_on_mariadb() {
+    for (server, seed) in [("mariadb-10.11", 913), ("mariadb-11.8", 914)] {
+        killed_in_the_scan(Stage::of().server(server), seed, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_killed_goes_on_exactly_once() {
+    let setup = crate::exactly_once::exactly_once(Stage::of()).set("DELIVERY__COMMIT_EVENTS", "50");
+    killed_in_the_scan(setup.set("KAFKA__CREATE_TOPICS", "true"), 915, true).await;
+}
+
+/// Given a transaction that has a row of the table and does not end, when the daemon starts, then the snapshot does not wait
+/// for it and no writer waits for the snapshot; its row comes once it is committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_snapshot_and_it_waits_for_nobody() {
+    for setup in [
+        Stage::of(),
+        Stage::of().without_gtids(),
+        Stage::of().server("mariadb-10.11"),
+        Stage::of().server("mariadb-11.8"),
+    ] {
+        let stage = up(setup.shards(1).partitions(1)).await;
+        stage.sql([event(1, "before", "k")]).await;
+        let mut open = stage.connect().await;
+        for sql in ["BEGIN", &event(1, "open", "k")] {
+            open.query_drop(sql).await.unwrap();
+        }
+        let daemon = stage.run();
+        stage.delivered("before").await;
+        stage.sql([event(1, "after", "k")]).await;
+        stage.delivered("after").await;
+        assert!(daemon.log().contains("snapshot_done") || daemon.log().contains("snapshot_opened"));
+        open.query_drop("COMMIT").await.unwrap();
+        stage.delivered("open").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        assert_eq!(ids(&stage.records().await), ["before", "after", "open"]);
+    }
+}
+
+/// Given a table without a primary key among others, when the daemon starts, then that one is refused with what to do, and
+/// the others are relayed; and from a position that is told, it starts behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_a_key_is_refused_and_starts_at_a_position_that_is_told() {
+    let stage = up(Stage::of().shards(2).partitions(1)).await;
+    stage.sql(["ALTER TABLE delivery.`delivery-outbox2` MODIFY seq BIGINT UNSIGNED NULL, DROP PRIMARY KEY"]).await;
+    stage.sql([event(1, "keyed", "k"), event(2, "not-published", "k")]).await;
+    let here = stage.ask("SELECT @@GLOBAL.gtid_executed").await.replace('\n', "");
+    let daemon = stage.run();
+    stage.delivered("keyed").await;
+    assert!(daemon.log().contains("ADD PRIMARY KEY"));
+    assert_eq!(daemon.terminate().await, Some(1));
+    stage.sql([event(2, "behind", "k")]).await;
+    let daemon = stage.run_with(&[("OUTBOX__0__START", &format!("gtid={here}"))]);
+    stage.delivered("behind").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    assert_eq!(ids(&stage.records().await), ["keyed", "behind"]);
+}
