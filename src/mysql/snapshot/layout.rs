@@ -46,8 +46,17 @@ pub(super) struct KeyColumn {
     pub(super) parameter: String,
     /// The same beside no column, so with the column's collation.
     pub(super) alone: String,
-    /// Whether the parameter is given in hexadecimal digits.
-    hex: bool,
+    given: Given,
+}
+
+/// How a parameter is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Text,
+    Signed,
+    Unsigned,
+    /// In hexadecimal digits.
+    Hex,
 }
 
 /// A column as the server's dictionary describes it.
@@ -197,11 +206,15 @@ impl Layout {
 
 impl KeyColumn {
     fn value(&self, text: &[u8]) -> Value {
-        Value::Bytes(if self.hex {
-            text.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
-        } else {
-            text.to_vec()
-        })
+        let number = || str::from_utf8(text).ok();
+        match self.given {
+            // MySQL takes a text that is cast for a signed number, and cuts what is beyond.
+            Given::Signed => number().and_then(|text| text.parse().ok()).map(Value::Int),
+            Given::Unsigned => number().and_then(|text| text.parse().ok()).map(Value::UInt),
+            Given::Hex => Some(Value::Bytes(text.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect())),
+            Given::Text => None,
+        }
+        .unwrap_or_else(|| Value::Bytes(text.to_vec()))
     }
 }
 
@@ -263,28 +276,28 @@ impl Defined {
     /// exactly.
     fn key(&self, place: usize) -> Option<KeyColumn> {
         let unsigned = self.column_type.contains("unsigned");
-        let (parameter, hex) = match self.data_type.as_str() {
-            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if !unsigned => ("CAST(? AS SIGNED)", false),
-            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "year" | "enum" | "set" => {
-                ("CAST(? AS UNSIGNED)", false)
-            }
-            "decimal" => ("CAST(? AS DECIMAL(65,30))", false),
-            "date" => ("CAST(? AS DATE)", false),
-            "datetime" | "timestamp" => ("CAST(? AS DATETIME(6))", false),
-            "time" => ("CAST(? AS TIME(6))", false),
-            "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => ("UNHEX(?)", true),
-            "uuid" => ("CAST(? AS UUID)", false),
-            "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => ("?", false),
+        let (parameter, given) = match self.data_type.as_str() {
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if !unsigned => ("?", Given::Signed),
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => ("?", Given::Unsigned),
+            "year" | "enum" | "set" => ("CAST(? AS UNSIGNED)", Given::Text),
+            "decimal" => ("CAST(? AS DECIMAL(65,30))", Given::Text),
+            "date" => ("CAST(? AS DATE)", Given::Text),
+            "datetime" | "timestamp" => ("CAST(? AS DATETIME(6))", Given::Text),
+            "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => ("UNHEX(?)", Given::Hex),
+            "uuid" => ("CAST(? AS UUID)", Given::Text),
+            "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => ("?", Given::Text),
             _ => return None,
         };
-        let alone = match (&self.charset, &self.collation) {
-            (Some(charset), Some(collation)) if parameter == "?" => {
+        let alone = match (given, &self.charset, &self.collation) {
+            (Given::Text, Some(charset), Some(collation)) if parameter == "?" => {
                 format!("CONVERT(? USING {charset}) COLLATE {collation}")
             }
+            (Given::Signed, ..) => "CAST(? AS SIGNED)".to_owned(),
+            (Given::Unsigned, ..) => "CAST(? AS UNSIGNED)".to_owned(),
             _ => parameter.to_owned(),
         };
         let name = format!("{ALIAS}.{}", quote(&self.name));
-        Some(KeyColumn { name, place, parameter: parameter.to_owned(), alone, hex })
+        Some(KeyColumn { name, place, parameter: parameter.to_owned(), alone, given })
     }
 }
 
@@ -310,10 +323,10 @@ mod tests {
         assert_eq!(key.to_string(), "7,%ff%00");
         let mut parameters = Vec::new();
         let sql = layout.behind(&key, false, &mut parameters);
-        assert_eq!(sql, "((o.`a` > CAST(? AS UNSIGNED)) OR (o.`a` = CAST(? AS UNSIGNED) AND o.`b` > UNHEX(?)))");
-        assert_eq!(parameters, ["7", "7", "ff00"].map(Value::from));
+        assert_eq!(sql, "((o.`a` > ?) OR (o.`a` = ? AND o.`b` > UNHEX(?)))");
+        assert_eq!(parameters, [Value::UInt(7), Value::UInt(7), Value::from("ff00")]);
         let sql = layout.behind(&key, true, &mut parameters);
-        assert!(sql.ends_with("o.`b` <= UNHEX(?)))") && sql.contains("o.`a` < CAST"), "{sql}");
+        assert!(sql.ends_with("o.`b` <= UNHEX(?)))") && sql.contains("o.`a` < ?"), "{sql}");
     }
 
     #[test]

@@ -8,5 +8,6 @@ mod events;
 mod json;
 mod login;
 mod mariadb;
+mod scans;
 mod shop;
 mod xa;

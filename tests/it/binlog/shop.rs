@@ -11,7 +11,7 @@ use outboxd::mysql::MysqlSource;
 use outboxd::mysql::connect::Endpoint;
 use outboxd::position::{Position, TxnId};
 use outboxd::source::{
-    BatchBuilder, Fault, ForeignDml, LogEvent, LogSource, LogStream, RowSet, SourceError, Subscription,
+    BatchBuilder, Fault, ForeignDml, LogEvent, LogSource, LogStream, RowSet, SourceError, Subscription, TableScan,
 };
 use outboxd::table::TableName;
 use tokio::sync::{OnceCell, RwLock, oneshot};
@@ -190,6 +190,50 @@ impl Shop {
         self.run(statements).await;
         self.run(&[&format!("INSERT INTO mark VALUES ({mark})")]).await;
         hearing.await.unwrap()
+    }
+
+    /// Where the table starts when it is read itself.
+    pub(crate) async fn snapshot(&self) -> Position {
+        source(self.opts.clone()).snapshot(&self.subscription()).await.unwrap()
+    }
+
+    fn subscription(&self) -> Subscription {
+        Subscription { table: self.table.clone(), columns: Arc::clone(&self.columns) }
+    }
+
+    /// The rows of the table, read themselves from the beginning, one by one.
+    pub(crate) async fn scanned(&self) -> Vec<Vec<Option<Vec<u8>>>> {
+        let mut position = self.snapshot().await;
+        let mut rows = Vec::new();
+        while position.scan.is_some() {
+            rows.extend(self.scan(&mut position, 1).await);
+        }
+        rows
+    }
+
+    /// Opens the table at the position, and reads so many steps of about a row or two, or all of them.
+    pub(crate) async fn scan(&self, position: &mut Position, steps: usize) -> Vec<Vec<Option<Vec<u8>>>> {
+        let subscription = self.subscription();
+        let reading = async {
+            let saved = position.to_string().parse().unwrap();
+            let mut scan = source(self.opts.clone()).scan(&saved, &subscription, 1 << 20).await.unwrap();
+            let mut rows = Vec::new();
+            for _ in 0..steps {
+                let mut batch = BatchBuilder::new(subscription.columns.len());
+                let bytes = if steps == 1 { 1 } else { 10_000 };
+                position.scan = scan.fill(&mut batch, bytes).await.unwrap().map(Box::new);
+                let batch = batch.take(Arc::new(Position::default()));
+                let row = |row: outboxd::source::Row<'_>| {
+                    (0..subscription.columns.len()).map(|column| row.get(column).map(<[u8]>::to_vec)).collect()
+                };
+                rows.extend(batch.rows().map(row));
+                if position.scan.is_none() {
+                    break;
+                }
+            }
+            rows
+        };
+        timeout(PATIENCE, reading).await.expect("the table is read in time")
     }
 
     async fn mark(&mut self) -> String {
