@@ -30,6 +30,7 @@ use crate::kafka::{AtLeastOnce, ExactlyOnce, Producers};
 use crate::mysql::MysqlSource;
 use crate::mysql::connect::Endpoint;
 use crate::mysql::retention::Retention;
+use crate::mysql::servers::Servers;
 use crate::mysql::settings::{MysqlSettings, PasswordError};
 use crate::outlet::{Outlet, Reach};
 use crate::position::{Claim, PositionStore, StoreError};
@@ -73,14 +74,16 @@ pub enum DaemonError {
     Internal(String),
 }
 
-/// The endpoints that the configuration names: of the log, and of the positions.
-pub fn endpoints(config: &Config) -> Result<(Endpoint, Endpoint), DaemonError> {
+/// The servers that the configuration names: of the log, and of the positions.
+pub fn servers(config: &Config) -> Result<(Servers, Servers), DaemonError> {
     let bad = || DaemonError::Configuration("mysql.url is not a URL".to_owned());
     let endpoint = |opts| Endpoint::new(opts, config.mysql.connect_timeout).with_tls(config.mysql.tls.clone());
-    let log = endpoint(config.mysql.options()?.ok_or_else(bad)?);
+    let first = config.mysql.options()?.ok_or_else(bad)?;
+    let others = config.mysql.alternatives(&first).into_iter().map(endpoint).collect();
+    let log = Servers::new(endpoint(first), others, config.mysql.role());
     let positions = match &config.positions.url {
         None => log.clone(),
-        Some(url) => endpoint(url.options().map_err(|error| DaemonError::Configuration(error.to_string()))?),
+        Some(url) => endpoint(url.options().map_err(|error| DaemonError::Configuration(error.to_string()))?).into(),
     };
     Ok((log, positions))
 }
@@ -122,7 +125,7 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
 /// Everything that relays share.
 struct Shared {
     config: Config,
-    log: Endpoint,
+    log: Servers,
     server_id: u32,
     store: Store,
     producers: Producers,
@@ -131,13 +134,13 @@ struct Shared {
 
 /// Runs until `stop`, or until every relay has halted.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, DaemonError> {
-    let (log, _) = endpoints(&config)?;
+    let (log, positions) = servers(&config)?;
     let listener = TcpListener::bind(config.admin.listen)
         .await
         .map_err(|error| DaemonError::Configuration(format!("admin.listen {}: {error}", config.admin.listen)))?;
     let server_id = config.mysql.resolve_server_id();
     let producers = Producers::new(&config.kafka);
-    let store = Store::new(&config, LOCK_WAIT)?;
+    let store = Store::at(&config, positions, LOCK_WAIT);
     let shared = Arc::new(Shared { config, log, server_id, store, producers, tail_stats: Arc::default() });
     let address = listener.local_addr().map_err(|error| DaemonError::Internal(error.to_string()))?;
     info!(%address, "admin_listening");
@@ -327,6 +330,7 @@ impl Shared {
             Reader::Own => MysqlSettings::fresh_server_id(),
         };
         MysqlSource::new(self.log.clone(), server_id, mysql.heartbeat, mysql.silence_deadline)
+            .with_policy(mysql.on_lost_transactions, mysql.on_new_server)
     }
 }
 

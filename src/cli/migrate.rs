@@ -20,7 +20,7 @@ pub(super) async fn migrate(loaded: &Loaded, print: bool) -> Result<u8, DaemonEr
         }
         return Ok(code::CLEAN);
     }
-    let (log, store) = daemon::endpoints(&loaded.config)?;
+    let (log, store) = daemon::servers(&loaded.config)?;
     if in_table {
         let mut conn = store.connect().await.map_err(|error| server(&error))?;
         let before = migrate::positions(&mut conn, &positions).await.map_err(failed)?;

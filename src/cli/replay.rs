@@ -60,7 +60,7 @@ pub(super) async fn replay(arguments: ReplayArguments, loaded: &Loaded) -> Resul
     let ReplayArguments { tables, from, to, id, aggregate, rate, yes, way } = arguments;
     let hand = Hand::new(way, Ok(&loaded.config.admin))?;
     let tables = hand.select(&tables).await?;
-    let (endpoint, _) = daemon::endpoints(&loaded.config)?;
+    let (endpoint, _) = daemon::servers(&loaded.config)?;
     let configured = configured(&loaded.config, &endpoint).await?.into_iter().map(|table| table.subscription);
     let subscriptions = configured.filter(|one| tables.contains(&one.table)).collect();
     let mut log = Log::new(&loaded.config, endpoint, subscriptions);

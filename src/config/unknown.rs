@@ -7,6 +7,7 @@ use super::error::{ConfigError, ErrorKind, Source};
 use super::{Config, OutboxSettings, Route};
 use crate::admin::settings::AdminSettings;
 use crate::kafka::settings::is_secret;
+use crate::mysql::servers::Role;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
 use crate::mysql::tls::TlsSettings;
 use crate::outbox::{CloudEvents, Columns};
@@ -25,6 +26,8 @@ pub(super) fn template() -> Value {
                 key_password: Some(SecretString::from("")),
                 ..TlsSettings::default()
             },
+            addresses: vec![String::new()],
+            role: Some(Role::Any),
             ..MysqlSettings::default()
         },
         positions: PositionsSettings {

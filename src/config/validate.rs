@@ -10,7 +10,7 @@ use super::error::ErrorKind;
 use crate::admin::settings::read_token;
 use crate::kafka::delivery::{DeliverySettings, Guarantee};
 use crate::kafka::settings::{KafkaSettings, invalid, is_secret, refusal};
-use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
+use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl, address};
 use crate::outbox::TopicTemplate;
 use crate::relay::settings::RelaySettings;
 use crate::telemetry::logging;
@@ -83,6 +83,10 @@ fn mysql(settings: &MysqlSettings, problems: &mut Problems) {
         problems.missing(&["mysql", "url"], "a URL such as mysql://user@host:3306");
     } else {
         url(&settings.url, &["mysql", "url"], problems);
+    }
+    for (entry, text) in settings.addresses.iter().enumerate() {
+        let path = ["mysql", "addresses", &entry.to_string()];
+        problems.hold(address(text, 3306).is_some(), &path, "a server such as host:3306", format!("{text:?}"));
     }
     if let Err(error) = settings.resolve_password() {
         problems.invalid(&["mysql", "password_file"], "a file with the password", error);

@@ -4,11 +4,12 @@
 use mysql_async::Error;
 use tracing::{info, warn};
 
-use super::{DaemonError, Table, endpoints, select, store};
+use super::{DaemonError, Table, select, servers, store};
 use crate::config::Config;
 use crate::kafka::preflight::{self as kafka, Creation, Largest};
-use crate::mysql::connect::{Endpoint, is_transient};
+use crate::mysql::connect::is_transient;
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn, tls};
+use crate::mysql::servers::Servers;
 use crate::mysql::settings::Keeper;
 use crate::preflight::{Report, Status, Unavailable};
 use crate::relay::settings::Start;
@@ -28,7 +29,7 @@ pub struct Survey {
 /// Asks every server once. `start`: topics that are not there are created if the configuration says so; otherwise the
 /// cluster is only asked whether it would.
 pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Survey, DaemonError> {
-    let (log, positions) = endpoints(config)?;
+    let (log, positions) = servers(config)?;
     let server_id = ServerId { id: server_id, configured: config.mysql.server_id.is_some() };
     let mut survey = Survey::default();
     let mut widest = Vec::new();
@@ -37,7 +38,7 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
             survey.report.checks.extend(answers.checks);
             widest = answers.widest;
         }
-        Err(error) => match tls::refused(&log, &error).await {
+        Err(error) => match tls::refused(log.in_use(), &error).await {
             Some(check) => survey.report.checks.insert(0, check),
             None => survey.report.unavailable.insert(0, unavailable("mysql", &log, &error)),
         },
@@ -74,22 +75,22 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
     Ok(survey)
 }
 
-fn unavailable(what: &str, endpoint: &Endpoint, error: &Error) -> Unavailable {
-    let (server, reason) = (format!("{what} {endpoint}"), error.to_string());
+fn unavailable(what: &str, servers: &Servers, error: &Error) -> Unavailable {
+    let (server, reason) = (format!("{what} {servers}"), error.to_string());
     Unavailable { server, reason, transient: is_transient(error) }
 }
 
 /// Asks the log's server, and before it the store, whose answers some checks of the log need.
 async fn ask_log(
     config: &Config,
-    log: &Endpoint,
-    positions: &Endpoint,
+    log: &Servers,
+    positions: &Servers,
     server_id: ServerId,
     survey: &mut Survey,
 ) -> Result<Result<Answers, Error>, DaemonError> {
     let mut conn = log.connect().await;
     if let Ok(conn) = &mut conn {
-        match tls::check(conn, log).await {
+        match tls::check(conn, log.in_use()).await {
             Ok(check) => survey.report.checks.push(check),
             Err(error) => return Ok(Err(error)),
         }
@@ -104,7 +105,7 @@ async fn ask_log(
         Keeper::Mysql => match ask_store(config, positions, &wanted).await {
             Ok(store) => Some(store),
             Err(error) => {
-                match tls::refused(positions, &error).await {
+                match tls::refused(positions.in_use(), &error).await {
                     // The log's server tells the same.
                     Some(_) if conn.is_err() && config.positions.url.is_none() => {}
                     Some(check) => survey.report.checks.push(check),
@@ -123,7 +124,7 @@ async fn ask_log(
     })
 }
 
-async fn ask_store(config: &Config, positions: &Endpoint, wanted: &[Wanted]) -> Result<Store, Error> {
+async fn ask_store(config: &Config, positions: &Servers, wanted: &[Wanted]) -> Result<Store, Error> {
     let mut conn = positions.connect().await?;
     Store::ask(&mut conn, &config.positions.schema, &config.positions.table, wanted).await
 }

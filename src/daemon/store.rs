@@ -6,10 +6,11 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::{DaemonError, endpoints, preflight, select};
+use super::{DaemonError, preflight, select, servers};
 use crate::config::Config;
 use crate::kafka::KafkaStore;
 use crate::mysql::MysqlStore;
+use crate::mysql::servers::Servers;
 use crate::mysql::settings::Keeper;
 use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
 use crate::preflight::{Check, Name, Unavailable};
@@ -31,14 +32,23 @@ impl Store {
         Self::of(config, config.keeper(), lock_wait)
     }
 
+    /// The same, on the servers that others use too: positions that are kept beside the log are where the log is.
+    pub(super) fn at(config: &Config, positions: Servers, lock_wait: Duration) -> Self {
+        match config.keeper() {
+            Keeper::Kafka => Self::Kafka(kafka(config)),
+            Keeper::Mysql => Self::mysql(config, positions, lock_wait),
+        }
+    }
+
     fn of(config: &Config, keeper: Keeper, lock_wait: Duration) -> Result<Self, DaemonError> {
         Ok(match keeper {
             Keeper::Kafka => Self::Kafka(kafka(config)),
-            Keeper::Mysql => {
-                let (_, endpoint) = endpoints(config)?;
-                Self::Mysql(MysqlStore::new(endpoint, &config.positions.schema, &config.positions.table, lock_wait))
-            }
+            Keeper::Mysql => Self::mysql(config, servers(config)?.1, lock_wait),
         })
+    }
+
+    fn mysql(config: &Config, servers: Servers, lock_wait: Duration) -> Self {
+        Self::Mysql(MysqlStore::new(servers, &config.positions.schema, &config.positions.table, lock_wait))
     }
 
     /// Makes a table one that has no position here.

@@ -9,13 +9,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::store::Store;
-use super::{DaemonError, endpoints, select};
+use super::{DaemonError, select, servers};
 use crate::config::Config;
 use crate::kafka::readback::{self, Extent, ReadbackError};
 use crate::mysql::MysqlSource;
-use crate::mysql::connect::Endpoint;
 use crate::mysql::preflight;
 use crate::mysql::scan::{self, ScanError};
+use crate::mysql::servers::Servers;
 use crate::mysql::settings::MysqlSettings;
 use crate::outbox::{Mapping, Record, TopicTemplate};
 use crate::position::{Point, Position, PositionStore};
@@ -97,7 +97,7 @@ impl Verified {
 
 /// Compares what is committed with what is in Kafka.
 pub async fn verify(config: &Config, request: Request, progress: Arc<dyn Progress>) -> Result<Verified, DaemonError> {
-    let (endpoint, _) = endpoints(config)?;
+    let (endpoint, _) = servers(config)?;
     let mut source = source(config, &endpoint);
     let from = match &request.since {
         Some(Since::Position(position)) => position.clone(),
@@ -120,7 +120,7 @@ pub async fn verify(config: &Config, request: Request, progress: Arc<dyn Progres
     run.judge(config, from, until, known_since).await
 }
 
-fn source(config: &Config, endpoint: &Endpoint) -> MysqlSource {
+fn source(config: &Config, endpoint: &Servers) -> MysqlSource {
     let mysql = &config.mysql;
     MysqlSource::new(endpoint.clone(), MysqlSettings::fresh_server_id(), mysql.heartbeat, mysql.silence_deadline)
 }
@@ -158,7 +158,7 @@ fn temporary(error: &io::Error) -> DaemonError {
 }
 
 /// The tables that are asked after, and those whose records may be in the same topics.
-async fn shards(config: &Config, endpoint: &Endpoint, patterns: &[TablePattern]) -> Result<Vec<Shard>, DaemonError> {
+async fn shards(config: &Config, endpoint: &Servers, patterns: &[TablePattern]) -> Result<Vec<Shard>, DaemonError> {
     let mut conn = endpoint.connect().await.map_err(|error| server(&error))?;
     let existing = preflight::tables(&mut conn).await.map_err(|error| server(&error))?;
     let tables = select(config, &existing)?;
@@ -229,7 +229,7 @@ impl Run {
     }
 
     /// Takes in the rows that the tables have.
-    async fn tables(&mut self, endpoint: &Endpoint, from: &Position) -> Result<(), DaemonError> {
+    async fn tables(&mut self, endpoint: &Servers, from: &Position) -> Result<(), DaemonError> {
         for slot in 0..self.shards.len() {
             let Shard { subscription, mapping, durable, asked } = self.shards[slot].clone();
             let table = &subscription.table;

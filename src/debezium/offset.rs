@@ -97,7 +97,7 @@ fn point(offset: &Value) -> Result<Point, String> {
     }
     let (file, offset) = (offset["file"].as_str(), offset["pos"].as_u64());
     let (Some(file), Some(offset)) = (file, offset) else { return Err("neither gtids nor file and pos".to_owned()) };
-    Ok(Point::File(FilePoint { file: file.to_owned(), offset }.into()))
+    Ok(Point::File(FilePoint { file: file.to_owned(), offset, server: None }.into()))
 }
 
 #[cfg(test)]

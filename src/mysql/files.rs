@@ -3,11 +3,12 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
-use super::connect::{Endpoint, Flavor};
+use super::connect::Flavor;
+use super::servers::Servers;
 use crate::position::{FilePoint, GtidSet, Point, Position};
 
 /// Where the log's files begin, in order, in the kind of the server's positions.
-pub async fn starts(endpoint: &Endpoint) -> Result<Vec<Position>, Error> {
+pub async fn starts(endpoint: &Servers) -> Result<Vec<Position>, Error> {
     let mut conn = endpoint.connect().await?;
     let mariadb = Flavor::of(&mut conn).await?.mariadb;
     let gtids =
@@ -23,7 +24,7 @@ pub async fn starts(endpoint: &Endpoint) -> Result<Vec<Position>, Error> {
             // What was restored from a backup is in no file.
             Point::Gtid(before(&mut conn, &file).await?.union(&purged))
         } else {
-            Point::File(FilePoint { file, offset: 4 }.into())
+            Point::File(FilePoint { file, offset: 4, server: None }.into())
         };
         starts.push(point.into());
     }

@@ -153,7 +153,7 @@ fn log(bytes: &[u8]) {
     let Some((&flags, mut rest)) = bytes.split_first() else { return };
     let dialect = if flags & 1 == 0 { Dialect::MySql } else { Dialect::MariaDb };
     let mut reader = if flags & 2 == 0 {
-        let point = FilePoint { file: "binlog.000001".to_owned(), offset: 4 };
+        let point = FilePoint { file: "binlog.000001".to_owned(), offset: 4, server: None };
         let position = Position { point: Point::File(point.into()), ..Position::default() };
         Reader::new(Tables::new(dialect, &subscriptions(), vec![Definition::default()]), position)
     } else {

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod decode;
 mod definition;
 pub mod files;
+mod history;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod hostile;
@@ -13,6 +14,7 @@ pub mod migrate;
 pub mod preflight;
 pub mod retention;
 pub mod scan;
+pub mod servers;
 pub mod settings;
 mod snapshot;
 mod source;

@@ -15,6 +15,7 @@ use mysql_async::{Conn, Error, Row};
 
 use super::connect::{Endpoint, Flavor};
 use super::decode::{Header, kind};
+use super::servers::{Identity, Servers};
 use super::settings::MysqlSettings;
 use super::wire::Start;
 use crate::position::{DomainPoint, GtidSet, Margin, Point, Position};
@@ -39,9 +40,11 @@ struct Log {
     now: u64,
 }
 
-/// Looks at the log of one server again and again, and remembers what does not change.
+/// Looks at the log of the server in use again and again, and remembers what does not change.
 pub struct Retention {
-    endpoint: Endpoint,
+    servers: Servers,
+    /// Whose files are remembered.
+    of: String,
     /// What a file begins after.
     begins: HashMap<String, Point>,
     /// When a file was begun, in seconds since the Unix epoch.
@@ -58,32 +61,45 @@ pub struct Kept {
 }
 
 impl Retention {
-    /// Asks the server behind this endpoint.
-    pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, begins: HashMap::new(), begun: HashMap::new() }
+    /// Asks the one of these servers that is in use.
+    pub fn new(servers: impl Into<Servers>) -> Self {
+        Self { servers: servers.into(), of: String::new(), begins: HashMap::new(), begun: HashMap::new() }
     }
 
     /// What the log keeps for each of these positions.
     pub async fn look(&mut self, positions: &[&Position]) -> Result<Kept, Error> {
-        let mut conn = self.endpoint.connect().await?;
+        let servers = self.servers.clone();
+        let (mut conn, endpoint) = servers.choose().await?;
+        let Identity { name, .. } = Identity::of(&mut conn).await?;
+        if name != self.of {
+            self.begins.clear();
+            self.begun.clear();
+            self.of = name;
+        }
         let log = Log::ask(&mut conn).await?;
         let is_there = |name: &String| log.files.iter().any(|file| file.name == *name);
         self.begins.retain(|name, _| is_there(name));
         self.begun.retain(|name, _| is_there(name));
         let mut margins = Vec::with_capacity(positions.len());
         for position in positions {
-            margins.push(self.margin(&mut conn, &log, position).await?);
+            margins.push(self.margin(&mut conn, endpoint, &log, position).await?);
         }
         conn.disconnect().await?;
         Ok(Kept { keeps: log.keeps, margins })
     }
 
-    async fn margin(&mut self, conn: &mut Conn, log: &Log, position: &Position) -> Result<Margin, Error> {
+    async fn margin(
+        &mut self,
+        conn: &mut Conn,
+        endpoint: &Endpoint,
+        log: &Log,
+        position: &Position,
+    ) -> Result<Margin, Error> {
         let Some(needed) = self.needed(conn, log, position).await? else {
             return Ok(Margin { seconds: Some(0), bytes: Some(0), behind: None });
         };
         let closed = match log.files.get(needed + 1) {
-            Some(next) => self.begun(&next.name).await?,
+            Some(next) => self.begun(endpoint, &next.name).await?,
             None => None,
         };
         Ok(log.margin(needed, closed, &position.point))
@@ -130,11 +146,11 @@ impl Retention {
     }
 
     /// When a file was begun: its first event says so, and only a replica is shown that.
-    async fn begun(&mut self, file: &str) -> Result<Option<u64>, Error> {
+    async fn begun(&mut self, endpoint: &Endpoint, file: &str) -> Result<Option<u64>, Error> {
         if let Some(known) = self.begun.get(file) {
             return Ok(Some(*known));
         }
-        let begun = self.endpoint.patiently(first_time(&self.endpoint, file)).await??;
+        let begun = endpoint.patiently(first_time(endpoint, file)).await??;
         if let Some(begun) = begun {
             self.begun.insert(file.to_owned(), begun);
         }

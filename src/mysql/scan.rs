@@ -10,7 +10,7 @@ use std::sync::Arc;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Value};
 
-use super::connect::Endpoint;
+use super::servers::Servers;
 use crate::position::Position;
 use crate::source::{Batch, BatchBuilder, BatchFull, Subscription};
 use crate::table::quote;
@@ -36,7 +36,7 @@ impl From<BatchFull> for ScanError {
 }
 
 /// How many rows a table has, as the server guesses.
-pub async fn guess(endpoint: &Endpoint, subscription: &Subscription) -> Result<u64, Error> {
+pub async fn guess(endpoint: &Servers, subscription: &Subscription) -> Result<u64, Error> {
     let table = &subscription.table;
     let sql = "SELECT CAST(COALESCE(TABLE_ROWS, 0) AS UNSIGNED) FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
     let rows = endpoint.connect().await?.exec_first(sql, (table.schema(), table.table())).await?;
@@ -45,7 +45,7 @@ pub async fn guess(endpoint: &Endpoint, subscription: &Subscription) -> Result<u
 
 /// Reads the columns for which `wanted` says so; the others are NULL. Rows say nothing of when they were committed.
 pub async fn scan(
-    endpoint: &Endpoint,
+    endpoint: &Servers,
     subscription: &Subscription,
     wanted: impl Fn(usize) -> bool,
     mut each: impl FnMut(&Batch) -> io::Result<()>,

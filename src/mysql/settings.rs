@@ -8,6 +8,7 @@ use mysql_async::Opts;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::servers::Role;
 use super::tls::TlsSettings;
 
 /// What stands for a secret wherever settings are shown.
@@ -123,6 +124,14 @@ pub struct PasswordError {
 pub struct MysqlSettings {
     /// `mysql://user@host:port`, or `mysql://user@localhost?socket=/path`; required.
     pub url: ServerUrl,
+    /// Further servers that may be read from, `host` or `host:port`, with the login of `url`; tried in this order after it.
+    pub addresses: Vec<String>,
+    /// What a server must be to be read from; when not set, `primary` with several addresses and `any` with one.
+    pub role: Option<Role>,
+    /// What becomes of a table that has relayed transactions which the server lost in a failover.
+    pub on_lost_transactions: OnLost,
+    /// What becomes of a position that is a file and an offset when another server answers.
+    pub on_new_server: OnNewServer,
     /// The user's password; goes before `password_file`, which goes before a password in the URL.
     #[serde(serialize_with = "hidden")]
     pub password: Option<SecretString>,
@@ -150,6 +159,10 @@ impl Default for MysqlSettings {
     fn default() -> Self {
         Self {
             url: ServerUrl::default(),
+            addresses: Vec::new(),
+            role: None,
+            on_lost_transactions: OnLost::Report,
+            on_new_server: OnNewServer::Halt,
             password: None,
             password_file: None,
             server_id: None,
@@ -162,7 +175,52 @@ impl Default for MysqlSettings {
     }
 }
 
+/// What to do when a failover has lost transactions that were relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLost {
+    /// Say which, and go on.
+    Report,
+    /// Halt.
+    Halt,
+}
+
+/// What to do with a file and an offset of another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNewServer {
+    /// Halt: they mean nothing there.
+    Halt,
+    /// Go on with them: the server is a copy of the one before, its log included.
+    Continue,
+}
+
+/// `host` or `host:port`, an IPv6 address in brackets; with the port that is used when none is given, if it is one.
+pub(crate) fn address(text: &str, port: u16) -> Option<(String, u16)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, number)) if !number.ends_with(']') => (host, number.parse().ok()?),
+        _ => (text, port),
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let fits = !host.is_empty() && (bare.is_some() || !host.contains([':', '/', '@', ',', ' ', '[', ']']));
+    fits.then(|| (bare.unwrap_or(host).to_owned(), port))
+}
+
 impl MysqlSettings {
+    /// The role in force.
+    pub fn role(&self) -> Role {
+        self.role.unwrap_or(if self.addresses.is_empty() { Role::Any } else { Role::Primary })
+    }
+
+    /// What the driver needs for each server: that of `url` as [`MysqlSettings::options`] gives it, and its likes.
+    pub fn alternatives(&self, first: &Opts) -> Vec<Opts> {
+        let of = |(host, port): (String, u16)| {
+            mysql_async::OptsBuilder::from_opts(first.clone()).ip_or_hostname(host).tcp_port(port)
+        };
+        let all = self.addresses.iter().filter_map(|text| address(text, first.tcp_port()));
+        all.map(|address| of(address).into()).collect()
+    }
+
     /// The password: `password`, else what `password_file` holds, else the URL's.
     pub fn resolve_password(&self) -> Result<Option<SecretString>, PasswordError> {
         if let Some(password) = &self.password {
@@ -273,6 +331,31 @@ mod tests {
         settings.password = Some("direct".into());
         assert_eq!(exposed(&settings).as_deref(), Some("direct"));
         assert_eq!(settings.options().unwrap().unwrap().pass(), Some("direct"));
+    }
+
+    #[test]
+    fn given_addresses_when_read_then_host_and_port_are_told_apart() {
+        for (text, read) in [
+            ("db2", Some(("db2", 3306))),
+            ("db2:3307", Some(("db2", 3307))),
+            ("[::1]:3307", Some(("::1", 3307))),
+            ("[fe80::1]", Some(("fe80::1", 3306))),
+            ("", None),
+            (":3306", None),
+            ("db2:x", None),
+            ("::1", None),
+            ("db2:3306,db3", None),
+            ("u@db2", None),
+        ] {
+            assert_eq!(address(text, 3306), read.map(|(host, port)| (host.to_owned(), port)), "{text}");
+        }
+        let addresses = vec!["b".to_owned(), "c:3".to_owned()];
+        let settings = MysqlSettings { url: "mysql://u:p@a:7".into(), addresses, ..MysqlSettings::default() };
+        let first = settings.options().unwrap().unwrap();
+        let others = settings.alternatives(&first);
+        let shown: Vec<_> = others.iter().map(|o| (o.ip_or_hostname(), o.tcp_port(), o.user(), o.pass())).collect();
+        assert_eq!(shown, [("b", 7, Some("u"), Some("p")), ("c", 3, Some("u"), Some("p"))]);
+        assert_eq!((settings.role(), MysqlSettings::default().role()), (Role::Primary, Role::Any));
     }
 
     #[test]

@@ -4,39 +4,63 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, GnoInterval, Sid};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+use uuid::Uuid;
 
 use super::anonymous;
 use super::connect::{Endpoint, Flavor, is_transient};
 use super::decode::{Checksum, Dialect};
 use super::definition::Definition;
+use super::history::{self, Judged, Policy};
+use super::servers::{Identity, Servers};
+use super::settings::{OnLost, OnNewServer};
 use super::snapshot::{self, MysqlScan};
-use super::stream::{MysqlStream, start_offset};
+use super::stream::{Elsewhere, MysqlStream, start_offset};
 use super::tables::{Rows, Tables};
 use super::wire::{Start, Wire};
-use crate::position::{GtidSet, Point, Position};
-use crate::source::{Fault, LogSource, SourceError, Subscription};
+use crate::position::{FilePoint, GtidSet, Point, Position};
+use crate::source::{Fault, LogSource, Place, SourceError, Subscription};
 
 /// How often a server tells that it is alive while its log is read to the end and no further.
 const SOON: Duration = Duration::from_millis(250);
 
-/// The binlog of one server.
+/// The binlog of the server in use.
 pub struct MysqlSource {
-    endpoint: Endpoint,
+    servers: Servers,
     server_id: u32,
     heartbeat: Duration,
     silence_deadline: Duration,
+    policy: Policy,
 }
 
 impl MysqlSource {
     /// Reads as the replica `server_id`, which no other replica of the server may use. The server shows that it is alive
     /// every `heartbeat`; silence beyond `silence_deadline` ends the connection.
-    pub fn new(endpoint: Endpoint, server_id: u32, heartbeat: Duration, silence_deadline: Duration) -> Self {
-        Self { endpoint, server_id, heartbeat, silence_deadline }
+    pub fn new(servers: impl Into<Servers>, server_id: u32, heartbeat: Duration, silence_deadline: Duration) -> Self {
+        let policy = Policy { on_lost: OnLost::Report, on_new_server: OnNewServer::Halt };
+        Self { servers: servers.into(), server_id, heartbeat, silence_deadline, policy }
     }
 
-    async fn place(&self, earliest: bool) -> Result<Position, SourceError> {
-        let at = self.endpoint.to_string();
-        let found = async { start(&mut self.endpoint.connect().await?, earliest).await }.await;
+    /// What to do after a failover where the history does not decide.
+    #[must_use]
+    pub fn with_policy(self, on_lost: OnLost, on_new_server: OnNewServer) -> Self {
+        Self { policy: Policy { on_lost, on_new_server }, ..self }
+    }
+
+    /// The server in use.
+    async fn chosen(&self, wanted: &Subscription) -> Result<Endpoint, SourceError> {
+        let (conn, endpoint) =
+            self.servers.choose().await.map_err(|error| classify(&error, &wanted.table.to_string()))?;
+        let _ = endpoint.patiently(conn.disconnect()).await;
+        Ok(endpoint.clone())
+    }
+
+    async fn end(&self, earliest: bool) -> Result<Position, SourceError> {
+        let found = async { start(&mut self.servers.connect().await?, earliest).await }.await;
+        let at = self.servers.to_string();
         found.map_err(|error| classify(&error, &at))?.ok_or_else(|| {
             let detail = "the server writes no binlog; set log_bin".to_owned();
             SourceError::Definite(Fault { name: "no_binlog", detail, at })
@@ -73,7 +97,8 @@ pub(super) async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Posi
         let newest = logs.last().and_then(|row| Some((file(row)?, row.get::<u64, _>(1)?)));
         newest.unwrap_or((oldest, 4))
     };
-    Ok(Some(Point::from(crate::position::FilePoint { file, offset }).into()))
+    let server = Uuid::parse_str(&Identity::of(conn).await?.name).ok();
+    Ok(Some(Point::from(FilePoint { file, offset, server }).into()))
 }
 
 pub(super) fn other(error: &dyn std::fmt::Display) -> Error {
@@ -114,29 +139,48 @@ impl LogSource for MysqlSource {
     type Scan = MysqlScan;
 
     async fn oldest(&mut self) -> Result<Position, SourceError> {
-        self.place(true).await
+        self.end(true).await
     }
 
     async fn newest(&mut self) -> Result<Position, SourceError> {
-        self.place(false).await
+        self.end(false).await
+    }
+
+    async fn place(&mut self, position: &Position) -> Result<Place, SourceError> {
+        let classify = |error: Error| classify(&error, &position.to_string());
+        let mut conn = self.servers.connect().await.map_err(classify)?;
+        let identity =
+            self.servers.patiently(Identity::of(&mut conn)).await.and_then(|known| known).map_err(classify)?;
+        self.judge(&mut conn, &identity, position).await
     }
 
     async fn open(&mut self, from: &Position, subscriptions: &[Subscription]) -> Result<MysqlStream, SourceError> {
         let at = from.to_string();
         let classify = |error: Error| classify(&error, &at);
-        let mut conn = self.endpoint.connect().await.map_err(classify)?;
-        let prepared = self.endpoint.patiently(self.prepare(&mut conn, subscriptions)).await;
+        let (mut conn, endpoint) = self.servers.choose().await.map_err(classify)?;
+        let identity = endpoint.patiently(Identity::of(&mut conn)).await.and_then(|known| known).map_err(classify)?;
+        self.servers.meet(&identity);
+        if let Place::Moved { to, lost } = self.judge(&mut conn, &identity, from).await? {
+            let lost = lost.map_or_else(String::new, |lost| format!("; it does not have {}", lost.transactions));
+            return Err(SourceError::Displaced(format!(
+                "{endpoint} ({}) is to be read from {to}{lost}",
+                identity.name
+            )));
+        }
+        let prepared = endpoint.patiently(self.prepare(&mut conn, subscriptions)).await;
         let tables = prepared.and_then(|tables| tables).map_err(classify)?;
-        self.endpoint.patiently(check_purged(&mut conn, from)).await.map_err(classify)??;
-        let dump = self.endpoint.patiently(self.dump(&mut conn, from)).await;
+        endpoint.patiently(check_purged(&mut conn, from)).await.map_err(classify)??;
+        let dump = endpoint.patiently(self.dump(endpoint, &mut conn, from)).await;
         let (wire, checksum) = dump.and_then(|dump| dump).map_err(classify)?;
         // Every question is answered; how the connection for them ends is of no matter.
-        let _ = self.endpoint.patiently(conn.disconnect()).await;
-        Ok(MysqlStream::new(wire, checksum, tables, from.clone(), self.silence_deadline))
+        let _ = endpoint.patiently(conn.disconnect()).await;
+        let elsewhere = self.watch(identity);
+        Ok(MysqlStream::new(wire, checksum, tables, from.clone(), self.silence_deadline).leaving(elsewhere))
     }
 
     async fn snapshot(&mut self, subscription: &Subscription) -> Result<Position, SourceError> {
-        snapshot::start(&self.endpoint, subscription).await
+        let endpoint = self.chosen(subscription).await?;
+        snapshot::start(&endpoint, subscription).await
     }
 
     async fn scan(
@@ -147,12 +191,49 @@ impl LogSource for MysqlSource {
     ) -> Result<MysqlScan, SourceError> {
         // A heartbeat is how a quiet server tells that there is nothing more up to the end.
         let heartbeat = self.heartbeat.min(SOON);
-        let log = Self::new(self.endpoint.clone(), self.server_id, heartbeat, self.silence_deadline);
-        MysqlScan::open(&self.endpoint, log, from, subscription, bytes).await
+        // The view of one server goes with the log of the same.
+        let endpoint = self.chosen(subscription).await?;
+        let log = Self::new(endpoint.clone(), self.server_id, heartbeat, self.silence_deadline);
+        let log = log.with_policy(self.policy.on_lost, self.policy.on_new_server);
+        MysqlScan::open(&endpoint, log, from, subscription, bytes).await
     }
 }
 
 impl MysqlSource {
+    async fn judge(&self, conn: &mut Conn, identity: &Identity, position: &Position) -> Result<Place, SourceError> {
+        let judged = self.servers.patiently(history::judge(conn, identity, position, self.policy)).await;
+        match judged.and_then(|judged| judged).map_err(|error| classify(&error, &position.to_string()))? {
+            Judged::Placed(place) => Ok(place),
+            Judged::Behind { missing, wait: true } => {
+                Err(SourceError::Transient(format!("{} has not got {missing} yet", self.servers)))
+            }
+            Judged::Behind { missing, wait: false } => {
+                warn!(server = %self.servers, %missing, "server_is_behind");
+                Ok(Place::Same)
+            }
+            Judged::Refused(fault) => Err(SourceError::Definite(fault)),
+        }
+    }
+
+    /// Notices when the primary that is read from is one no more and there is another.
+    fn watch(&self, reading: Identity) -> Option<Elsewhere> {
+        if !self.servers.may_change() {
+            return None;
+        }
+        let (servers, every) = (self.servers.clone(), self.heartbeat);
+        let (tell, told) = oneshot::channel();
+        let watching = tokio::spawn(async move {
+            loop {
+                sleep(every).await;
+                if let Some(reason) = servers.better_than(&reading).await {
+                    let _ = tell.send(reason);
+                    return;
+                }
+            }
+        });
+        Some(Elsewhere { told, _watching: AbortOnDropHandle::new(watching) })
+    }
+
     async fn prepare(&self, conn: &mut Conn, subscriptions: &[Subscription]) -> Result<Tables, Error> {
         let mariadb = Flavor::of(conn).await?.mariadb;
         if !mariadb {
@@ -169,11 +250,11 @@ impl MysqlSource {
     }
 
     /// Asks for the log on a connection of its own. `conn` is for questions.
-    async fn dump(&self, conn: &mut Conn, from: &Position) -> Result<(Wire, Checksum), Error> {
+    async fn dump(&self, endpoint: &Endpoint, conn: &mut Conn, from: &Position) -> Result<(Wire, Checksum), Error> {
         let crc32: Option<String> = conn.query_first("SELECT @@GLOBAL.binlog_checksum").await?;
         let checksum = if crc32.as_deref() == Some("NONE") { Checksum::None } else { Checksum::Crc32 };
         let mariadb = Flavor::of(conn).await?.mariadb;
-        let mut wire = self.endpoint.wire().await?;
+        let mut wire = endpoint.wire().await?;
         // Servers since 8.0.26 read the one name, all others the other.
         let algorithm = if checksum == Checksum::Crc32 { "CRC32" } else { "NONE" };
         let nanos = self.heartbeat.as_nanos();
@@ -249,6 +330,7 @@ mod tests {
             match classify(&Error::Server(error), "binlog.000001:4") {
                 SourceError::Definite(fault) => fault.name,
                 SourceError::Transient(_) => "transient",
+                SourceError::Displaced(_) => "displaced",
             }
         };
         let too_large = "log event entry exceeded max_allowed_packet; Increase max_allowed_packet on source";

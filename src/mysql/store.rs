@@ -4,6 +4,7 @@
 //! named lock of the server for each table (`GET_LOCK`), which the server drops together with the connection; the epoch
 //! guards what the lock cannot: a process that was paused while another took over.
 
+use std::cmp::Ordering::{Equal, Less};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,10 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tracing::info;
 
-use super::connect::{Endpoint, is_transient};
+use super::connect::is_transient;
+use super::servers::Servers;
 use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
 use crate::table::{TableName, quote};
 
@@ -26,7 +29,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Positions in a table of a MySQL server. Cheap to clone; the clones share one connection.
 #[derive(Clone)]
 pub struct MysqlStore {
-    endpoint: Endpoint,
+    servers: Servers,
     table: String,
     owner: String,
     lock_wait: Duration,
@@ -39,6 +42,8 @@ type Stored = (String, Option<String>, u64, String, u64, Option<String>);
 #[derive(Default)]
 struct Session {
     conn: Option<Conn>,
+    /// To which of the servers.
+    server: usize,
     /// The id of the connection before, which may hold our locks for as long as the server has not noticed its end.
     before: Option<u32>,
     claimed: HashMap<TableName, Held>,
@@ -48,6 +53,8 @@ struct Session {
 struct Held {
     /// Only the owner moves it, so it need not be asked for.
     durable: Option<Position>,
+    /// The epoch of our claim.
+    epoch: u64,
     /// The lock was lost with a connection, and somebody else has it.
     lost: bool,
 }
@@ -72,10 +79,10 @@ impl From<StoreError> for Failure {
 impl MysqlStore {
     /// The store in `schema`.`table` of the server. After a connection was lost, its locks are waited for up to
     /// `lock_wait`, all together.
-    pub fn new(endpoint: Endpoint, schema: &str, table: &str, lock_wait: Duration) -> Self {
+    pub fn new(servers: impl Into<Servers>, schema: &str, table: &str, lock_wait: Duration) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self {
-            endpoint,
+            servers: servers.into(),
             table: format!("{}.{}", quote(schema), quote(table)),
             owner: format!("{}:{}", host.trim(), std::process::id()),
             lock_wait,
@@ -91,12 +98,14 @@ impl MysqlStore {
         let mut session = self.session.lock().await;
         // Taken out: a request that is given up half-way must not leave its answer to the next.
         let result = async {
-            let mut conn = match session.conn.take() {
+            // Positions are kept where the log is: when that moves, so do they.
+            let here = session.server == self.servers.chosen();
+            let mut conn = match session.conn.take().filter(|_| here) {
                 Some(conn) => conn,
                 None => self.reconnect(&mut session).await?,
             };
             session.before = Some(conn.id());
-            let result = self.endpoint.patiently(request(&mut conn, &mut session.claimed)).await?;
+            let result = self.servers.patiently(request(&mut conn, &mut session.claimed)).await?;
             if !matches!(&result, Err(Failure::Server(error)) if is_transient(error)) {
                 session.conn = Some(conn);
             }
@@ -114,19 +123,20 @@ impl MysqlStore {
     }
 
     async fn reconnect(&self, session: &mut Session) -> Result<Conn, Failure> {
-        let mut conn = self.endpoint.connect().await?;
+        let mut conn = self.servers.connect().await?;
+        session.server = self.servers.chosen();
         // An idle owner must keep its locks.
         let idle = conn.query_drop("SET SESSION wait_timeout = 31536000, time_zone = '+00:00'");
-        self.endpoint.patiently(idle).await??;
+        self.servers.patiently(idle).await??;
         let deadline = Instant::now() + self.lock_wait;
         for (table, held) in &mut session.claimed {
             let mut wait = Duration::ZERO;
             held.lost = loop {
-                match self.endpoint.patiently(self.lock(&mut conn, table, wait)).await? {
+                match self.servers.patiently(self.lock(&mut conn, table, wait)).await? {
                     Ok(()) => break false,
                     Err(Failure::Store(StoreError::Owned { .. })) if Instant::now() < deadline => {
                         let ended = self.end_before(&mut conn, table, session.before);
-                        self.endpoint.patiently(ended).await??;
+                        self.servers.patiently(ended).await??;
                         wait = LOCK_WAIT;
                     }
                     Err(Failure::Store(StoreError::Owned { .. })) => break true,
@@ -134,7 +144,46 @@ impl MysqlStore {
                 }
             };
         }
+        for (table, held) in session.claimed.iter_mut().filter(|(_, held)| !held.lost) {
+            self.servers.patiently(self.restore(&mut conn, table, held)).await??;
+        }
         Ok(conn)
+    }
+
+    /// A server that was behind when the one before it was lost does not know our claim yet, or what we saved last: makes
+    /// both good, unless somebody else has been there meanwhile. Called under the table's lock.
+    async fn restore(&self, conn: &mut Conn, table: &TableName, held: &mut Held) -> Result<(), Failure> {
+        let name = table.to_string();
+        let row: Option<(u64, String, Option<String>)> = conn
+            .exec_first(format!("SELECT epoch, owner, position FROM {} WHERE table_name = ?", self.table), (&name,))
+            .await?;
+        if let Some((epoch, owner, position)) = row {
+            let theirs = read(table, position.as_deref())?;
+            let order = theirs.as_ref().map_or(Some(Less), |theirs| theirs.partial_cmp(held.durable.as_ref()?));
+            match (epoch.cmp(&held.epoch), owner == self.owner) {
+                // A save whose answer was lost may have brought it further than we know.
+                (Equal, true) if order != Some(Less) || theirs == held.durable => return Ok(()),
+                (Equal | Less, true) => {}
+                (Less, false) if matches!(order, Some(Less | Equal)) => {}
+                _ => {
+                    // No save of ours succeeds any more.
+                    held.epoch = 0;
+                    return Ok(());
+                }
+            }
+        }
+        info!(%table, server = %self.servers, epoch = held.epoch, "claim_restored");
+        let position = held.durable.as_ref().map(ToString::to_string);
+        conn.exec_drop(
+            format!(
+                "INSERT INTO {} (table_name, epoch, owner, position, saved_at) VALUES (?, ?, ?, ?, NOW(6)) ON DUPLICATE KEY \
+                 UPDATE epoch = VALUES(epoch), owner = VALUES(owner), position = VALUES(position), saved_at = VALUES(saved_at)",
+                self.table
+            ),
+            (&name, held.epoch, &self.owner, position),
+        )
+        .await?;
+        Ok(())
     }
 
     /// Ends our own connection of before, if it is the one that still has the table's lock. Whoever has the lock afterwards
@@ -181,8 +230,9 @@ impl MysqlStore {
         claimed: &'h mut HashMap<TableName, Held>,
         Claim { table, epoch }: &Claim,
     ) -> Result<&'h mut Held, Failure> {
-        let fenced = StoreError::Fenced { table: table.clone(), ours: *epoch, theirs: 0 };
-        let held = claimed.get_mut(table).ok_or(fenced)?;
+        let theirs = claimed.get(table).map_or(0, |held| held.epoch);
+        let fenced = StoreError::Fenced { table: table.clone(), ours: *epoch, theirs };
+        let held = claimed.get_mut(table).filter(|_| theirs == *epoch).ok_or(fenced)?;
         if held.lost {
             self.lock(conn, table, Duration::ZERO).await?;
             held.lost = false;
@@ -272,7 +322,7 @@ impl PositionStore for MysqlStore {
                 .await?;
             let (epoch, position, pause) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
             let (position, pause) = (read(table, position.as_deref())?, read_pause(table, pause.as_deref())?);
-            claimed.insert(table.clone(), Held { durable: position.clone(), lost: false });
+            claimed.insert(table.clone(), Held { durable: position.clone(), epoch, lost: false });
             Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position, pause })
         })
         .await

@@ -4,20 +4,32 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use uuid::Uuid;
+
 /// File and offset. Files of one base name order by their number, which may have more than six digits; files of
-/// different base names do not compare.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// different base names do not compare, nor those of servers that are known to be two.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FilePoint {
     /// File name as the server lists it, such as `mysql-bin.000003`.
     pub file: String,
     /// Offset in bytes; wider than 32 bits, for files grow beyond 4 GiB.
     pub offset: u64,
+    /// `server_uuid` of the server whose file it is, where it is known.
+    pub server: Option<Uuid>,
 }
 
 impl FilePoint {
+    /// Whether the two are known to be of two servers.
+    pub fn is_elsewhere(&self, other: &Self) -> bool {
+        matches!((self.server, other.server), (Some(mine), Some(theirs)) if mine != theirs)
+    }
+
     /// Bytes from here to `ahead`, a file between them counting as 1 GiB, its usual size; 0 when `ahead` is behind.
     /// `None` when the two do not compare.
     pub fn lacks(&self, ahead: &Self) -> Option<u64> {
+        if self.is_elsewhere(ahead) {
+            return None;
+        }
         let ((base, number), (other_base, other_number)) = (self.parts()?, ahead.parts()?);
         let end = |number: u64, offset: u64| number.saturating_mul(1 << 30).saturating_add(offset);
         (base == other_base).then(|| end(other_number, ahead.offset).saturating_sub(end(number, self.offset)))
@@ -37,6 +49,9 @@ impl FilePoint {
 
 impl PartialOrd for FilePoint {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        if self.is_elsewhere(other) {
+            return None;
+        }
         if self.file == other.file {
             return Some(self.offset.cmp(&other.offset));
         }
@@ -71,10 +86,10 @@ impl FilePosition {
         Some(begin.partial_cmp(&self.at)?.is_lt() && !self.prepared.contains(begin))
     }
 
-    /// Moves on to a place; never back.
+    /// Moves on to a place; never back. One whose server is not known is of the same.
     pub fn reach(&mut self, at: FilePoint) {
         if at.partial_cmp(&self.at).is_none_or(Ordering::is_gt) {
-            self.at = at;
+            self.at = FilePoint { server: at.server.or(self.at.server), ..at };
         }
     }
 
@@ -165,22 +180,28 @@ impl FromStr for FilePosition {
 
 impl fmt::Display for FilePoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.offset)
+        write!(f, "{}:{}", self.file, self.offset)?;
+        self.server.map_or(Ok(()), |server| write!(f, "@{server}"))
     }
 }
 
 /// A text is not file and offset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a file and offset such as mysql-bin.000003:4")]
+#[error("`{0}` is not a file and offset such as mysql-bin.000003:4, with @server_uuid behind it or not")]
 pub struct FileError(String);
 
 impl FromStr for FilePoint {
     type Err = FileError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let point = text
-            .rsplit_once(':')
-            .and_then(|(file, offset)| Some(Self { file: file.to_owned(), offset: offset.parse().ok()? }));
+        let read = |(file, place): (&str, &str)| {
+            let (offset, server) = match place.split_once('@') {
+                Some((offset, server)) => (offset, Some(Uuid::parse_str(server).ok()?)),
+                None => (place, None),
+            };
+            Some(Self { file: file.to_owned(), offset: offset.parse().ok()?, server })
+        };
+        let point = text.rsplit_once(':').and_then(read);
         point.filter(|point| point.parts().is_some()).ok_or_else(|| FileError(text.to_owned()))
     }
 }

@@ -73,6 +73,22 @@ impl DomainPoint {
         }
     }
 
+    /// Makes the transaction the last of its domain, wherever that was.
+    pub fn set(&mut self, gtid: DomainGtid) {
+        self.domains.insert(gtid.domain, gtid);
+        self.prepared.retain(|(domain, sequence), _| *domain != gtid.domain || *sequence <= gtid.sequence);
+    }
+
+    /// The last transaction of each domain.
+    pub fn domains(&self) -> impl Iterator<Item = &DomainGtid> {
+        self.domains.values()
+    }
+
+    /// The last transaction of a domain.
+    pub fn domain(&self, domain: u32) -> Option<&DomainGtid> {
+        self.domains.get(&domain)
+    }
+
     /// Moves on past a prepared transaction, without covering it.
     pub fn prepare(&mut self, gtid: DomainGtid) {
         let after = self.domains.get(&gtid.domain).copied();

@@ -369,6 +369,7 @@ mod tests {
             "file=b.000003:500 without b.000002:70,b.000003:4 +1 of b.000003:600".to_owned(),
             format!("gtid={A}:1-5 scan 7 after 12,a%20b until 99,z"),
             "file=b.000001:4 +1 of b.000001:4 scan 0+3 until %ff".to_owned(),
+            format!("file=my.bin-log.000003:4@{A} +2 of my.bin-log.000003:4"),
         ] {
             assert_eq!(position(&text).to_string(), text);
         }
@@ -410,6 +411,10 @@ mod tests {
         }
         assert_eq!(position(&format!("gtid={A}:1-3:5")).partial_cmp(&position(&format!("gtid={A}:1-4"))), None);
         assert_eq!(position("file=b.000001:4").partial_cmp(&position("gtid=")), None);
+        let other = "4e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let of = |server: &str, offset: u64| position(&format!("file=b.000001:{offset}@{server}"));
+        assert!(of(A, 4) < of(A, 5) && position("file=b.000001:4") < of(A, 5), "an older position has no server");
+        assert_eq!(of(A, 4).partial_cmp(&of(other, 5)), None, "files of two servers are not one log");
         assert!(position("file=b.999999:900") < position("file=b.1000000:4"));
         let scan = |until: u8| position(&format!("gtid= scan 1 until {until}"));
         assert_eq!(scan(1).partial_cmp(&scan(2)), None);
@@ -427,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_prepared_transaction_is_left_out_until_it_is_settled() {
-        let end = |offset: u64| FilePoint { file: "b.000002".to_owned(), offset };
+        let end = |offset: u64| FilePoint { file: "b.000002".to_owned(), offset, server: None };
         for (before, first, second, after, start) in [
             (
                 "domains=0-1-9,1-1-5",

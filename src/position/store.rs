@@ -126,7 +126,8 @@ pub trait PositionStore: Send + Sync + 'static {
     fn claim(&self, table: &TableName) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
     /// Makes a position durable; when it returns, a crash does not undo it. Saving the same one again is no error.
     fn save(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;
-    /// Makes a position durable wherever it lies, also before the durable one. For an operator's explicit command only.
+    /// Makes a position durable wherever it lies, also before the durable one. For an operator's
+    /// explicit command, and for a position of a history that is no more.
     fn set(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Makes it durable that the table is not to be relayed, or with `None` that it is. To be asked for while nothing else
     /// is under way for the claim.

@@ -114,6 +114,16 @@ impl Assembler {
         }
     }
 
+    /// Tells every table to find its place anew; nothing more is handed on.
+    pub fn displace(&mut self, reason: &str) {
+        self.abandon();
+        for (slot, table) in self.tables.iter_mut().enumerate().filter(|(_, table)| !table.halted) {
+            table.halted = true;
+            table.batch.cut(Mark::START);
+            self.out.push((slot, Item::Displaced(reason.to_owned())));
+        }
+    }
+
     /// The items to hand on, in order.
     pub fn drain(&mut self) -> std::vec::Drain<'_, (Slot, Item)> {
         self.out.drain(..)

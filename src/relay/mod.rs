@@ -38,17 +38,24 @@ pub enum Item {
     Progress(Arc<Position>),
     /// A statement on the table that an outbox should not see.
     Foreign(ForeignDml),
+    /// The log is that of another server now, where the table has to find its place anew.
+    Displaced(String),
     /// The table's events cannot be relayed from here on.
     Fault(Fault),
 }
 
 impl Item {
+    /// Whether nothing comes after it.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Displaced(_) | Self::Fault(_))
+    }
+
     /// The position that the table has reached once this and everything before it is relayed; `None` if it tells none.
     pub fn position(&self) -> Option<&Arc<Position>> {
         match self {
             Self::Batch(batch) => Some(batch.position()),
             Self::Progress(position) => Some(position),
-            Self::Foreign(_) | Self::Fault(_) => None,
+            Self::Foreign(_) | Self::Displaced(_) | Self::Fault(_) => None,
         }
     }
 
@@ -56,7 +63,7 @@ impl Item {
     pub fn memory(&self) -> usize {
         match self {
             Self::Batch(batch) => batch.memory(),
-            Self::Progress(_) | Self::Foreign(_) | Self::Fault(_) => 0,
+            Self::Progress(_) | Self::Foreign(_) | Self::Displaced(_) | Self::Fault(_) => 0,
         }
     }
 }

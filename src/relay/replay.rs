@@ -207,6 +207,7 @@ impl<S: LogSource, N: Fn() -> S + Send + Sync> Replay<N> {
                         self.worker.send(again).await.map_err(|_| "the relay stopped".to_owned())?;
                     }
                 }
+                Item::Displaced(reason) => return Err(reason),
                 Item::Fault(fault) => return Err(fault.to_string()),
                 Item::Progress(_) | Item::Foreign(_) => {}
             }

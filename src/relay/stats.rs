@@ -91,6 +91,8 @@ pub struct TableStats {
     pub misrouted: AtomicU64,
     /// Failed saves that are retried.
     pub save_retries: AtomicU64,
+    /// Transactions that the table's position covered and that the server lost in a failover.
+    pub lost_transactions: AtomicU64,
     /// How often the tail let go of the table because its queue was full.
     pub detaches: AtomicU64,
     /// Now: since when the tail does not feed the table, microseconds since the Unix epoch; 0 while it does.
@@ -122,6 +124,7 @@ impl TableStats {
             updates: AtomicU64::new(0),
             misrouted: AtomicU64::new(0),
             save_retries: AtomicU64::new(0),
+            lost_transactions: AtomicU64::new(0),
             detaches: AtomicU64::new(0),
             detached_micros: AtomicU64::new(0),
             snapshot_rows: AtomicU64::new(0),

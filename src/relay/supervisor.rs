@@ -9,6 +9,7 @@ mod life;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
@@ -16,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::life::{Going, Readers, Turn};
 use super::assembler::Limits;
@@ -32,7 +33,7 @@ use super::worker::{Halt, Outcome, Worker};
 use crate::outbox::Mapping;
 use crate::outlet::Outlet;
 use crate::position::{Claim, Claimed, Pause, Position, PositionStore, StoreError};
-use crate::source::{Fault, LogSource, SourceError, Subscription};
+use crate::source::{Fault, LogSource, Lost, Place, SourceError, Subscription};
 use crate::table::TableName;
 
 /// How long claims wait for an owner that is just leaving, all together.
@@ -311,13 +312,13 @@ where
                     return Ok(Ok(Some(Found::Paused(claim, pause))));
                 }
                 Ok(claimed) => match claimed.position {
-                    Some(position) => match self.stranded(&position).await {
-                        Ok(None) => return Ok(Ok(Some(Found::Here((claimed.claim, position))))),
-                        Ok(Some(halt)) => {
+                    Some(position) => match self.resume(stats, &claimed.claim, position).await {
+                        Ok(Ok(position)) => return Ok(Ok(Some(Found::Here((claimed.claim, position))))),
+                        Ok(Err(halt)) => {
                             let _ = self.store.release(&claimed.claim).await;
                             return Ok(Err(halt));
                         }
-                        Err(reason) => Err(StoreError::Unavailable(reason)),
+                        Err(error) => Err(error),
                     },
                     None => match self.first(table, stop).await? {
                         Ok(None) => break,
@@ -352,11 +353,42 @@ where
         Ok(Ok(None))
     }
 
+    /// Where a claimed table resumes on the server that answers now, made durable where that is another place.
+    async fn resume(
+        &self,
+        stats: &TableStats,
+        claim: &Claim,
+        position: Position,
+    ) -> Result<Result<Position, Halt>, StoreError> {
+        let position = match (self.source)(Reader::Own).place(&position).await {
+            Ok(Place::Same) => position,
+            Ok(Place::Moved { to, lost }) => {
+                let table = &claim.table;
+                self.store.set(claim, &to).await?;
+                if let Some(Lost { transactions, count }) = lost {
+                    error!(%table, lost = %transactions, count, from = %position, %to, "transactions_lost_by_failover");
+                    stats.lost_transactions.fetch_add(count, Relaxed);
+                } else {
+                    info!(%table, from = %position, %to, "position_moved");
+                }
+                to
+            }
+            Err(SourceError::Definite(fault)) => return Ok(Err(fault.into())),
+            Err(SourceError::Transient(reason) | SourceError::Displaced(reason)) => {
+                return Err(StoreError::Unavailable(reason));
+            }
+        };
+        match self.stranded(&position).await {
+            Ok(halt) => Ok(halt.map_or(Ok(position), Err)),
+            Err(reason) => Err(StoreError::Unavailable(reason)),
+        }
+    }
+
     /// Whether the log has lost what comes after a position. Asked for each table, so that one that is stranded halts alone.
     async fn stranded(&self, position: &Position) -> Result<Option<Halt>, String> {
         let oldest = match (self.source)(Reader::Own).oldest().await {
             Ok(oldest) => oldest,
-            Err(SourceError::Transient(reason)) => return Err(reason),
+            Err(SourceError::Transient(reason) | SourceError::Displaced(reason)) => return Err(reason),
             // The tail will say the same of every table.
             Err(SourceError::Definite(_)) => return Ok(None),
         };
@@ -386,7 +418,7 @@ where
                 Ok(position) => return Ok(Ok(Some(position))),
                 Err(SourceError::Definite(fault)) if table.start == Start::Snapshot => return Ok(Err(fault.into())),
                 Err(SourceError::Definite(fault)) => return Err(SupervisorError::Log(fault)),
-                Err(SourceError::Transient(reason)) => {
+                Err(SourceError::Transient(reason) | SourceError::Displaced(reason)) => {
                     warn!(table = %table.subscription.table, %reason, "waiting_for_log");
                     let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
                 }

@@ -246,6 +246,12 @@ impl<S: LogSource> Tail<S> {
                 warn!(%reason, position = %self.position, "log_unavailable");
                 self.stats.set_waiting(reason);
             }
+            Some(SourceError::Displaced(reason)) => {
+                warn!(%reason, position = %self.position, "log_displaced");
+                self.stats.set_waiting(reason.clone());
+                self.assembler.displace(&reason);
+                self.deliver().await;
+            }
             Some(SourceError::Definite(fault)) => {
                 self.stats.set_waiting(fault.to_string());
                 self.halt_all(fault).await;

@@ -207,7 +207,7 @@ mod tests {
     use crate::position::{FilePoint, Point};
 
     fn at(offset: u64) -> Arc<Position> {
-        Arc::new(Point::from(FilePoint { file: "b.000001".into(), offset }).into())
+        Arc::new(Point::from(FilePoint { file: "b.000001".into(), offset, server: None }).into())
     }
 
     proptest! {

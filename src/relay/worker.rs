@@ -260,6 +260,7 @@ impl<O: Outlet> Worker<O> {
                 Ok(())
             }
             Item::Foreign(ForeignDml::Delete | ForeignDml::Truncate) => Ok(()),
+            Item::Displaced(reason) => Err(End::Restart(reason.clone())),
             Item::Fault(fault) => Err(End::Halt(fault.clone().into())),
         }
     }

@@ -140,6 +140,11 @@ pub trait LogSource: Send + 'static {
     fn oldest(&mut self) -> impl Future<Output = Result<Position, SourceError>> + Send;
     /// The end of the log.
     fn newest(&mut self) -> impl Future<Output = Result<Position, SourceError>> + Send;
+    /// What becomes of a position on the server that answers now, which may be another than the position was made on.
+    fn place(&mut self, position: &Position) -> impl Future<Output = Result<Place, SourceError>> + Send {
+        let _ = position;
+        std::future::ready(Ok(Place::Same))
+    }
     /// Opens the log right after `from`. The stream numbers tables as `subscriptions` does.
     fn open(
         &mut self,
@@ -184,12 +189,38 @@ pub trait LogStream: Send {
     fn position(&self) -> &Position;
 }
 
+/// A position on the server that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It is one there too.
+    Same,
+    /// It has to be another there, which may be further back; everything after that is to be relayed.
+    Moved {
+        /// Where to resume.
+        to: Position,
+        /// Transactions that the position covers and the server does not have.
+        lost: Option<Lost>,
+    },
+}
+
+/// Transactions that a server has lost in a failover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Which, in the server's terms.
+    pub transactions: String,
+    /// How many.
+    pub count: u64,
+}
+
 /// Why a log cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SourceError {
     /// The server or the network; opening again later is the cure.
     #[error("{0}")]
     Transient(String),
+    /// Another server answers, and the position is none there: everyone has to ask for its [`LogSource::place`].
+    #[error("{0}")]
+    Displaced(String),
     /// Opening again brings the same; an operator has to act.
     #[error("{0}")]
     Definite(Fault),

@@ -23,6 +23,7 @@ pub struct Metrics {
     queue_bytes: IntGaugeVec,
     lag: GaugeVec,
     position_age: GaugeVec,
+    lost_transactions: IntCounterVec,
     detaches: IntCounterVec,
     detached: GaugeVec,
     until_purge: GaugeVec,
@@ -90,6 +91,10 @@ impl Metrics {
             position_age: real(
                 "outboxd_position_age_seconds",
                 "Since the position was saved; 0 before the first save",
+            )?,
+            lost_transactions: counter(
+                "outboxd_source_lost_transactions_total",
+                "Transactions within the table's position that the server lost in a failover",
             )?,
             detaches: counter(
                 "outboxd_table_detaches_total",
@@ -159,6 +164,7 @@ impl Metrics {
                 (&self.updates, &stats.updates),
                 (&self.misrouted, &stats.misrouted),
                 (&self.save_retries, &stats.save_retries),
+                (&self.lost_transactions, &stats.lost_transactions),
                 (&self.detaches, &stats.detaches),
             ] {
                 let counter = metric.with_label_values(&labels);

@@ -135,7 +135,7 @@ fn domain_gtid(number: u64) -> DomainGtid {
 }
 
 fn file(offset: u64) -> FilePoint {
-    FilePoint { file: "m.000001".to_owned(), offset }
+    FilePoint { file: "m.000001".to_owned(), offset, server: None }
 }
 
 /// The log. Cheap to clone; the clones are one log. Transactions are numbered from 1, and commit at 1 s each.

@@ -192,7 +192,8 @@ impl<S: LogSource> LogReader<S> {
                     self.ready.push_back(Rows { slot, covered, first, batch });
                 }
                 Item::Fault(fault) => faults.push((slot, fault)),
-                Item::Progress(_) | Item::Foreign(_) => {}
+                // Only a tail that finds another server's log displaces; this reads one log as it is.
+                Item::Progress(_) | Item::Foreign(_) | Item::Displaced(_) => {}
             }
         }
         for (slot, fault) in faults {

@@ -13,6 +13,7 @@ mod demo;
 mod detach;
 mod encryption;
 mod exactly_once;
+mod failover;
 mod hand;
 mod import_debezium;
 mod mariadb;

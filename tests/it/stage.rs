@@ -311,12 +311,21 @@ impl Stage {
 
     /// Runs writers at a moderate rate.
     pub(crate) async fn write(&self, seed: u64) -> Writing {
-        self.write_at(seed, NonZero::new(300)).await
+        self.write_with(self.opts(), seed, NonZero::new(300)).await
     }
 
     /// Runs writers at so many transactions a second, or as fast as the server goes.
     pub(crate) async fn write_at(&self, seed: u64, rate: Option<NonZero<u32>>) -> Writing {
-        let mut settings = WriterSettings::new(self.opts(), self.outboxes.clone(), seed);
+        self.write_with(self.opts(), seed, rate).await
+    }
+
+    /// Runs writers at a moderate rate, to another address.
+    pub(crate) async fn write_to(&self, server: Opts, seed: u64) -> Writing {
+        self.write_with(server, seed, NonZero::new(300)).await
+    }
+
+    async fn write_with(&self, server: Opts, seed: u64, rate: Option<NonZero<u32>>) -> Writing {
+        let mut settings = WriterSettings::new(server, self.outboxes.clone(), seed);
         settings.rate = rate;
         let writer = Writer::new(settings).unwrap();
         writer.prepare().await.unwrap();

@@ -6,7 +6,7 @@ use super::moment::moment;
 use crate::cli::server;
 use crate::config::Config;
 use crate::daemon::{self, DaemonError};
-use crate::mysql::connect::Endpoint;
+use crate::mysql::servers::Servers;
 use crate::mysql::settings::MysqlSettings;
 use crate::mysql::{MysqlSource, files, preflight};
 use crate::position::Position;
@@ -17,13 +17,13 @@ use crate::source::{LogSource, SourceError, Subscription};
 /// The server's log, to find places in.
 pub(in crate::cli) struct Log {
     source: MysqlSource,
-    endpoint: Endpoint,
+    endpoint: Servers,
     tables: Vec<Subscription>,
 }
 
 impl Log {
     /// The log at this address, for these tables.
-    pub(in crate::cli) fn new(config: &Config, endpoint: Endpoint, tables: Vec<Subscription>) -> Self {
+    pub(in crate::cli) fn new(config: &Config, endpoint: Servers, tables: Vec<Subscription>) -> Self {
         let mysql = &config.mysql;
         let server_id = MysqlSettings::fresh_server_id();
         let source = MysqlSource::new(endpoint.clone(), server_id, mysql.heartbeat, mysql.silence_deadline);
@@ -62,7 +62,7 @@ fn unreachable(error: SourceError) -> DaemonError {
 }
 
 /// The tables that the configuration selects.
-pub(in crate::cli) async fn configured(config: &Config, log: &Endpoint) -> Result<Vec<Table>, DaemonError> {
+pub(in crate::cli) async fn configured(config: &Config, log: &Servers) -> Result<Vec<Table>, DaemonError> {
     let mut conn = log.connect().await.map_err(|error| server(&error))?;
     let existing = preflight::tables(&mut conn).await.map_err(|error| server(&error))?;
     daemon::select(config, &existing)

@@ -53,7 +53,7 @@ struct Stand {
 pub(super) async fn set(arguments: SetArguments, loaded: Loaded) -> Result<u8, DaemonError> {
     let SetArguments { tables, to, to_time, yes, way } = arguments;
     logging::init(&loaded.config.log).map_err(|error| DaemonError::Configuration(error.to_string()))?;
-    let (log, _) = daemon::endpoints(&loaded.config)?;
+    let (log, _) = daemon::servers(&loaded.config)?;
     let store = Store::new(&loaded.config, Duration::ZERO)?;
     let saved = store.list().await?;
     let configured = configured(&loaded.config, &log).await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::{DaemonError, Progress, Shard, Verified, endpoints, source, temporary};
+use super::{DaemonError, Progress, Shard, Verified, servers, source, temporary};
 use crate::config::Config;
 use crate::kafka::{Producers, Publisher};
 use crate::outbox::{Header, REPAIR_HEADER, Record};
@@ -50,7 +50,7 @@ impl Verified {
         progress: &Arc<dyn Progress>,
     ) -> Result<Option<(u16, u64)>, DaemonError> {
         let of = next.map(|(table, _)| table);
-        let (endpoint, _) = endpoints(&self.config)?;
+        let (endpoint, _) = servers(&self.config)?;
         let size = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let relay = &self.config.relay;
         let (hold, limit) = (size(relay.transaction_hold_bytes), size(relay.in_flight_bytes));

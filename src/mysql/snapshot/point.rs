@@ -9,9 +9,11 @@
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
+use uuid::Uuid;
 
 use super::layout::Layout;
 use crate::mysql::connect::Flavor;
+use crate::mysql::servers::Identity;
 use crate::mysql::source::other;
 use crate::position::{FilePoint, Key, Point};
 
@@ -54,7 +56,8 @@ pub(super) async fn point(conn: &mut Conn, flavor: Flavor) -> Result<Option<Poin
     }
     let logs: Vec<Row> = conn.query("SHOW BINARY LOGS").await?;
     let newest = logs.last().and_then(|row| row.get::<String, _>(0));
-    Ok(newest.map(|file| Point::File(FilePoint { file, offset: 4 }.into())))
+    let server = Uuid::parse_str(&Identity::of(conn).await?.name).ok();
+    Ok(newest.map(|file| Point::File(FilePoint { file, offset: 4, server }.into())))
 }
 
 /// The place of a consistent snapshot of `MariaDB`, which is given up again.
@@ -96,6 +99,6 @@ pub(super) async fn highest(conn: &mut Conn, layout: &Layout) -> Result<Option<K
 /// Where the log ends now. What is visible stands before it, for it is written before it is committed.
 pub(super) async fn end(conn: &mut Conn, flavor: Flavor) -> Result<FilePoint, Error> {
     let row: Option<Row> = conn.query_first(flavor.log_status()).await?;
-    let place = row.and_then(|row| Some(FilePoint { file: row.get(0)?, offset: row.get(1)? }));
+    let place = row.and_then(|row| Some(FilePoint { file: row.get(0)?, offset: row.get(1)?, server: None }));
     place.ok_or_else(|| other(&"the server writes no binlog"))
 }

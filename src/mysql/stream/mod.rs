@@ -8,7 +8,9 @@ mod reader;
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::decode::{Checksum, DecodeError, Event, kind};
 use super::source::classify;
@@ -19,6 +21,12 @@ use crate::source::{Fault, LogEvent, LogStream, SourceError};
 pub(super) use payload::Payload;
 pub(super) use reader::{Reader, start_offset};
 
+/// Tells when another server is to be read from, and why.
+pub(super) struct Elsewhere {
+    pub(super) told: oneshot::Receiver<String>,
+    pub(super) _watching: AbortOnDropHandle<()>,
+}
+
 /// An open binlog.
 pub struct MysqlStream {
     wire: Wire,
@@ -27,6 +35,7 @@ pub struct MysqlStream {
     payload: Option<Payload>,
     silence_deadline: Duration,
     heard: Instant,
+    elsewhere: Option<Elsewhere>,
 }
 
 impl MysqlStream {
@@ -45,6 +54,7 @@ impl MysqlStream {
             payload: None,
             silence_deadline,
             heard: Instant::now(),
+            elsewhere: None,
         }
     }
 
@@ -61,6 +71,11 @@ impl MysqlStream {
     /// Whether everything that stands in the log before this place has been given.
     pub(super) fn has_passed(&self, place: &FilePoint) -> bool {
         self.payload.is_none() && self.reader.has_passed(place)
+    }
+
+    /// Ends when another server is to be read from.
+    pub(super) fn leaving(self, elsewhere: Option<Elsewhere>) -> Self {
+        Self { elsewhere, ..self }
     }
 
     /// Takes in the next event that is here; `false` if none is.
@@ -96,6 +111,17 @@ impl MysqlStream {
     }
 }
 
+/// Waits until somebody says that another server is to be read from.
+async fn told(elsewhere: Option<&mut Elsewhere>) -> String {
+    match elsewhere {
+        Some(Elsewhere { told, .. }) => match told.await {
+            Ok(reason) => reason,
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
 fn damaged(reader: &Reader, error: &DecodeError) -> SourceError {
     SourceError::Definite(reader.damaged(error))
 }
@@ -116,10 +142,15 @@ impl LogStream for MysqlStream {
             if self.step()? {
                 continue;
             }
-            match timeout_at(self.heard + self.silence_deadline, self.wire.receive()).await {
-                Ok(Ok(())) => self.heard = Instant::now(),
-                Ok(Err(error)) => return Err(classify(&error, &self.reader.at())),
-                Err(_) => {
+            let Self { wire, elsewhere, .. } = self;
+            tokio::select! {
+                biased;
+                reason = told(elsewhere.as_mut()) => return Err(SourceError::Transient(reason)),
+                received = wire.receive() => match received {
+                    Ok(()) => self.heard = Instant::now(),
+                    Err(error) => return Err(classify(&error, &self.reader.at())),
+                },
+                () = sleep_until(self.heard + self.silence_deadline) => {
                     let silence = humantime::format_duration(self.silence_deadline);
                     return Err(SourceError::Transient(format!("nothing heard from the server for {silence}")));
                 }

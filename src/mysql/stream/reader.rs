@@ -103,7 +103,7 @@ impl Reader {
 
     /// Whether everything that stands in the log before this place has been given.
     pub(super) fn has_passed(&self, place: &FilePoint) -> bool {
-        let here = FilePoint { file: self.file.clone(), offset: self.offset };
+        let here = FilePoint { file: self.file.clone(), offset: self.offset, server: None };
         self.pending.is_empty() && here >= *place
     }
 
@@ -159,7 +159,9 @@ impl Reader {
             LogEvent::Commit | LogEvent::Rollback => self.cover(),
             LogEvent::Prepare { .. } => {
                 if let Some(open) = self.open.take() {
-                    self.position.point.prepare(&open.txn, FilePoint { file: self.file.clone(), offset: self.offset });
+                    self.position
+                        .point
+                        .prepare(&open.txn, FilePoint { file: self.file.clone(), offset: self.offset, server: None });
                 }
             }
             _ => {}
@@ -185,7 +187,7 @@ impl Reader {
                 && self.behind.is_none()
                 && let Point::File(point) = &mut self.position.point
             {
-                point.reach(FilePoint { file: self.file.clone(), offset: self.offset });
+                point.reach(FilePoint { file: self.file.clone(), offset: self.offset, server: None });
             }
         } else if !header.is_artificial() && header.log_pos != 0 {
             // A heartbeat stands nowhere itself: it tells where the log ends.
@@ -420,7 +422,7 @@ impl Reader {
 
     /// Where the event of this size begins that ends here.
     fn start_of(&self, size: u32) -> FilePoint {
-        FilePoint { file: self.file.clone(), offset: self.offset.saturating_sub(size.into()) }
+        FilePoint { file: self.file.clone(), offset: self.offset.saturating_sub(size.into()), server: None }
     }
 
     fn begin(&mut self, txn: TxnId, commit_micros: u64, begun: bool) {
@@ -464,7 +466,7 @@ impl Reader {
         if let Some(prepared) = &open.settles {
             self.position.point.settle(prepared);
         }
-        self.position.point.add(&open.txn, FilePoint { file: self.file.clone(), offset: self.offset });
+        self.position.point.add(&open.txn, FilePoint { file: self.file.clone(), offset: self.offset, server: None });
         self.position.partial = None;
     }
 

@@ -89,7 +89,7 @@ impl Log {
                 }
                 Item::Progress(position) => self.durable[slot] = Position::clone(&position),
                 Item::Fault(fault) => self.faults[slot] = Some(fault.name),
-                Item::Foreign(_) => {}
+                Item::Foreign(_) | Item::Displaced(_) => {}
             }
         }
         self

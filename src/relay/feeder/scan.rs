@@ -65,6 +65,10 @@ where
                     }
                     sleep(backoff.wait()).await;
                 }
+                Err(Broken::Source(SourceError::Displaced(reason))) => {
+                    let _ = queue.send(Item::Displaced(reason)).await;
+                    return None;
+                }
                 Err(Broken::Source(SourceError::Definite(fault))) => {
                     let _ = queue.send(Item::Fault(fault)).await;
                     return None;

@@ -103,7 +103,7 @@ impl Members {
                 member.kept_waiting = Duration::ZERO;
             }
             let position = item.position().cloned();
-            let last = matches!(item, Item::Fault(_));
+            let last = item.is_last();
             match member.queue.try_send(item) {
                 Ok(()) => member.note(position.as_ref()),
                 Err(Refused::Full(item)) => {
@@ -128,7 +128,7 @@ impl Members {
     /// Waits for room and puts the item in; gives whether the table is still fed.
     async fn wait_and_send(&mut self, slot: Slot, item: Item) -> bool {
         let position = item.position().cloned();
-        let last = matches!(item, Item::Fault(_));
+        let last = item.is_last();
         let (waited, kept_waiting) = self.wait(slot, item).await;
         let Some(member) = self.slots[slot].as_mut() else { return false };
         member.kept_waiting = kept_waiting;
