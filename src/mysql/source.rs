@@ -121,6 +121,14 @@ pub(super) fn classify(error: &Error, at: &str) -> SourceError {
             } else if message.contains("exceeded max_allowed_packet") {
                 let cure = "no server sends an event of 1 GiB; only the file of the log has it (outboxd decode)";
                 fault("event_too_large", cure)
+            } else if message.contains("anonymous transaction when auto_position") {
+                let cure = "a transaction without GTID follows the position, which is a GTID set; set gtid_mode = ON, and \
+                            the position to the file and the place that are named";
+                fault("anonymous_transaction", cure)
+            } else if message.contains("gtid_mode") {
+                let cure = "set it back to ON_PERMISSIVE until the tables have read what was written under another mode, \
+                            then to ON";
+                fault("gtid_mode", cure)
             } else {
                 fault("log_not_available", "the position is purged or not in this server's log")
             }

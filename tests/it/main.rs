@@ -14,6 +14,7 @@ mod detach;
 mod encryption;
 mod exactly_once;
 mod failover;
+mod gtids;
 mod hand;
 mod import_debezium;
 mod mariadb;

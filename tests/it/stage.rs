@@ -205,6 +205,12 @@ impl Stage {
             ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
         let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(1));
         admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+        // A broker may answer for a moment as if it were not there.
+        until("the topic is known", async || {
+            let known = admin.inner().fetch_metadata(Some(&self.topic), PATIENCE).unwrap();
+            known.topics().iter().all(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+        })
+        .await;
     }
 
     pub(crate) fn migrate(&self) {

@@ -69,19 +69,28 @@ impl Cluster {
     }
 
     async fn of(server: &'static str, setup: Setup, replicas: usize, settings: &'static [&'static str]) -> Self {
-        let setup = settings.iter().fold(setup.server(server), |setup, setting| setup.setting(*setting));
-        let stage = setup.servers().await;
-        let more = tokio::task::spawn_blocking(move || (0..replicas).map(|_| hold(server, settings)).collect());
-        let others = more.await.unwrap();
-        let front = Front::before(stage.mysql.port()).await;
-        let mariadb = server.starts_with("mariadb");
-        let cluster = Self { stage, others, front, primary: Arc::default(), mariadb };
+        let cluster = Self::apart(server, setup, replicas, settings).await;
         for replica in 1..=replicas {
             cluster.follow(replica, 0).await;
         }
         cluster.stage.create_topic().await;
         cluster.stage.migrate();
         cluster
+    }
+
+    /// So many members of MySQL, which are not a group yet.
+    pub(super) async fn group(setup: Setup, members: usize, settings: &'static [&'static str]) -> Self {
+        Self::apart("mysql-9.7", setup, members - 1, settings).await
+    }
+
+    async fn apart(server: &'static str, setup: Setup, replicas: usize, settings: &'static [&'static str]) -> Self {
+        let setup = settings.iter().fold(setup.server(server), |setup, setting| setup.setting(*setting));
+        let stage = setup.servers().await;
+        let more = tokio::task::spawn_blocking(move || (0..replicas).map(|_| hold(server, settings)).collect());
+        let others = more.await.unwrap();
+        let front = Front::before(stage.mysql.port()).await;
+        let mariadb = server.starts_with("mariadb");
+        Self { stage, others, front, primary: Arc::default(), mariadb }
     }
 
     fn service(&mut self, server: usize) -> &mut Service {
@@ -185,6 +194,11 @@ impl Cluster {
             &["STOP REPLICA", "RESET REPLICA ALL", "SET GLOBAL super_read_only = OFF", "SET GLOBAL read_only = OFF"]
         };
         self.sql(replica, statements).await;
+        self.lead_to(replica);
+    }
+
+    /// Leads the writers to a server that is the primary.
+    pub(super) fn lead_to(&self, replica: usize) {
         self.primary.store(u16::try_from(replica).unwrap(), Relaxed);
         self.front.target.send_replace(self.port(replica));
     }

@@ -1,0 +1,69 @@
+//! Group replication with a single primary.
+
+use super::cluster::Cluster;
+use crate::stage::{Stage, until};
+
+const SETTINGS: &[&str] = &[
+    "plugin_load_add=group_replication.so",
+    "report_host=127.0.0.1",
+    "performance_schema=ON",
+    "loose-group_replication_group_name=aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee",
+    "loose-group_replication_start_on_boot=OFF",
+    "loose-group_replication_communication_stack=MYSQL",
+    "loose-group_replication_recovery_get_public_key=ON",
+    "loose-group_replication_member_expel_timeout=0",
+    "loose-group_replication_unreachable_majority_timeout=5",
+];
+
+const PRIMARY: &str = "SELECT CAST(MEMBER_PORT AS CHAR) FROM performance_schema.replication_group_members WHERE MEMBER_ROLE = \
+                       'PRIMARY' AND MEMBER_STATE = 'ONLINE'";
+
+const ONLINE: &str =
+    "SELECT CAST(COUNT(*) AS CHAR) FROM performance_schema.replication_group_members WHERE MEMBER_STATE = 'ONLINE'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_primary_of_a_group_is_killed_under_load_and_nothing_is_lost() {
+    let mut cluster = Cluster::group(Stage::of(), 3, SETTINGS).await;
+    let seeds = (0..3).map(|server| format!("127.0.0.1:{}", cluster.port(server))).collect::<Vec<_>>().join(",");
+    for server in 0..3 {
+        let bootstrap = if server == 0 { "ON" } else { "OFF" };
+        cluster
+            .sql(server, [
+                "CHANGE REPLICATION SOURCE TO SOURCE_USER='admin', SOURCE_PASSWORD='admin' FOR CHANNEL 'group_replication_recovery'"
+                    .to_owned(),
+                format!("SET GLOBAL group_replication_local_address = '127.0.0.1:{}'", cluster.port(server)),
+                format!("SET GLOBAL group_replication_group_seeds = '{seeds}'"),
+                format!("SET GLOBAL group_replication_bootstrap_group = {bootstrap}"),
+                "START GROUP_REPLICATION".to_owned(),
+                "SET GLOBAL group_replication_bootstrap_group = OFF".to_owned(),
+            ])
+            .await;
+    }
+    until("three members are online", async || cluster.ask(0, ONLINE).await == "3").await;
+    cluster.stage.create_topic().await;
+    cluster.stage.migrate();
+    let writing = cluster.write(80).await;
+    let daemon = cluster.run(&[0, 1, 2], &[]);
+    writing.more(300).await;
+    cluster.tell(0, "kill");
+    until("another is the primary", async || {
+        let port = cluster.ask(1, PRIMARY).await;
+        !port.is_empty() && port != cluster.port(0).to_string()
+    })
+    .await;
+    let primary = if cluster.ask(1, PRIMARY).await == cluster.port(1).to_string() { 1 } else { 2 };
+    until("it may be written to", async || cluster.ask(primary, "SELECT @@super_read_only").await == "0").await;
+    cluster.lead_to(primary);
+    writing.more(300).await;
+    // And a planned change of the primary, which a member does by itself.
+    let other = 3 - primary;
+    let uuid = cluster.ask(other, "SELECT @@server_uuid").await;
+    cluster.sql(primary, [format!("DO group_replication_set_as_primary('{uuid}')")]).await;
+    cluster.lead_to(other);
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    let verdict = cluster.judge(&journal, None, daemon).await;
+    let written = journal.committed().count();
+    assert!(verdict.total.committed >= written as u64, "{written} acknowledged: {verdict}");
+    assert!(verdict.total.duplicates == 0, "{verdict}");
+}
