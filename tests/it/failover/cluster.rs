@@ -164,10 +164,10 @@ impl Cluster {
     /// Waits until a server has everything that another has committed.
     pub(super) async fn caught_up(&self, server: usize, with: usize) {
         let wait = if self.mariadb {
-            format!("SELECT MASTER_GTID_WAIT('{}', 30)", self.ask(with, "SELECT @@gtid_binlog_pos").await)
+            format!("SELECT MASTER_GTID_WAIT('{}', 60)", self.ask(with, "SELECT @@gtid_binlog_pos").await)
         } else {
             format!(
-                "SELECT WAIT_FOR_EXECUTED_GTID_SET('{}', 30)",
+                "SELECT WAIT_FOR_EXECUTED_GTID_SET('{}', 60)",
                 self.ask(with, "SELECT @@GLOBAL.gtid_executed").await
             )
         };

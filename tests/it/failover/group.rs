@@ -44,6 +44,7 @@ async fn the_primary_of_a_group_is_killed_under_load_and_nothing_is_lost() {
     cluster.stage.migrate();
     let writing = cluster.write(80).await;
     let daemon = cluster.run(&[0, 1, 2], &[]);
+    daemon.ready().await;
     writing.more(300).await;
     cluster.tell(0, "kill");
     until("another is the primary", async || {

@@ -8,6 +8,7 @@ async fn planned(server: &'static str) {
     let cluster = Cluster::mariadb(server, Stage::of(), 1).await;
     let writing = cluster.write(60).await;
     let daemon = cluster.run(&[0, 1], &[]);
+    daemon.ready().await;
     writing.more(300).await;
     for (from, to) in [(0, 1), (1, 0)] {
         cluster.switch_over(from, to).await;
@@ -22,6 +23,7 @@ async fn killed(server: &'static str) {
     let mut cluster = Cluster::mariadb(server, Stage::of(), 1).await;
     let writing = cluster.write(61).await;
     let daemon = cluster.run(&[0, 1], &[]);
+    daemon.ready().await;
     writing.more(500).await;
     cluster.tell(0, "kill");
     cluster.applied(1).await;
@@ -39,6 +41,7 @@ async fn lagging(server: &'static str) {
     let mut cluster = Cluster::mariadb(server, Stage::of(), 1).await;
     let writing = cluster.write(62).await;
     let daemon = cluster.run(&[0, 1], &[]);
+    daemon.ready().await;
     writing.more(300).await;
     let mut journal = writing.stop().await;
     cluster.caught_up(1, 0).await;
@@ -65,6 +68,28 @@ async fn lagging(server: &'static str) {
     let found = verdict.total;
     assert_eq!((found.missing, found.ghosts, found.out_of_order, found.duplicates), (0, 0, 0, 0), "{verdict}");
     assert_eq!(found.unexpected, 55, "{verdict}");
+    assert_eq!(daemon.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grants_of_the_readme_are_enough_on_mariadb() {
+    let stage = Stage::of().server("mariadb-11.8").shards(1).up().await;
+    stage
+        .sql([
+            "CREATE USER reader IDENTIFIED BY 'x'",
+            "GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO reader",
+            "GRANT SELECT ON delivery.* TO reader",
+            "GRANT SELECT, INSERT, UPDATE ON outboxd.outboxd_positions TO reader",
+        ])
+        .await;
+    let url = format!("mysql://reader@127.0.0.1:{}", stage.mysql.port());
+    let keys = [("MYSQL__URL", url.as_str()), ("MYSQL__PASSWORD", "x"), ("MYSQL__ROLE", "primary")];
+    let daemon = stage.run_with(&keys);
+    stage.sql([event(1, "first", "k")]).await;
+    stage.delivered("first").await;
+    stage.kill_readers().await;
+    stage.sql([event(1, "second", "k")]).await;
+    stage.delivered("second").await;
     assert_eq!(daemon.terminate().await, Some(0));
 }
 

@@ -13,6 +13,7 @@ async fn a_planned_switchover_and_back_loses_nothing_and_doubles_nothing() {
     let cluster = Cluster::mysql(Stage::of(), 1, &[]).await;
     let writing = cluster.write(50).await;
     let daemon = cluster.run(&[0, 1], &[]);
+    daemon.ready().await;
     writing.more(300).await;
     for (from, to) in [(0, 1), (1, 0)] {
         cluster.switch_over(from, to).await;
@@ -28,6 +29,7 @@ async fn a_primary_is_killed_under_load_and_what_survives_is_relayed() {
     let mut cluster = Cluster::mysql(Stage::of(), 1, &[]).await;
     let writing = cluster.write(51).await;
     let daemon = cluster.run(&[0, 1], &[]);
+    daemon.ready().await;
     writing.more(500).await;
     cluster.tell(0, "kill");
     cluster.applied(1).await;
@@ -62,6 +64,7 @@ async fn transactions_that_are_lost_are_reported_and_their_numbers_may_be_given_
     let mut cluster = Cluster::mysql(Stage::of(), 1, &[]).await;
     let writing = cluster.write(52).await;
     let daemon = cluster.run(&[0, 1], &[]);
+    daemon.ready().await;
     writing.more(300).await;
     let journal = writing.stop().await;
     let lost = lagging(&mut cluster, "lost").await;
@@ -109,6 +112,7 @@ async fn transactions_that_are_lost_are_reported_and_their_numbers_may_be_given_
 async fn lost_transactions_halt_the_tables_when_told_so() {
     let mut cluster = Cluster::mysql(Stage::of(), 1, &[]).await;
     let mut daemon = cluster.run(&[0, 1], &[("MYSQL__ON_LOST_TRANSACTIONS", "halt")]);
+    daemon.ready().await;
     lagging(&mut cluster, "halting").await;
     cluster.promote(1).await;
     assert_eq!(daemon.ended().await, Some(1));
@@ -132,6 +136,7 @@ async fn with_semi_synchronous_replication_no_acknowledged_commit_is_lost() {
     cluster.sql(0, ["SET GLOBAL rpl_semi_sync_source_enabled = ON"]).await;
     let writing = cluster.write(54).await;
     let daemon = cluster.run(&[0, 1], &[]);
+    daemon.ready().await;
     writing.more(500).await;
     assert_eq!(cluster.ask(0, "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_status'").await, "ON");
     cluster.tell(0, "kill");
@@ -152,6 +157,7 @@ async fn a_name_that_moves_is_followed() {
     let writing = cluster.write(55).await;
     let url = format!("mysql://admin@127.0.0.1:{}", cluster.front());
     let daemon = cluster.run(&[0], &[("MYSQL__URL", &url), ("MYSQL__ROLE", "primary")]);
+    daemon.ready().await;
     writing.more(300).await;
     cluster.switch_over(0, 1).await;
     writing.more(300).await;

@@ -16,6 +16,7 @@ async fn a_replica_is_read_while_its_primary_changes() {
     let cluster = Cluster::mysql(in_kafka(Stage::of()), 2, &[]).await;
     let writing = cluster.write(70).await;
     let daemon = cluster.run(&[1], &[("MYSQL__ROLE", "replica")]);
+    daemon.ready().await;
     writing.more(300).await;
     cluster.switch_over(0, 2).await;
     cluster.follow(1, 2).await;
@@ -31,6 +32,7 @@ async fn another_replica_that_is_behind_is_read_once_the_first_is_gone() {
     let mut cluster = Cluster::mysql(in_kafka(Stage::of()), 2, &[]).await;
     let writing = cluster.write(71).await;
     let daemon = cluster.run(&[1, 2], &[("MYSQL__ROLE", "replica")]);
+    daemon.ready().await;
     writing.more(300).await;
     cluster.sql(2, ["STOP REPLICA SQL_THREAD"]).await;
     writing.more(300).await;
@@ -79,6 +81,7 @@ async fn a_delayed_replica_delays_and_its_positions_live_on_another_server() {
     let positions = format!("mysql://admin:admin@127.0.0.1:{}", cluster.port(0));
     let writing = cluster.write(72).await;
     let daemon = cluster.run(&[1], &[("POSITIONS__URL", &positions)]);
+    daemon.ready().await;
     writing.more(300).await;
     let journal = writing.stop().await;
     cluster.judge(&journal, None, daemon).await;
