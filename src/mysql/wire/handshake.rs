@@ -46,7 +46,7 @@ struct Login<'a> {
 /// TLS will do.
 pub(super) async fn log_in(mut packets: Packets, opts: &Opts, lenient: bool) -> Result<Packets, Error> {
     let greeting = packets.next().await?;
-    if !is_scramble_countable(&greeting) {
+    if !is_parsable(&greeting) {
         return Err(lost("the server's greeting is malformed"));
     }
     let greeting = ParseBuf(&greeting).parse::<HandshakePacket<'_>>(())?;
@@ -167,13 +167,14 @@ impl Login<'_> {
     }
 }
 
-/// Whether the length of the scramble in a greeting is one that the driver's parser can count: it takes it for a signed
-/// byte, subtracts from it, and so panics at some where overflow is checked. Servers say 21.
-fn is_scramble_countable(greeting: &[u8]) -> bool {
+/// Whether the driver's parser takes a greeting without panic: it unwraps the number that it makes of any script's digits in
+/// the version, and subtracts from the length of the scramble as from a signed byte. Servers write ASCII, and say 21.
+fn is_parsable(greeting: &[u8]) -> bool {
     /// From the end of the version: connection, scramble, filler, capabilities, collation, status, capabilities.
     const LENGTH: usize = 4 + 8 + 1 + 2 + 1 + 2 + 2;
-    let behind_version = greeting.iter().skip(1).skip_while(|byte| **byte != 0).skip(1);
-    behind_version.copied().nth(LENGTH).is_some_and(|length| length < 0x80)
+    let mut fields = greeting.iter().copied().skip(1);
+    let ascii = fields.by_ref().take_while(|byte| *byte != 0).all(|byte| byte.is_ascii());
+    ascii && fields.nth(LENGTH).is_some_and(|length| length < 0x80)
 }
 
 /// With an RSA key in PEM. The driver's own function panics where the key is not what it should be.
