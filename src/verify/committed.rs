@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::position::{GtidSet, Point, Position, TxnId};
+use crate::position::{Point, Position, TxnId};
 use crate::relay::Item;
 use crate::relay::assembler::{Assembler, Limits};
 use crate::source::{Batch, Fault, LogEvent, LogSource, LogStream, Slot, SourceError, Subscription};
@@ -58,7 +58,7 @@ pub struct LogReader<S: LogSource> {
     assembler: Assembler,
     open: Option<TxnId>,
     /// Prepared transactions, which positions leave out until they are settled.
-    aside: GtidSet,
+    aside: Vec<TxnId>,
     numbers: Vec<u64>,
     ready: VecDeque<Rows>,
     begins_micros: Option<u64>,
@@ -85,7 +85,7 @@ impl<S: LogSource> LogReader<S> {
             position: from,
             until: until.point,
             open: None,
-            aside: GtidSet::default(),
+            aside: Vec::new(),
             ready: VecDeque::new(),
             begins_micros: None,
             faults: BTreeMap::new(),
@@ -134,7 +134,7 @@ impl<S: LogSource> LogReader<S> {
         self.position = self.position().clone();
         self.stream = None;
         self.assembler.reopen(&self.position);
-        self.aside = GtidSet::default();
+        self.aside.clear();
     }
 
     async fn step(&mut self) -> Result<(), SourceError> {
@@ -150,23 +150,18 @@ impl<S: LogSource> LogReader<S> {
                 self.open = Some(txn.clone());
             }
             LogEvent::Prepare { .. } => {
-                if let Some(TxnId::Gtid(gtid)) = &self.open {
-                    self.aside.add(gtid);
-                }
+                self.aside.extend(self.open.clone());
             }
             _ => {}
         }
-        let boundary = matches!(event, LogEvent::Commit | LogEvent::Rollback | LogEvent::Progress);
+        let boundary =
+            matches!(event, LogEvent::Commit | LogEvent::Rollback | LogEvent::Prepare { .. } | LogEvent::Progress);
         let position = stream.position();
         self.assembler.take(event, position);
         if boundary {
             self.assembler.flush(position);
-            self.done = match (&self.until, &position.point) {
-                (Point::Gtid(until), Point::Gtid(set)) if !self.aside.is_empty() => {
-                    until.is_subset(&set.union(&self.aside))
-                }
-                (until, point) => until <= point,
-            };
+            self.done =
+                self.until <= position.point || !self.aside.is_empty() && self.until <= seen(position, &self.aside);
         }
         self.drain();
         Ok(())
@@ -200,6 +195,15 @@ impl<S: LogSource> LogReader<S> {
             self.faults.entry(slot).or_insert(fault);
         }
     }
+}
+
+/// What was read: also what is prepared, for it need not be committed before the end.
+fn seen(position: &Position, aside: &[TxnId]) -> Point {
+    let mut seen = position.point.clone();
+    for txn in aside {
+        seen.settle(txn);
+    }
+    seen
 }
 
 fn kind() -> Fault {

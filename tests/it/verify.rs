@@ -276,6 +276,31 @@ async fn a_topic_that_lost_records_is_not_taken_for_one_that_never_had_them() {
     assert_eq!((said.sum("compacted"), said.sum("expired")), (1, 1));
 }
 
+/// Given a transaction that is only prepared, when compared, then it is not waited for; when it is committed, then it is in
+/// flight.
+async fn leaves_out_what_is_prepared(setup: Setup) {
+    let stage = one(setup).up().await;
+    relay(&stage, &[("a", "k")]).await;
+    stage.sql(["XA START 'x'", &event(1, "prepared", "k"), "XA END 'x'", "XA PREPARE 'x'"]).await;
+    let said = verify(&stage, &[]).await;
+    said.is_clean();
+    assert_eq!(said.sum("committed"), 1);
+    stage.sql(["XA COMMIT 'x'"]).await;
+    let said = verify(&stage, &[]).await;
+    said.is_clean();
+    assert_eq!((said.sum("committed"), said.sum("in_flight")), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_transaction_is_not_waited_for() {
+    leaves_out_what_is_prepared(Stage::of()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_transaction_is_not_waited_for_on_mariadb() {
+    leaves_out_what_is_prepared(Stage::of().server("mariadb-11.8")).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_committed_before_the_time_or_position_given_is_not_asked_after() {
     let stage = one(Stage::of()).up().await;
