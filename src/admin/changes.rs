@@ -150,7 +150,8 @@ pub(super) async fn replay(asked: Asked, body: Bytes) -> Result<Json<Begun>, Fai
         aggregates: bytes(aggregates),
         rate,
     };
-    let Json(Changed { table, before, after }) = Caller::new(asked, by)?.ask("replay", Order::Replay(plan)).await?;
+    let Json(Changed { table, before, after }) =
+        Caller::new(asked, by)?.ask("replay", Order::Replay(Box::new(plan))).await?;
     Ok(Json(Begun { table, run, from: before, to: after }))
 }
 

@@ -26,7 +26,7 @@ pub enum Order {
     /// Make this the durable position, wherever it lies, and go on from there if the table is relayed.
     Set(Position),
     /// Publish once more what was published before.
-    Replay(Plan),
+    Replay(Box<Plan>),
 }
 
 /// What an order has changed: the table's state, or its position.

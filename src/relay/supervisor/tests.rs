@@ -566,7 +566,7 @@ async fn a_replay_goes_through_the_relay_in_order_and_moves_no_position() {
         insert(&stage, 0, 1..=6);
         insert(&stage, 1, 1..=2);
         pass(2_000).await;
-        let done = order(&process, 0, Order::Replay(plan(2, Some(4), 1000))).await.unwrap();
+        let done = order(&process, 0, Order::Replay(Box::new(plan(2, Some(4), 1000)))).await.unwrap();
         assert_eq!((done.before, done.after), (after(2).to_string(), after(4).to_string()));
         assert_eq!(ended(&process, 0).await, Ok(()));
         insert(&stage, 0, 7..=7);
@@ -577,13 +577,16 @@ async fn a_replay_goes_through_the_relay_in_order_and_moves_no_position() {
         assert_eq!((replay.published.load(Relaxed), stage.saved(0)), (2, Some(after(9))));
         // Given no end, or one beyond what is published, then it ends there; given one aggregate or event, it is that.
         let some = Plan { ids: [b"0/5".to_vec()].into(), ..plan(0, None, 1000) };
-        order(&process, 0, Order::Replay(some)).await.unwrap();
+        order(&process, 0, Order::Replay(Box::new(some))).await.unwrap();
         assert_eq!(ended(&process, 0).await, Ok(()));
         assert_eq!(stage.arrived(0).last().unwrap(), "0/5");
         let none = Plan { aggregates: [b"other".to_vec()].into(), ..plan(0, None, 1000) };
-        order(&process, 0, Order::Replay(none)).await.unwrap();
+        order(&process, 0, Order::Replay(Box::new(none))).await.unwrap();
         assert_eq!((ended(&process, 0).await, stage.arrived(0).len()), (Ok(()), 10));
-        assert!(matches!(order(&process, 0, Order::Replay(plan(9, None, 1))).await, Err(Refusal::NoReplay { .. })));
+        assert!(matches!(
+            order(&process, 0, Order::Replay(Box::new(plan(9, None, 1)))).await,
+            Err(Refusal::NoReplay { .. })
+        ));
         process.stop.cancel();
         assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
     }
@@ -596,25 +599,31 @@ async fn a_replay_keeps_to_its_rate_lets_others_through_and_ends_with_a_pause() 
     insert(&stage, 0, 1..=200);
     pass(2_000).await;
     let begun = Instant::now();
-    order(&process, 0, Order::Replay(plan(0, None, 10))).await.unwrap();
-    assert!(matches!(order(&process, 0, Order::Replay(plan(0, None, 10))).await, Err(Refusal::NoReplay { .. })));
+    order(&process, 0, Order::Replay(Box::new(plan(0, None, 10)))).await.unwrap();
+    assert!(matches!(
+        order(&process, 0, Order::Replay(Box::new(plan(0, None, 10)))).await,
+        Err(Refusal::NoReplay { .. })
+    ));
     assert_eq!(ended(&process, 0).await, Ok(()));
     assert_eq!(begun.elapsed().as_secs(), 19, "the first goes at once");
     assert_eq!(stage.arrived(0).len(), 400);
     stage.broker.hold();
-    order(&process, 0, Order::Replay(plan(0, None, 10))).await.unwrap();
+    order(&process, 0, Order::Replay(Box::new(plan(0, None, 10)))).await.unwrap();
     pass(1_000).await;
     assert!(process.stats[0].replay().unwrap().ended().is_none(), "what is not acknowledged is not done");
     stage.broker.release();
     order(&process, 0, pause()).await.unwrap();
     let _ = ended(&process, 0).await;
-    assert!(matches!(order(&process, 0, Order::Replay(plan(0, None, 10))).await, Err(Refusal::NoReplay { .. })));
+    assert!(matches!(
+        order(&process, 0, Order::Replay(Box::new(plan(0, None, 10)))).await,
+        Err(Refusal::NoReplay { .. })
+    ));
     order(&process, 0, Order::Resume).await.unwrap();
     insert(&stage, 0, 201..=201);
     pass(5_000).await;
     assert_eq!((process.stats[0].state(), stage.arrived(0).last().unwrap().as_str()), (State::Running, "0/201"));
     stage.log.purge(100);
-    order(&process, 0, Order::Replay(plan(0, None, 10))).await.unwrap();
+    order(&process, 0, Order::Replay(Box::new(plan(0, None, 10)))).await.unwrap();
     assert!(ended(&process, 0).await.is_err(), "the log does not have it any more");
     assert_eq!(process.stats[0].state(), State::Running);
 }
