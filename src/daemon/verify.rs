@@ -181,8 +181,8 @@ async fn shards(config: &Config, endpoint: &Servers, patterns: &[TablePattern]) 
     for saved in Store::new(config, std::time::Duration::ZERO)?.list().await? {
         let found = shards.iter_mut().find(|shard| shard.subscription.table == saved.table);
         if let (Some(shard), Some(position)) = (found, saved.position) {
-            // Of a transaction that is relayed in part, nothing is due yet.
-            shard.durable = Some(position.point);
+            // Of a transaction that is relayed in part, nothing is due yet; nor of a table whose rows are still read.
+            shard.durable = position.scan.is_none().then_some(position.point);
         }
     }
     Ok(shards)
@@ -236,7 +236,7 @@ impl Run {
             let covers = durable.as_ref().is_some_and(|durable| *durable >= from.point);
             match &durable {
                 None if asked => {
-                    self.notes.push(format!("{table} has no saved position: nothing must be published yet"));
+                    self.notes.push(format!("{table} has no saved position, or its older rows are still being read: nothing of it is due yet"));
                 }
                 Some(_) if asked && !covers => {
                     self.notes
