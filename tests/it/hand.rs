@@ -319,6 +319,8 @@ fn replayed(stage: &Stage) -> Vec<(String, String)> {
 }
 
 async fn events_are_replayed(setup: crate::stage::Setup) {
+    // Otherwise a save that came before the test looked would be the last for a minute.
+    let setup = setup.set("RELAY__IDLE_CHECKPOINT_INTERVAL", "1s");
     let bench = Bench::new(setup.shards(1).partitions(1).up().await);
     let daemon = bench.run();
     daemon.ready().await;
