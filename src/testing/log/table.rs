@@ -18,6 +18,21 @@ pub(super) fn is_before(before: Option<&Key>, id: &str) -> bool {
     before.and_then(|key| key.columns().next()).is_none_or(|key| key < id.as_bytes())
 }
 
+/// The number of the oldest transaction that is prepared and not settled.
+pub(super) fn unsettled(transactions: &[Transaction]) -> Option<u64> {
+    let mut prepared: BTreeMap<&str, u64> = BTreeMap::new();
+    for (number, of) in (1..).zip(transactions) {
+        for step in &of.steps {
+            match step {
+                Step::Prepare(xid) => _ = prepared.insert(xid, number),
+                Step::Settle(xid, _) => _ = prepared.remove(xid.as_str()),
+                _ => {}
+            }
+        }
+    }
+    prepared.into_values().min()
+}
+
 /// What became of a table's rows.
 #[derive(Default)]
 pub(super) struct History {
