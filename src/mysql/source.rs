@@ -154,6 +154,11 @@ impl LogSource for MysqlSource {
         self.end(false).await
     }
 
+    async fn settled(&mut self) -> Result<(), SourceError> {
+        let conn = self.servers.connect().await;
+        snapshot::settled(&mut conn.map_err(|error| classify(&error, &self.servers.to_string()))?).await
+    }
+
     async fn place(&mut self, position: &Position) -> Result<Place, SourceError> {
         let classify = |error: Error| classify(&error, &position.to_string());
         let mut conn = self.servers.connect().await.map_err(classify)?;

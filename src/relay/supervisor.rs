@@ -410,7 +410,10 @@ where
         while !stop.is_cancelled() {
             let found = match &table.start {
                 Start::Snapshot => source.snapshot(&table.subscription).await,
-                Start::Now => source.newest().await,
+                Start::Now => match source.newest().await {
+                    Ok(newest) => source.settled().await.map(|()| newest),
+                    error => error,
+                },
                 Start::Earliest => source.oldest().await,
                 Start::At(position) => Ok((**position).clone()),
             };

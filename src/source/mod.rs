@@ -140,6 +140,11 @@ pub trait LogSource: Send + 'static {
     fn oldest(&mut self) -> impl Future<Output = Result<Position, SourceError>> + Send;
     /// The end of the log.
     fn newest(&mut self) -> impl Future<Output = Result<Position, SourceError>> + Send;
+    /// Fails while transactions are prepared, and not settled, that the log after its end will say are committed without
+    /// saying what is in them.
+    fn settled(&mut self) -> impl Future<Output = Result<(), SourceError>> + Send {
+        std::future::ready(Ok(()))
+    }
     /// What becomes of a position on the server that answers now, which may be another than the position was made on.
     fn place(&mut self, position: &Position) -> impl Future<Output = Result<Place, SourceError>> + Send {
         let _ = position;

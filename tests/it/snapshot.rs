@@ -208,3 +208,31 @@ async fn a_table_without_a_key_is_refused_and_starts_at_a_position_that_is_told(
     assert_eq!(daemon.terminate().await, Some(0));
     assert_eq!(ids(&stage.records().await), ["keyed", "behind"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_waits_for_what_is_prepared() {
+    for server in ["mysql-9.7", "mariadb-10.11"] {
+        for start in ["snapshot", "now"] {
+            let stage = up(Stage::of().server(server).shards(1)).await;
+            let mut conn = stage.connect().await;
+            for sql in [
+                "XA START 'x'".to_owned(),
+                event(1, "prepared", "k"),
+                "XA END 'x'".to_owned(),
+                "XA PREPARE 'x'".to_owned(),
+            ] {
+                conn.query_drop(&sql).await.unwrap();
+            }
+            let daemon = stage.run_with(&[("OUTBOX__0__START", start)]);
+            daemon.logs("a table that starts waits for XA COMMIT or XA ROLLBACK").await;
+            conn.query_drop("XA COMMIT 'x'").await.unwrap();
+            daemon.logs("table_claimed").await;
+            daemon.ready().await;
+            stage.sql([event(1, "later", "k")]).await;
+            stage.delivered("later").await;
+            let expected: &[&str] = if start == "now" { &["later"] } else { &["prepared", "later"] };
+            assert_eq!(ids(&stage.records().await), expected, "{server} {start}");
+            assert_eq!(daemon.terminate().await, Some(0));
+        }
+    }
+}

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::layout::Layout;
+pub(super) use self::point::settled;
 use self::window::Window;
 use super::connect::{Endpoint, Flavor, is_transient};
 use super::source::{MysqlSource, classify};
@@ -69,6 +70,7 @@ pub(super) async fn start(endpoint: &Endpoint, wanted: &Subscription) -> Result<
         let detail = "the server writes no binlog; set log_bin".to_owned();
         SourceError::Definite(Fault { name: "no_binlog", detail, at: at.clone() })
     })?;
+    settled(&mut conn).await?;
     // Asked for after the point: a row from before it is not beyond.
     let until = patiently(point::highest(&mut conn, &layout)).await.map_err(failed)?;
     let _ = conn.disconnect().await;

@@ -9,6 +9,7 @@
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::layout::Layout;
@@ -16,6 +17,7 @@ use crate::mysql::connect::Flavor;
 use crate::mysql::servers::Identity;
 use crate::mysql::source::other;
 use crate::position::{FilePoint, Key, Point};
+use crate::source::SourceError;
 
 /// Makes a session one that reads as the log's decoder writes, and that nothing ends while it waits.
 pub(super) async fn prepare(conn: &mut Conn, flavor: Flavor) -> Result<(), Error> {
@@ -58,6 +60,27 @@ pub(super) async fn point(conn: &mut Conn, flavor: Flavor) -> Result<Option<Poin
     let newest = logs.last().and_then(|row| row.get::<String, _>(0));
     let server = Uuid::parse_str(&Identity::of(conn).await?.name).ok();
     Ok(newest.map(|file| Point::File(FilePoint { file, offset: 4, server }.into())))
+}
+
+/// Fails while transactions are prepared that were so before a start: the log after it says that they are committed, and
+/// not what is in them. Asked after the point was taken: what was settled since is visible, or undone.
+pub(in crate::mysql) async fn settled(conn: &mut Conn) -> Result<(), SourceError> {
+    let prepared: Vec<Row> = match conn.query("XA RECOVER").await {
+        Ok(prepared) => prepared,
+        // Without XA_RECOVER_ADMIN, MySQL says that something else is wrong (ER_XAER_RMERR).
+        Err(Error::Server(error)) => {
+            warn!(%error, cure = "GRANT XA_RECOVER_ADMIN, if applications use XA", "prepared_transactions_unknown");
+            return Ok(());
+        }
+        Err(error) => return Err(SourceError::Transient(error.to_string())),
+    };
+    let Some(first) = prepared.first() else { return Ok(()) };
+    let xid: Vec<u8> = first.get("data").unwrap_or_default();
+    Err(SourceError::Transient(format!(
+        "XA transactions are prepared, {} of them, the first `{}`; a table that starts waits for XA COMMIT or XA ROLLBACK",
+        prepared.len(),
+        xid.escape_ascii()
+    )))
 }
 
 /// The place of a consistent snapshot of `MariaDB`, which is given up again.
