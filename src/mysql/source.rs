@@ -173,22 +173,25 @@ impl LogSource for MysqlSource {
         let (mut conn, endpoint) = self.servers.choose().await.map_err(classify)?;
         let identity = endpoint.patiently(Identity::of(&mut conn)).await.and_then(|known| known).map_err(classify)?;
         self.servers.meet(&identity);
-        if let Place::Moved { to, lost } = self.judge(&mut conn, &identity, from).await? {
-            let lost = lost.map_or_else(String::new, |lost| format!("; it does not have {}", lost.transactions));
-            return Err(SourceError::Displaced(format!(
-                "{endpoint} ({}) is to be read from {to}{lost}",
-                identity.name
-            )));
-        }
+        let from = match self.judge(&mut conn, &identity, from).await? {
+            Place::Same => from.clone(),
+            // It had not said whose file it is in; the place is the same.
+            Place::Moved { to, lost: None } if names_no_server(from) => to,
+            Place::Moved { to, lost } => {
+                let lost = lost.map_or_else(String::new, |lost| format!("; it does not have {}", lost.transactions));
+                let server = identity.name;
+                return Err(SourceError::Displaced(format!("{endpoint} ({server}) is to be read from {to}{lost}")));
+            }
+        };
         let prepared = endpoint.patiently(self.prepare(&mut conn, subscriptions)).await;
         let tables = prepared.and_then(|tables| tables).map_err(classify)?;
-        endpoint.patiently(check_purged(&mut conn, from)).await.map_err(classify)??;
-        let dump = endpoint.patiently(self.dump(endpoint, &mut conn, from)).await;
+        endpoint.patiently(check_purged(&mut conn, &from)).await.map_err(classify)??;
+        let dump = endpoint.patiently(self.dump(endpoint, &mut conn, &from)).await;
         let (wire, checksum) = dump.and_then(|dump| dump).map_err(classify)?;
         // Every question is answered; how the connection for them ends is of no matter.
         let _ = endpoint.patiently(conn.disconnect()).await;
         let elsewhere = self.watch(identity);
-        Ok(MysqlStream::new(wire, checksum, tables, from.clone(), self.silence_deadline).leaving(elsewhere))
+        Ok(MysqlStream::new(wire, checksum, tables, from, self.silence_deadline).leaving(elsewhere))
     }
 
     async fn snapshot(&mut self, subscription: &Subscription) -> Result<Position, SourceError> {
@@ -292,6 +295,11 @@ impl MysqlSource {
         wire.dump(self.server_id, start).await?;
         Ok((wire, checksum))
     }
+}
+
+/// Whether it is a place in a file, of whichever server.
+fn names_no_server(position: &Position) -> bool {
+    matches!(&position.point, Point::File(point) if point.at.server.is_none())
 }
 
 /// A position that the server has purged fails by name, with what is missing; so does one that it would pass over
