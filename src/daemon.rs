@@ -48,6 +48,9 @@ use crate::telemetry::metrics::Metrics;
 /// How long the locks of a lost connection are waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// How much longer than their grace relays may take to end.
+const OVERDUE: Duration = Duration::from_secs(5);
+
 /// How long one look at the servers may take before they count as away.
 const LOOK_WAIT: Duration = Duration::from_mins(1);
 
@@ -171,7 +174,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
         let all: Vec<_> = relays.iter().map(|relay| Arc::clone(&relay.stats)).collect();
         publish.send_replace(view(all.clone(), control)?);
         let _guarded = shared.guard(all);
-        Ok(shared.relay(relays, stop.clone()).await?)
+        tokio::select! {
+            summary = shared.relay(relays, stop.clone()) => Ok(summary?),
+            () = shared.overdue(&stop) => Ok(Summary { halted: 0 }),
+        }
     }
     .await;
     admin_stop.cancel();
@@ -238,6 +244,15 @@ impl Shared {
             (Guarantee::ExactlyOnce, Store::Kafka(store)) => store.reach(),
             _ => self.producers.reach(),
         }
+    }
+
+    /// Waits for a stop, and then so long that every relay has ended unless a server does not answer. What hangs then is
+    /// given up: that is like a kill, and the positions are what they were.
+    async fn overdue(&self, stop: &CancellationToken) {
+        stop.cancelled().await;
+        let grace = self.config.relay.shutdown_grace;
+        sleep(grace + grace / 2 + OVERDUE).await;
+        warn!(?grace, "stop_overdue");
     }
 
     /// Watches how long the log keeps what these tables still need, until it is dropped.

@@ -20,6 +20,7 @@ async fn killed_at_random_moments_it_loses_and_reorders_nothing() {
         daemon.kill();
     }
     let daemon = stage.run();
+    daemon.ready().await;
     writing.more(100).await;
     let journal = writing.stop().await;
     let verdict = stage.judge(&journal, daemon).await;
@@ -31,6 +32,7 @@ async fn killed_while_kafka_is_silent_it_has_saved_nothing_that_is_not_acknowled
     let mut stage = Stage::of().own_kafka().set("RELAY__CHECKPOINT_INTERVAL", "50ms").up().await;
     let writing = stage.write(5).await;
     let daemon = stage.run();
+    daemon.ready().await;
     writing.more(200).await;
     stage.kafka().tell("pause").unwrap();
     writing.more(500).await;

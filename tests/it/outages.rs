@@ -11,6 +11,7 @@ async fn kafka_is_away_for_half_a_minute_and_nothing_is_lost() {
     let mut stage = Stage::of().own_kafka().up().await;
     let writing = stage.write(10).await;
     let daemon = stage.run();
+    daemon.ready().await;
     writing.more(300).await;
     stage.kafka().tell("kill").unwrap();
     sleep(Duration::from_secs(30)).await;
@@ -26,6 +27,7 @@ async fn kafka_freezes_and_thaws_and_nothing_is_lost() {
     let mut stage = Stage::of().own_kafka().up().await;
     let writing = stage.write(11).await;
     let daemon = stage.run();
+    daemon.ready().await;
     writing.more(300).await;
     stage.kafka().tell("pause").unwrap();
     writing.more(1000).await;
@@ -56,6 +58,7 @@ async fn both_servers_go_away_at_once_and_nothing_is_lost() {
     let mut stage = Stage::of().own_kafka().up().await;
     let writing = stage.write(13).await;
     let daemon = stage.run();
+    daemon.ready().await;
     writing.more(300).await;
     stage.kafka().tell("kill").unwrap();
     stage.mysql.tell("kill").unwrap();
@@ -74,6 +77,7 @@ async fn a_frozen_mysql_is_noticed_by_its_silence() {
     let mut stage = setup.set("MYSQL__CONNECT_TIMEOUT", "1s").up().await;
     let writing = stage.write(14).await;
     let daemon = stage.run();
+    daemon.ready().await;
     writing.more(300).await;
     stage.mysql.tell("pause").unwrap();
     daemon.logs("nothing heard from the server for 1s").await;
@@ -91,6 +95,7 @@ async fn it_stops_within_its_grace_although_mysql_is_frozen() {
     let mut stage = setup.set("RELAY__SHUTDOWN_GRACE", "2s").up().await;
     let writing = stage.write(15).await;
     let mut daemon = stage.run();
+    daemon.ready().await;
     writing.more(300).await;
     stage.mysql.tell("pause").unwrap();
     let began = tokio::time::Instant::now();

@@ -9,6 +9,7 @@ async fn across_rotations(setup: Setup, kind: &str, seed: u64) {
     let writing = stage.write(seed).await;
     for turn in 0..6 {
         let daemon = stage.run();
+        daemon.ready().await;
         writing.more(150).await;
         stage.sql(["FLUSH BINARY LOGS"]).await;
         writing.more(50).await;

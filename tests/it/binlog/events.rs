@@ -261,7 +261,8 @@ async fn given_files_and_offsets_when_the_log_is_opened_there_then_it_begins_the
     // The position it reached is the server's own.
     let status: mysql_async::Row = shop.conn.query_first("SHOW BINARY LOG STATUS").await.unwrap().unwrap();
     let (file, offset): (String, u64) = (status.get(0).unwrap(), status.get(1).unwrap());
-    assert_eq!(heard.position.to_string(), format!("file={file}:{offset}"));
+    let server: Option<String> = shop.conn.query_first("SELECT @@server_uuid").await.unwrap();
+    assert_eq!(heard.position.to_string(), format!("file={file}:{offset}@{}", server.unwrap()));
 }
 
 /// Flips a bit of the row that holds `needle`, in the file on disk that is closed by now.
@@ -322,7 +323,7 @@ async fn given_a_compressed_transaction_that_was_damaged_when_read_without_check
     damage(&mut shop, &file, &[0x28, 0xb5, 0x2f, 0xfd]).await;
     let heard = shop.hear().await;
     shop.run(&["SET GLOBAL binlog_checksum = CRC32"]).await;
-    assert_eq!(heard.texts(0), ["1"]);
+    assert_eq!(heard.texts(0), ["1"], "{:?}", heard.error);
     let error = heard.error.unwrap();
     assert!(error.starts_with("damaged_event at ") && error.contains(&file), "{error}");
 }
@@ -381,7 +382,7 @@ async fn given_gtid_modes_when_switched_under_way_then_file_positions_go_on_and_
     assert_eq!(heard.texts(0), ["10"]);
     // The server itself ends the stream.
     let error = heard.error.unwrap();
-    assert!(error.starts_with("log_not_available") && error.contains("anonymous"), "{error}");
+    assert!(error.starts_with("anonymous_transaction"), "{error}");
     shop.listen_from(heard.position);
     shop.run(&["FLUSH BINARY LOGS", "SET GLOBAL gtid_mode = ON_PERMISSIVE", "SET GLOBAL gtid_mode = ON"]).await;
     // The server would begin behind them, and say nothing.
@@ -395,7 +396,7 @@ async fn given_gtid_modes_when_switched_under_way_then_file_positions_go_on_and_
     let heard = shop.hear().await;
     // It refuses, as long as it runs with GTIDs.
     let error = heard.error.unwrap();
-    assert!(error.starts_with("log_not_available") && error.contains("anonymous"), "{error}");
+    assert!(error.starts_with("anonymous_transaction"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use outboxd::services::Service;
 
-use crate::stage::{PATIENCE, hold};
+use crate::stage::{PATIENCE, hold, until};
 
 pub(crate) const MYSQL: &str = "mysql-9.7";
 pub(crate) const MARIADBS: [&str; 2] = ["mariadb-10.11", "mariadb-11.8"];
@@ -194,7 +194,14 @@ impl Shop {
 
     /// Where the table starts when it is read itself.
     pub(crate) async fn snapshot(&self) -> Position {
-        source(self.opts.clone()).snapshot(&self.subscription()).await.unwrap()
+        // Other tests of the server prepare transactions, which a start waits for.
+        let mut started = None;
+        until("nothing is prepared", async || {
+            started = source(self.opts.clone()).snapshot(&self.subscription()).await.ok();
+            started.is_some()
+        })
+        .await;
+        started.unwrap()
     }
 
     fn subscription(&self) -> Subscription {
