@@ -2,6 +2,7 @@
 //!
 //! Promise: nothing is relayed before the servers are looked at; a task that ends without a reason ends the daemon.
 
+mod cleanup;
 mod guard;
 mod mappings;
 mod notify;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use self::cleanup::Cleaning;
 use self::preflight::{Looked, Survey};
 use self::store::Store;
 use crate::admin::{self, View};
@@ -28,6 +30,7 @@ use crate::config::Config;
 use crate::kafka::delivery::Guarantee;
 use crate::kafka::{AtLeastOnce, ExactlyOnce, Producers};
 use crate::mysql::MysqlSource;
+use crate::mysql::cleanup::settings::CleanupSettings;
 use crate::mysql::connect::Endpoint;
 use crate::mysql::retention::Retention;
 use crate::mysql::servers::Servers;
@@ -174,6 +177,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
         let all: Vec<_> = relays.iter().map(|relay| Arc::clone(&relay.stats)).collect();
         publish.send_replace(view(all.clone(), control)?);
         let _guarded = shared.guard(all);
+        let _cleaned = shared.clean(&relays);
         tokio::select! {
             summary = shared.relay(relays, stop.clone()) => Ok(summary?),
             () = shared.overdue(&stop) => Ok(Summary { halted: 0 }),
@@ -260,6 +264,20 @@ impl Shared {
         let retention = Retention::new(self.log.clone());
         let watch = guard::watch(retention, self.store.clone(), tables, self.config.mysql.purge_warning);
         AbortOnDropHandle::new(tokio::spawn(watch))
+    }
+
+    /// Cleans these tables, if that is wanted, until what it gives is dropped.
+    fn clean(&self, relays: &[Supervised]) -> Vec<AbortOnDropHandle<()>> {
+        let CleanupSettings { keep, interval } = self.config.cleanup;
+        // A quiet table is saved that often; the next save may have been under way.
+        let patience = self.config.relay.idle_checkpoint_interval * 2 + LOOK_WAIT;
+        let cleaning = |relay: &Supervised| {
+            let column = relay.table.mapping.timestamp()?.to_owned();
+            let cleaning = Cleaning { column, keep: keep?, interval, patience };
+            let clean = cleanup::clean(self.log.clone(), Arc::clone(&relay.stats), cleaning);
+            Some(AbortOnDropHandle::new(tokio::spawn(clean)))
+        };
+        relays.iter().filter_map(cleaning).collect()
     }
 
     fn waits(&self, why: String) {

@@ -33,6 +33,7 @@ pub enum Name {
     Table,
     Engine,
     Columns,
+    Cleanup,
     PositionTable,
     Position,
     PositionTopic,

@@ -30,6 +30,7 @@ use self::unknown::{Pruning, may_hide, type_of};
 use crate::admin::settings::AdminSettings;
 use crate::kafka::delivery::{DeliverySettings, Guarantee};
 use crate::kafka::settings::KafkaSettings;
+use crate::mysql::cleanup::settings::CleanupSettings;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings};
 use crate::relay::settings::RelaySettings;
 use crate::telemetry::settings::LogSettings;
@@ -50,6 +51,8 @@ pub struct Config {
     pub relay: RelaySettings,
     /// Which tables are relayed, and to which topics.
     pub outbox: Vec<OutboxSettings>,
+    /// Which rows of the tables are deleted.
+    pub cleanup: CleanupSettings,
     /// The HTTP listener of metrics and health.
     pub admin: AdminSettings,
     /// The log.

@@ -307,3 +307,13 @@ fn given_a_key_of_another_level_when_unknown_then_it_is_found() {
     let told = errors(FILE, &[], &["kafka.listen=x", "zzzzzzzz=1"]);
     assert!(told[0].contains("`admin.listen`") && told[1].contains("expected a known key,"), "{told:#?}");
 }
+
+#[test]
+fn given_cleaning_when_the_rows_have_no_time_then_the_column_is_asked_for() {
+    let told = errors(FILE, &[("OUTBOXD__CLEANUP__KEEP", "7d")], &[]);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    let expected = "outbox.0.columns.timestamp: expected the column with a row's time";
+    assert!(told[0].starts_with(expected) && told[0].contains("OUTBOXD__OUTBOX__0__COLUMNS__TIMESTAMP"), "{told:#?}");
+    let with = [("OUTBOXD__CLEANUP__KEEP", "0s"), ("OUTBOXD__OUTBOX__0__COLUMNS__TIMESTAMP", "at")];
+    assert!(errors(FILE, &with, &[])[0].starts_with("cleanup.keep: expected a duration longer than 0s"));
+}

@@ -10,6 +10,7 @@ use super::error::ErrorKind;
 use crate::admin::settings::read_token;
 use crate::kafka::delivery::{DeliverySettings, Guarantee};
 use crate::kafka::settings::{KafkaSettings, invalid, is_secret, refusal};
+use crate::mysql::cleanup::settings::CleanupSettings;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl, address};
 use crate::outbox::TopicTemplate;
 use crate::relay::settings::RelaySettings;
@@ -59,6 +60,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     delivery(config, &mut problems);
     relay(&config.relay, &mut problems);
     outboxes::outboxes(&config.outbox, &mut problems);
+    cleanup(config, &mut problems);
     if let Some(path) = &config.admin.token_file
         && let Err(error) = read_token(path)
     {
@@ -166,6 +168,19 @@ fn delivery(config: &Config, problems: &mut Problems) {
         format!("at least 1s and twice delivery.commit_interval ({})", humantime::format_duration(*commit_interval)),
         humantime::format_duration(*transaction_timeout),
     );
+}
+
+fn cleanup(config: &Config, problems: &mut Problems) {
+    let CleanupSettings { keep, interval } = config.cleanup;
+    problems.hold(!interval.is_zero(), &["cleanup", "interval"], "a duration longer than 0s", "0s");
+    let Some(keep) = keep else { return };
+    problems.hold(!keep.is_zero(), &["cleanup", "keep"], "a duration longer than 0s", "0s");
+    for (index, block) in config.outbox.iter().enumerate() {
+        if block.columns.timestamp.is_none() {
+            let path = ["outbox", &index.to_string(), "columns", "timestamp"];
+            problems.missing(&path, "the column with a row's time, by which cleanup.keep tells its age");
+        }
+    }
 }
 
 fn relay(settings: &RelaySettings, problems: &mut Problems) {

@@ -99,7 +99,8 @@ async fn ask_log(
             Err(error) => return Ok(Err(error)),
         }
     }
-    let wanted: Vec<_> = survey.tables.iter().map(wanted).collect();
+    let cleans = config.cleanup.keep.is_some();
+    let wanted: Vec<_> = survey.tables.iter().map(|table| wanted(table, cleans)).collect();
     let store = match config.keeper() {
         Keeper::Kafka => None,
         Keeper::Mysql => match ask_store(config, positions, &wanted).await {
@@ -129,13 +130,14 @@ async fn ask_store(config: &Config, positions: &Servers, wanted: &[Wanted]) -> R
     Store::ask(&mut conn, &config.positions.schema, &config.positions.table, wanted).await
 }
 
-fn wanted(table: &Table) -> Wanted {
+fn wanted(table: &Table, cleans: bool) -> Wanted {
     let column =
         |(place, name): (usize, &String)| WantedColumn { name: name.clone(), required: table.mapping.requires(place) };
     Wanted {
         table: table.subscription.table.clone(),
         columns: table.subscription.columns.iter().enumerate().map(column).collect(),
         reads_table: table.start == Start::Snapshot,
+        cleaned_by: table.mapping.timestamp().filter(|_| cleans).map(ToOwned::to_owned),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod anonymous;
 pub mod archive;
+pub mod cleanup;
 pub mod connect;
 pub mod decode;
 mod definition;

@@ -188,6 +188,11 @@ impl Mapping {
         self.requires(column) || [self.partition, self.timestamp].contains(&Some(column))
     }
 
+    /// The column with the time of a row, if there is one.
+    pub fn timestamp(&self) -> Option<&str> {
+        self.timestamp.and_then(|column| self.columns.get(column)).map(String::as_str)
+    }
+
     /// Whether the timestamp of a record is when its row was committed.
     pub fn has_commit_times(&self) -> bool {
         self.timestamp.is_none()

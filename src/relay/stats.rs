@@ -99,6 +99,8 @@ pub struct TableStats {
     pub detached_micros: AtomicU64,
     /// Rows read of the table itself, by the processes before this one too.
     pub snapshot_rows: AtomicU64,
+    /// Rows deleted because they were acknowledged and old.
+    pub cleaned: AtomicU64,
     /// Now: rows that the table has, roughly, while it is read itself; 0 otherwise.
     pub snapshot_total: AtomicU64,
     state: AtomicU8,
@@ -107,6 +109,16 @@ pub struct TableStats {
     replay: Mutex<Option<Arc<Progress>>>,
     reason: Mutex<Option<String>>,
     margin: Mutex<Option<Margin>>,
+    kept: Mutex<Option<Kept>>,
+}
+
+/// How large a table is, by its server's estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of data and indexes.
+    pub bytes: u64,
 }
 
 impl TableStats {
@@ -128,6 +140,7 @@ impl TableStats {
             detaches: AtomicU64::new(0),
             detached_micros: AtomicU64::new(0),
             snapshot_rows: AtomicU64::new(0),
+            cleaned: AtomicU64::new(0),
             snapshot_total: AtomicU64::new(0),
             state: AtomicU8::new(State::Starting as u8),
             apart: Mutex::new(None),
@@ -135,6 +148,7 @@ impl TableStats {
             replay: Mutex::new(None),
             reason: Mutex::new(None),
             margin: Mutex::new(None),
+            kept: Mutex::new(None),
         }
     }
 
@@ -207,6 +221,16 @@ impl TableStats {
     /// Notes how far the durable position is from being purged.
     pub fn set_margin(&self, margin: Margin) {
         *lock(&self.margin) = Some(margin);
+    }
+
+    /// How large the table is; `None` before it was cleaned once.
+    pub fn kept(&self) -> Option<Kept> {
+        *lock(&self.kept)
+    }
+
+    /// Notes how large the table is after it was cleaned.
+    pub fn set_kept(&self, kept: Kept) {
+        *lock(&self.kept) = Some(kept);
     }
 
     /// The latest replay, if there was one.

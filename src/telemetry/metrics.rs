@@ -31,6 +31,9 @@ pub struct Metrics {
     behind: GaugeVec,
     snapshot_rows: IntGaugeVec,
     snapshot_table_rows: IntGaugeVec,
+    cleaned: IntCounterVec,
+    kept_rows: IntGaugeVec,
+    kept_bytes: IntGaugeVec,
     state: IntGaugeVec,
     connected: IntGauge,
     kafka_connected: IntGauge,
@@ -126,6 +129,9 @@ impl Metrics {
                 "About how many rows the table has while it is read itself; 0 otherwise",
                 &["table"],
             )?,
+            cleaned: counter("outboxd_cleaned_rows_total", "Rows deleted by cleaning")?,
+            kept_rows: gauge("outboxd_table_rows", "About how many rows the table has, after cleaning", &["table"])?,
+            kept_bytes: gauge("outboxd_table_bytes", "About how large the table is, after cleaning", &["table"])?,
             state: gauge("outboxd_relay_state", "1 for the state the relay is in", &["table", "state"])?,
             connected: single("outboxd_tail_connected", "1 while the binlog is open")?,
             kafka_connected: single("outboxd_kafka_connected", "1 while a broker is connected")?,
@@ -166,6 +172,7 @@ impl Metrics {
                 (&self.save_retries, &stats.save_retries),
                 (&self.lost_transactions, &stats.lost_transactions),
                 (&self.detaches, &stats.detaches),
+                (&self.cleaned, &stats.cleaned),
             ] {
                 let counter = metric.with_label_values(&labels);
                 counter.inc_by(value.load(Relaxed).saturating_sub(counter.get()));
@@ -175,6 +182,10 @@ impl Metrics {
             self.queue_bytes.with_label_values(&labels).set(signed(stats.queue_bytes.load(Relaxed)));
             self.snapshot_rows.with_label_values(&labels).set(signed(stats.snapshot_rows.load(Relaxed)));
             self.snapshot_table_rows.with_label_values(&labels).set(signed(stats.snapshot_total.load(Relaxed)));
+            if let Some(kept) = stats.kept() {
+                self.kept_rows.with_label_values(&labels).set(signed(kept.rows));
+                self.kept_bytes.with_label_values(&labels).set(signed(kept.bytes));
+            }
             self.detached.with_label_values(&labels).set(stats.detached_seconds(now));
             self.lag.with_label_values(&labels).set(stats.lag_seconds(now));
             let saved = stats.saved_micros.load(Relaxed);

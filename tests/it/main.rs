@@ -6,6 +6,7 @@
 mod binlog;
 mod certificates;
 mod check;
+mod cleanup;
 mod contract;
 mod crashes;
 mod daemon;

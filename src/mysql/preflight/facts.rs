@@ -86,6 +86,10 @@ pub(super) struct Table {
     pub(super) engine: String,
     pub(super) has_primary_key: bool,
     pub(super) columns: Vec<Column>,
+    /// The first column of each index.
+    pub(super) indexed: Vec<String>,
+    /// Why DELETE does not work, where rows are to be deleted.
+    pub(super) undeletable: Option<Refusal>,
 }
 
 /// Everything that checks of the log's server look at. `None`: the server does not tell us.
@@ -121,7 +125,7 @@ impl Facts {
         let grants: Vec<String> = conn.query("SHOW GRANTS").await?;
         let mut tables = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            tables.push(table(conn, &wanted.table).await?);
+            tables.push(table(conn, wanted).await?);
         }
         Ok(Self {
             flavor,
@@ -215,7 +219,8 @@ async fn skew(conn: &mut Conn) -> Result<Skew, Error> {
 /// A line of `information_schema.COLUMNS`.
 type Answer = (String, String, String, bool, String, Option<String>, Option<u16>, Option<u64>);
 
-async fn table(conn: &mut Conn, name: &TableName) -> Result<Table, Error> {
+async fn table(conn: &mut Conn, wanted: &Wanted) -> Result<Table, Error> {
+    let name = &wanted.table;
     let refusal = refusal(conn, &format!("SELECT 1 FROM {} LIMIT 0", name.quoted())).await?;
     let place = (name.schema(), name.table());
     let kind: Option<(String, Option<String>)> = conn
@@ -254,8 +259,36 @@ async fn table(conn: &mut Conn, name: &TableName) -> Result<Table, Error> {
         octets,
     };
     let columns = columns.into_iter().map(column).collect();
+    let indexed = conn
+        .exec(
+            "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND \
+             SEQ_IN_INDEX = 1 AND COLUMN_NAME IS NOT NULL",
+            place,
+        )
+        .await?;
+    let undeletable = match &wanted.cleaned_by {
+        Some(_) => undeletable(conn, name).await?,
+        None => None,
+    };
     let engine = engine.unwrap_or_default();
-    Ok(Table { name: name.clone(), refusal, kind, engine, has_primary_key: key > Some(0), columns })
+    Ok(Table {
+        name: name.clone(),
+        refusal,
+        kind,
+        engine,
+        has_primary_key: key > Some(0),
+        columns,
+        indexed,
+        undeletable,
+    })
+}
+
+/// Rolled back, and about no row: the server only says whether it would.
+async fn undeletable(conn: &mut Conn, table: &TableName) -> Result<Option<Refusal>, Error> {
+    conn.query_drop("START TRANSACTION").await?;
+    let refusal = refusal(conn, &format!("DELETE FROM {} WHERE FALSE", table.quoted())).await?;
+    conn.query_drop("ROLLBACK").await?;
+    Ok(refusal)
 }
 
 #[cfg(test)]

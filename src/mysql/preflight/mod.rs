@@ -3,6 +3,7 @@
 //! Questions (`facts`) and judgement (a file for each group) are apart, so the judgement needs no server to be tested.
 
 mod binlog;
+mod cleanup;
 mod facts;
 mod grants;
 mod identity;
@@ -29,6 +30,8 @@ pub struct Wanted {
     pub columns: Vec<WantedColumn>,
     /// Whether it is read itself when it has no saved position.
     pub reads_table: bool,
+    /// The column by which old rows are deleted, if they are.
+    pub cleaned_by: Option<String>,
 }
 
 /// One column that is read.
@@ -90,6 +93,7 @@ pub async fn check(
     checks.extend(identity::check(&facts, server_id, store));
     checks.extend(grants::check(&facts));
     checks.extend(tables::check(&facts, wanted));
+    checks.extend(cleanup::check(&facts, wanted));
     if let Some(store) = store {
         checks.extend(positions::check(&facts, wanted, store));
     }

@@ -51,6 +51,8 @@ fn good() -> Facts {
             engine: "InnoDB".to_owned(),
             has_primary_key: true,
             columns: vec![column("id", "char(36)", Some(144)), column("payload", "json", None)],
+            indexed: vec!["id".to_owned()],
+            undeletable: None,
         }],
     }
 }
@@ -66,7 +68,7 @@ fn maria(mut facts: Facts) -> Facts {
 fn wanted() -> Vec<Wanted> {
     let column = |name: &str, required| WantedColumn { name: name.to_owned(), required };
     let columns = vec![column("id", true), column("payload", false)];
-    vec![Wanted { table: TableName::new("d", "o-1"), columns, reads_table: true }]
+    vec![Wanted { table: TableName::new("d", "o-1"), columns, reads_table: true, cleaned_by: None }]
 }
 
 fn saved(position: &str) -> Store {
@@ -275,4 +277,31 @@ fn given_columns_when_added_up_then_the_packet_bounds_them() {
 #[test]
 fn given_an_account_when_quoted_then_quotes_within_are_doubled() {
     assert_eq!(account("o'b@x@10.%"), "'o''b@x'@'10.%'");
+}
+
+#[test]
+fn given_rows_to_delete_when_they_cannot_be_found_or_deleted_then_the_cure_is_told() {
+    let wanted = vec![Wanted { cleaned_by: Some("created_at".to_owned()), ..wanted().remove(0) }];
+    let mut facts = good();
+    let told = |facts: &Facts| {
+        let check = cleanup::check(facts, &wanted).remove(0);
+        (check.status, check.cure.unwrap_or_default())
+    };
+    let warned = |facts: &Facts, cure: &str| {
+        let told = told(facts);
+        assert!(told.0 == Status::Warned && told.1.contains(cure), "{told:?}");
+    };
+    facts.tables[0].columns.push(column("created_at", "datetime(3)", None));
+    warned(&facts, "CREATE INDEX `created_at` ON `d`.`o-1` (`created_at`)");
+    facts.tables[0].indexed.push("Created_At".to_owned());
+    assert_eq!(told(&facts), (Status::Passed, String::new()));
+    facts.tables[0].undeletable = Some(Refusal { code: 1142, message: "denied".to_owned() });
+    warned(&facts, "GRANT DELETE ON `d`.`o-1` TO 'u'@'%'");
+    facts.tables[0].columns[2].kind = "varchar(30)".to_owned();
+    warned(&facts, "MODIFY COLUMN `created_at`");
+    facts.tables[0].has_primary_key = false;
+    warned(&facts, "ADD PRIMARY KEY");
+    facts.variables.insert("read_only".to_owned(), "ON".to_owned());
+    warned(&facts, "mysql.url");
+    assert_eq!(cleanup::check(&facts, &super::tests::wanted()), [], "nothing is asked where nothing is cleaned");
 }

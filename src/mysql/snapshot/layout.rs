@@ -16,34 +16,34 @@ use crate::table::{TableName, quote};
 
 /// A table, and what is asked of it.
 #[derive(Debug, Clone)]
-pub(super) struct Layout {
-    pub(super) table: TableName,
+pub(in crate::mysql) struct Layout {
+    pub(in crate::mysql) table: TableName,
     /// The subscription's columns, and behind them those of the primary key that are not among them.
-    pub(super) columns: Vec<Asked>,
+    pub(in crate::mysql) columns: Vec<Asked>,
     /// How many of them the subscription has.
     pub(super) wanted: usize,
     /// The primary key.
-    pub(super) key: Vec<KeyColumn>,
+    pub(in crate::mysql) key: Vec<KeyColumn>,
 }
 
 /// One column.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(in crate::mysql) struct Asked {
     pub(super) name: String,
     /// What is selected.
-    pub(super) expression: String,
+    pub(in crate::mysql) expression: String,
     is_json: bool,
 }
 
 /// One column of the primary key.
 #[derive(Debug, Clone)]
-pub(super) struct KeyColumn {
+pub(in crate::mysql) struct KeyColumn {
     /// Its name, quoted, behind that of the table.
-    pub(super) name: String,
+    pub(in crate::mysql) name: String,
     /// Its place among the columns that are asked for.
-    pub(super) place: usize,
+    pub(in crate::mysql) place: usize,
     /// A value of it as a parameter that compares with the column.
-    pub(super) parameter: String,
+    pub(in crate::mysql) parameter: String,
     /// The same beside no column, so with the column's collation.
     pub(super) alone: String,
     given: Given,
@@ -72,11 +72,11 @@ struct Defined {
 type Answer = (String, String, String, Option<String>, Option<String>);
 
 /// The name of the table in every statement.
-pub(super) const ALIAS: &str = "o";
+pub(in crate::mysql) const ALIAS: &str = "o";
 
 impl Layout {
     /// Asks the server. A table whose rows have no order that can be resumed is a fault.
-    pub(super) async fn read(conn: &mut Conn, wanted: &Subscription) -> Result<Result<Self, Fault>, Error> {
+    pub(in crate::mysql) async fn read(conn: &mut Conn, wanted: &Subscription) -> Result<Result<Self, Fault>, Error> {
         let table = &wanted.table;
         let names = (table.schema(), table.table());
         let rows: Vec<Answer> = conn
@@ -105,8 +105,8 @@ impl Layout {
         }
         if key.is_empty() {
             let detail = format!(
-                "start = \"snapshot\" reads the table by its primary key, and it has none: ALTER TABLE {} ADD PRIMARY KEY, \
-                 or start = \"earliest\" or \"now\"",
+                "start = \"snapshot\" and cleaning read the table by its primary key, and it has none: ALTER TABLE {} ADD \
+                 PRIMARY KEY, or start = \"earliest\" or \"now\"",
                 wanted.table.quoted()
             );
             return Err(fault("no_primary_key", detail));
@@ -194,7 +194,7 @@ impl Layout {
     }
 
     /// The table, read by its primary key.
-    pub(super) fn from(&self) -> String {
+    pub(in crate::mysql) fn from(&self) -> String {
         format!("FROM {} AS {ALIAS} FORCE INDEX (PRIMARY)", self.table.quoted())
     }
 
@@ -205,7 +205,8 @@ impl Layout {
 }
 
 impl KeyColumn {
-    fn value(&self, text: &[u8]) -> Value {
+    /// A value as a parameter.
+    pub(in crate::mysql) fn value(&self, text: &[u8]) -> Value {
         let number = || str::from_utf8(text).ok();
         match self.given {
             // MySQL takes a text that is cast for a signed number, and cuts what is beyond.
@@ -220,7 +221,7 @@ impl KeyColumn {
 
 impl Asked {
     /// Appends a value that the server answered, as the log's decoder writes it; `false` for NULL.
-    pub(super) fn write(&self, value: &Value, out: &mut Vec<u8>) -> bool {
+    pub(in crate::mysql) fn write(&self, value: &Value, out: &mut Vec<u8>) -> bool {
         match value {
             Value::NULL => return false,
             Value::Bytes(bytes) if self.is_json => write_compact(bytes, out),

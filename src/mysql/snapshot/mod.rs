@@ -14,8 +14,8 @@
 //!
 //! [`layout`] knows the columns, [`point`] where a table starts, [`window`] reads the log between.
 
-mod layout;
-mod point;
+pub(super) mod layout;
+pub(super) mod point;
 mod window;
 
 use std::time::Duration;

@@ -20,7 +20,7 @@ use crate::position::{FilePoint, Key, Point};
 use crate::source::SourceError;
 
 /// Makes a session one that reads as the log's decoder writes, and that nothing ends while it waits.
-pub(super) async fn prepare(conn: &mut Conn, flavor: Flavor) -> Result<(), Error> {
+pub(in crate::mysql) async fn prepare(conn: &mut Conn, flavor: Flavor) -> Result<(), Error> {
     conn.query_drop(
         "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 31536000, net_write_timeout = 31536000",
     )
