@@ -60,7 +60,7 @@ pub(crate) struct Shop {
     pub(crate) table: TableName,
     start: Position,
     columns: Arc<[String]>,
-    _settings: Box<dyn Any + Send>,
+    settings: Arc<dyn Any + Send + Sync>,
 }
 
 /// What the log said of a test's table.
@@ -97,13 +97,18 @@ impl Shop {
     /// On the server `name`, with a schema of the test's own and a table `out-box` in it of these columns.
     pub(crate) async fn open(name: &str, test: &str, definition: &str, columns: &[&str]) -> Self {
         let shared = settings(name).read_owned().await;
-        Self::open_with(name, test, definition, columns, Box::new(shared)).await
+        Self::open_with(name, test, definition, columns, Arc::new(shared)).await
     }
 
     /// As [`Shop::open`], while no other test uses the server.
     pub(crate) async fn open_alone(name: &str, test: &str, definition: &str, columns: &[&str]) -> Self {
         let alone = settings(name).write_owned().await;
-        Self::open_with(name, test, definition, columns, Box::new(alone)).await
+        Self::open_with(name, test, definition, columns, Arc::new(alone)).await
+    }
+
+    /// As [`Shop::open`], on the same server beside this one: to ask for it anew would wait for a test that waits for this.
+    pub(crate) async fn beside(&self, name: &str, test: &str, definition: &str, columns: &[&str]) -> Self {
+        Self::open_with(name, test, definition, columns, Arc::clone(&self.settings)).await
     }
 
     async fn open_with(
@@ -111,7 +116,7 @@ impl Shop {
         test: &str,
         definition: &str,
         columns: &[&str],
-        settings: Box<dyn Any + Send>,
+        settings: Arc<dyn Any + Send + Sync>,
     ) -> Self {
         let service = server(name).await;
         let mut conn = connect(&service).await;
@@ -123,7 +128,7 @@ impl Shop {
         let start = source(opts(&service)).newest().await.unwrap();
         let columns = columns.iter().map(ToString::to_string).collect();
         let opts = opts(&service);
-        Self { service, opts, conn, table, start, columns, _settings: settings }
+        Self { service, opts, conn, table, start, columns, settings }
     }
 
     /// Another session.

@@ -34,8 +34,9 @@ async fn prepare(shop: &mut Shop, xid: &str, id: u32) {
 async fn shops(test: &str) -> Vec<Shop> {
     let mut shops = Vec::new();
     for server in [MYSQL, MARIADBS[0], MARIADBS[1]] {
-        shops.push(Shop::open(server, test, OUTBOX, &COLUMNS).await);
-        let mut by_file = Shop::open(server, &format!("{test}-file"), OUTBOX, &COLUMNS).await;
+        let by_gtid = Shop::open(server, test, OUTBOX, &COLUMNS).await;
+        let mut by_file = by_gtid.beside(server, &format!("{test}-file"), OUTBOX, &COLUMNS).await;
+        shops.push(by_gtid);
         let logs: Vec<mysql_async::Row> = by_file.conn.query("SHOW BINARY LOGS").await.unwrap();
         let (file, offset): (String, u64) =
             (logs.last().unwrap().get(0).unwrap(), logs.last().unwrap().get(1).unwrap());
