@@ -15,6 +15,10 @@ setup: ## What building and testing need, and real servers
 demo: setup ## The main job on real servers, with a kill and a verdict; ARGS=--keep leaves the servers up
 	cargo run -- demo $(ARGS)
 
+.PHONY: demo-failover
+demo-failover: ## The same with two MySQL, of which the primary is killed
+	$(MAKE) demo ARGS="--failover $(ARGS)"
+
 .PHONY: unit
 unit: ## Tests that need no server, in seconds
 	cargo test --lib --bins --test architecture --test documents --test captured --test corpus

@@ -3,9 +3,13 @@
 //! Promise: a server ends with this process, whatever ends it, and leaves nothing behind. The held script's standard
 //! input is the leash: when it closes, the server is stopped and its folder removed.
 
+mod front;
+
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+pub use self::front::Front;
 
 /// One held server, on a free port of 127.0.0.1.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! `outboxd demo`: the main job on real servers, with a kill in the middle and a verdict at the end.
+//! `outboxd demo`: the main job on real servers, with a kill or a failover in the middle and a verdict at the end.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,9 @@ pub(super) struct DemoArguments {
     /// Transactions per second
     #[arg(long, value_name = "N", default_value = "200")]
     rate: NonZeroU32,
+    /// Kill the primary of two MySQL instead of the relay, and promote its replica
+    #[arg(long)]
+    failover: bool,
     /// Leave the servers and the relay up at the end until Ctrl-C or Enter, and say how to connect
     #[arg(long)]
     keep: bool,
@@ -34,7 +37,7 @@ pub(super) struct DemoArguments {
 
 /// `config` and `sets` are handed on to the daemon.
 pub(super) async fn demo(arguments: DemoArguments, config: Option<&Path>, sets: &[String]) -> Result<u8, DaemonError> {
-    let DemoArguments { seconds, rate, keep, services } = arguments;
+    let DemoArguments { seconds, rate, failover, keep, services } = arguments;
     let duration = Duration::from_secs(seconds);
     let daemon_arguments = demo::arguments(config, sets);
     let stop = CancellationToken::new();
@@ -44,7 +47,7 @@ pub(super) async fn demo(arguments: DemoArguments, config: Option<&Path>, sets: 
         signals.recv().await;
         stopping.cancel();
     });
-    match demo::run(DemoSettings { services, duration, rate, keep, daemon_arguments }, stop).await {
+    match demo::run(DemoSettings { services, duration, rate, failover, keep, daemon_arguments }, stop).await {
         Ok(true) => Ok(code::CLEAN),
         Ok(false) => Ok(code::HALTED),
         Err(error @ DemoError::Interrupted) => {

@@ -20,6 +20,9 @@ pub enum DemoError {
         /// Why.
         reason: String,
     },
+    /// The two servers do not replicate, or the second one is not promoted.
+    #[error("the second MySQL: {0}")]
+    Standby(String),
     /// Kafka refuses the topic.
     #[error("kafka refuses the topic: {0}")]
     Topic(String),

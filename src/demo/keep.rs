@@ -9,10 +9,11 @@ use super::DemoError;
 use super::relay::Relay;
 use super::show::plain;
 use super::stage::{Stage, TOPIC};
+use super::standby::Standby;
 
 /// Says how to connect, and waits for Enter or `stop`.
 pub(super) async fn until_told(stage: &Stage, relay: &Relay, stop: &CancellationToken) -> Result<(), DemoError> {
-    let (mysql, kafka) = (stage.mysql_port(), stage.bootstrap_servers());
+    let (mysql, kafka) = (stage.standby().map_or(stage.mysql_port(), Standby::port), stage.bootstrap_servers());
     let (address, log) = (relay.address(), relay.log());
     plain(&format!(
         "

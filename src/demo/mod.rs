@@ -1,4 +1,5 @@
-//! The demo: a delivery platform on real servers, its events relayed by a real daemon that is killed on the way.
+//! The demo: a delivery platform on real servers, its events relayed by a real daemon. On the way the daemon is killed, or
+//! the database under it.
 //!
 //! Promise: what the verdict says was read back from Kafka and held against the writers' own journal; whatever ends the
 //! demo, servers, daemon and folder end with it.
@@ -8,6 +9,9 @@
 //!    ^                                       ^
 //!    +------------- script ------------------+      show: one live table, or plain lines
 //! ```
+//!
+//! For a failover a second MySQL replicates from the first, semi-synchronously: what a writer was told is committed is on
+//! both when the first is killed.
 
 mod error;
 mod keep;
@@ -15,6 +19,7 @@ mod relay;
 mod script;
 mod show;
 mod stage;
+mod standby;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +39,8 @@ pub struct DemoSettings {
     pub duration: Duration,
     /// Transactions per second.
     pub rate: std::num::NonZeroU32,
+    /// Whether the primary of two MySQL is killed, instead of the relay.
+    pub failover: bool,
     /// Whether the servers stay up at the end, until told to stop.
     pub keep: bool,
     /// What the daemon's command line begins with: its configuration file and its `--set`s.

@@ -44,8 +44,15 @@ impl Relay {
             ("OUTBOX__0__START", "earliest".to_owned()),
             ("ADMIN__LISTEN", address.clone()),
         ];
-        let environment =
-            environment.into_iter().map(|(key, value)| (format!("{}{key}", crate::config::PREFIX), value)).collect();
+        let others = stage.standby().map(|standby| {
+            // A primary that is gone is noticed at once.
+            [
+                ("MYSQL__ADDRESSES", format!("[\"127.0.0.1:{}\"]", standby.port())),
+                ("MYSQL__HEARTBEAT", "300ms".to_owned()),
+            ]
+        });
+        let environment = environment.into_iter().chain(others.into_iter().flatten());
+        let environment = environment.map(|(key, value)| (format!("{}{key}", crate::config::PREFIX), value)).collect();
         let folder = tempfile::Builder::new().prefix("outboxd-demo.").tempdir()?;
         Ok(Self { folder, arguments, environment, address, child: None })
     }
@@ -87,6 +94,22 @@ impl Relay {
             error = self.ended() => Err(error),
             ready = timeout(PATIENCE, answers) => {
                 ready.map_err(|_| DemoError::Daemon("the relay does not get ready".to_owned(), self.tail()))
+            }
+        }
+    }
+
+    /// Waits until its log says this.
+    pub(super) async fn says(&mut self, what: &str) -> Result<(), DemoError> {
+        let log = self.log();
+        let said = async {
+            while !fs::read_to_string(&log).is_ok_and(|text| text.contains(what)) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            error = self.ended() => Err(error),
+            said = timeout(PATIENCE, said) => {
+                said.map_err(|_| DemoError::Daemon(format!("the relay does not say {what}"), self.tail()))
             }
         }
     }

@@ -10,8 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::relay::Relay;
 use super::show::{Show, plain};
 use super::stage::{Stage, TOPIC};
+use super::standby::with_lost;
 use super::{DemoError, DemoSettings, keep};
-use crate::history::{Isolation, Journal, Reader, ReaderSettings, Seen, Verdict, WriteError, Writer, WriterSettings};
+use crate::history::{
+    Delivered, Isolation, Journal, Reader, ReaderSettings, Seen, Verdict, WriteError, Writer, WriterSettings,
+};
 use crate::terminal::text::count;
 
 /// How long what was committed may take to arrive.
@@ -25,10 +28,16 @@ type Writing = JoinHandle<Result<Journal, WriteError>>;
 /// Plays the demo until its end or until `stop`, and gives whether the verdict is clean.
 pub async fn run(settings: DemoSettings, stop: CancellationToken) -> Result<bool, DemoError> {
     let mut show = Show::new(stop.clone());
-    let stage = show.during("starting private servers: MySQL 9.7, Kafka 4.1", Stage::set(&settings.services)).await?;
-    show.say(&format!("MySQL on port {}, Kafka at {}", stage.mysql_port(), stage.bootstrap_servers()))?;
+    let starting = if settings.failover {
+        "starting private servers: two MySQL 9.7, one the replica of the other, Kafka 4.1"
+    } else {
+        "starting private servers: MySQL 9.7, Kafka 4.1"
+    };
+    let mut stage = show.during(starting, Stage::set(&settings.services, settings.failover)).await?;
+    let replica = stage.standby().map(|standby| format!(" and, its replica, {}", standby.port())).unwrap_or_default();
+    show.say(&format!("MySQL on port {}{replica}, Kafka at {}", stage.mysql_port(), stage.bootstrap_servers()))?;
     let mut relay = Relay::new(&stage, settings.daemon_arguments.clone())?;
-    let verdict = play(&settings, &mut show, &stage, &mut relay, &stop).await?;
+    let verdict = play(&settings, &mut show, &mut stage, &mut relay, &stop).await?;
     drop(show);
     plain(&format!("\n{verdict}\n"))?;
     plain(&conclusion(&verdict))?;
@@ -42,7 +51,7 @@ pub async fn run(settings: DemoSettings, stop: CancellationToken) -> Result<bool
 async fn play(
     settings: &DemoSettings,
     show: &mut Show,
-    stage: &Stage,
+    stage: &mut Stage,
     relay: &mut Relay,
     stop: &CancellationToken,
 ) -> Result<Verdict, DemoError> {
@@ -64,17 +73,15 @@ async fn play(
         let (writer, stop) = (Arc::clone(&writer), writers_stop.clone());
         tokio::spawn(async move { writer.run(stop).await })
     };
-    let until_kill = settings.duration * 2 / 5;
-    let dead = DEAD.min(settings.duration / 5);
     let began = Instant::now();
-    show.during("writers commit, the relay delivers", go_on(relay, &mut writing, until_kill)).await?;
-    relay.kill().await?;
-    show.call_silence("killed");
-    show.say(&format!("process {id} is killed with SIGKILL"))?;
-    show.during("the relay is dead, writers go on", go_on(relay, &mut writing, dead)).await?;
-    let id = relay.start()?;
-    show.call_silence("starting");
-    show.say(&format!("`outboxd run` again, process {id}, from its saved positions"))?;
+    let until = settings.duration * 2 / 5;
+    show.during("writers commit, the relay delivers", go_on(relay, &mut writing, until)).await?;
+    if settings.failover {
+        fail_over(show, stage, relay, &mut writing).await?;
+    } else {
+        let dead = DEAD.min(settings.duration / 5);
+        kill(show, relay, &mut writing, id, dead).await?;
+    }
     let rest = settings.duration.saturating_sub(began.elapsed());
     show.during("writers commit, the relay delivers", go_on(relay, &mut writing, rest)).await?;
 
@@ -87,9 +94,64 @@ async fn play(
     let journal = show.during("writers finish their transactions", finishing).await?;
     let all =
         format!("reading topic {TOPIC} back until all {} events are there", count(journal.committed().count() as u64));
-    let verdict = show.during(&all, judge(stage, relay, &journal)).await?;
+    let records = show.during(&all, read_back(stage, relay, &journal)).await?;
+    let (journal, lost) = if settings.failover { with_lost(&journal, &records) } else { (journal, 0) };
+    if lost > 0 {
+        show.say(&format!(
+            "{lost} transactions were relayed and died with the first MySQL before any COMMIT was answered"
+        ))?;
+    }
+    let verdict = Verdict::of(&journal, &records);
     show.end("the end")?;
     Ok(verdict)
+}
+
+/// The relay dies, and comes back.
+async fn kill(
+    show: &mut Show,
+    relay: &mut Relay,
+    writing: &mut Writing,
+    id: u32,
+    dead: Duration,
+) -> Result<(), DemoError> {
+    relay.kill().await?;
+    show.call_silence("killed");
+    show.say(&format!("process {id} is killed with SIGKILL"))?;
+    show.during("the relay is dead, writers go on", go_on(relay, writing, dead)).await?;
+    let id = relay.start()?;
+    show.call_silence("starting");
+    show.say(&format!("`outboxd run` again, process {id}, from its saved positions"))?;
+    Ok(())
+}
+
+/// The first MySQL dies, the second takes its place, and the relay finds it.
+async fn fail_over(
+    show: &mut Show,
+    stage: &mut Stage,
+    relay: &mut Relay,
+    writing: &mut Writing,
+) -> Result<(), DemoError> {
+    stage.kill_primary()?;
+    show.say(&format!("FAILOVER: MySQL on port {} is killed with SIGKILL", stage.mysql_port()))?;
+    let Some(standby) = stage.standby() else { return Ok(()) };
+    let promoted = async {
+        tokio::select! {
+            error = relay.ended() => Err(error),
+            ended = finished(writing) => Err(ended.err().unwrap_or(DemoError::Interrupted)),
+            promoted = standby.promote() => promoted,
+        }
+    };
+    show.during("the replica applies what it has received", promoted).await?;
+    show.say(&format!("FAILOVER: its replica on port {} is promoted, and the writers go there", standby.port()))?;
+    let changed = async {
+        tokio::select! {
+            ended = finished(writing) => Err(ended.err().unwrap_or(DemoError::Interrupted)),
+            changed = relay.says("server_changed") => changed,
+        }
+    };
+    show.during("the relay looks for the new primary", changed).await?;
+    show.say("FAILOVER: the relay has found it by itself, and goes on from its GTIDs")?;
+    Ok(())
 }
 
 /// Lets everything go on for a while; an error if something ends that should not.
@@ -106,7 +168,7 @@ async fn finished(writing: &mut Writing) -> Result<Journal, DemoError> {
 }
 
 /// Reads until everything is there and nothing more is to come.
-async fn judge(stage: &Stage, relay: &mut Relay, journal: &Journal) -> Result<Verdict, DemoError> {
+async fn read_back(stage: &Stage, relay: &mut Relay, journal: &Journal) -> Result<Vec<Delivered>, DemoError> {
     let expected = journal.committed().count();
     let mut reader = Reader::new(&ReaderSettings {
         bootstrap_servers: stage.bootstrap_servers(),
@@ -116,7 +178,7 @@ async fn judge(stage: &Stage, relay: &mut Relay, journal: &Journal) -> Result<Ve
     reader.read_until(Instant::now() + PATIENCE, |seen: &Seen| seen.distinct() >= expected).await?;
     relay.drained().await?;
     reader.read_to_end(Instant::now() + PATIENCE).await?;
-    Ok(Verdict::of(journal, &reader.into_records()))
+    Ok(reader.into_records())
 }
 
 /// Nothing missing, from rolled-back transactions, out of order, altered or never written, and nothing undecided.

@@ -8,6 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 
 use super::DemoError;
+use super::standby::{self, Standby};
 use crate::services::Service;
 use crate::table::TableName;
 
@@ -19,23 +20,32 @@ pub(super) const SHARDS: &str = "delivery.delivery-outbox{1..4}";
 
 const PARTITIONS: i32 = 3;
 
-/// Both servers, private to this process.
+/// The servers, private to this process.
 pub(super) struct Stage {
     mysql: Service,
+    standby: Option<Standby>,
     kafka: Service,
 }
 
 impl Stage {
-    /// Starts both servers and creates the topic.
-    pub(super) async fn set(script: &Path) -> Result<Self, DemoError> {
+    /// Starts the servers, with a second MySQL if there is to be a failover, and creates the topic.
+    pub(super) async fn set(script: &Path, failover: bool) -> Result<Self, DemoError> {
         let script = std::path::absolute(script)?;
         if !script.is_file() {
             return Err(DemoError::NoServices(script));
         }
-        let (mysql, kafka) = (hold(script.clone(), "mysql-9.7"), hold(script, "kafka-4.1"));
-        // Both are awaited in any case, so that neither is left starting.
-        let (mysql, kafka) = tokio::join!(mysql, kafka);
-        let stage = Self { mysql: mysql?, kafka: kafka? };
+        let settings: &'static [&'static str] = if failover { standby::SETTINGS } else { &[] };
+        let second =
+            async { if failover { hold(script.clone(), "mysql-9.7", settings).await.map(Some) } else { Ok(None) } };
+        let (mysql, kafka) = (hold(script.clone(), "mysql-9.7", settings), hold(script.clone(), "kafka-4.1", &[]));
+        // All are awaited in any case, so that none is left starting.
+        let (mysql, second, kafka) = tokio::join!(mysql, second, kafka);
+        let (mysql, second, kafka) = (mysql?, second?, kafka?);
+        let standby = match second {
+            Some(second) => Some(Standby::follow(second, mysql.port()).await?),
+            None => None,
+        };
+        let stage = Self { mysql, standby, kafka };
         stage.create_topic().await?;
         Ok(stage)
     }
@@ -57,9 +67,19 @@ impl Stage {
         (1..=4).map(|shard| TableName::new("delivery", &format!("delivery-outbox{shard}"))).collect()
     }
 
-    /// Where MySQL listens on 127.0.0.1.
+    /// Where MySQL listens on 127.0.0.1, the first one.
     pub(super) fn mysql_port(&self) -> u16 {
         self.mysql.port()
+    }
+
+    /// The second MySQL.
+    pub(super) fn standby(&self) -> Option<&Standby> {
+        self.standby.as_ref()
+    }
+
+    /// SIGKILL for the first MySQL.
+    pub(super) fn kill_primary(&mut self) -> Result<(), DemoError> {
+        Ok(tokio::task::block_in_place(|| self.mysql.tell("kill"))?)
     }
 
     /// Where Kafka is.
@@ -69,13 +89,18 @@ impl Stage {
 
     /// How the writers connect.
     pub(super) fn opts(&self) -> Opts {
-        let server = mysql_async::OptsBuilder::default().ip_or_hostname("127.0.0.1").tcp_port(self.mysql.port());
-        server.user(Some("admin")).pass(Some("admin")).prefer_socket(false).into()
+        opts(self.standby.as_ref().map_or(self.mysql.port(), Standby::front))
     }
 }
 
-async fn hold(script: PathBuf, name: &'static str) -> Result<Service, DemoError> {
+/// The account of a server on this port of 127.0.0.1 that may do everything.
+pub(super) fn opts(port: u16) -> Opts {
+    let server = mysql_async::OptsBuilder::default().ip_or_hostname("127.0.0.1").tcp_port(port);
+    server.user(Some("admin")).pass(Some("admin")).prefer_socket(false).into()
+}
+
+async fn hold(script: PathBuf, name: &'static str, settings: &'static [&'static str]) -> Result<Service, DemoError> {
     let failed = |reason: String| DemoError::Server { name, reason };
-    let held = tokio::task::spawn_blocking(move || Service::hold(&script, name, &[])).await;
+    let held = tokio::task::spawn_blocking(move || Service::hold(&script, name, settings)).await;
     held.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }

@@ -1,12 +1,14 @@
 //! The pure parts; the whole is played by the tests on real servers.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::relay::{arguments, tail};
 use super::script::{conclusion, is_clean};
 use super::show::{clock, summary};
-use crate::history::{Counts, Verdict};
+use super::standby::with_lost;
+use crate::history::{Counts, Delivered, Event, Fingerprint, Journal, Outcome, Place, Transaction, Verdict};
 use crate::status::Line;
 use crate::table::TableName;
 
@@ -67,4 +69,41 @@ fn the_daemon_is_told_what_the_demo_was_told() {
     assert_eq!(arguments(None, &[]), ["--config", "/dev/null"]);
     let sets = ["log.level=debug".to_owned()];
     assert_eq!(arguments(Some(Path::new("o.toml")), &sets), ["--config", "o.toml", "--set", "log.level=debug"]);
+}
+
+/// A transaction of one event.
+fn transaction(id: u64, outcome: Outcome, unanswered: bool) -> Transaction {
+    let event = Event {
+        id: format!("event-{id}").into(),
+        table: TableName::new("d", "t"),
+        aggregate: "a".into(),
+        sequence: id,
+        event_type: "Created".into(),
+        payload: Fingerprint::of(None),
+        kept: true,
+    };
+    Transaction { id, events: vec![event], outcome, unanswered }
+}
+
+#[test]
+fn what_was_delivered_and_died_unanswered_with_the_primary_is_no_ghost_and_all_else_is() {
+    let mut journal = Journal::default();
+    journal.record(transaction(1, Outcome::RolledBack, true));
+    journal.record(transaction(2, Outcome::RolledBack, true));
+    journal.record(transaction(3, Outcome::RolledBack, false));
+    let of = |index: usize| {
+        let event = &journal.transactions()[index].events[0];
+        Delivered {
+            place: Place { topic: "delivery".into(), partition: 0, offset: 0 },
+            key: Arc::clone(&event.aggregate),
+            event_id: Arc::clone(&event.id),
+            event_type: Arc::clone(&event.event_type),
+            payload: event.payload,
+            payload_sequence: None,
+            timestamp_millis: None,
+        }
+    };
+    let (history, lost) = with_lost(&journal, &[of(0), of(2)]);
+    let outcomes: Vec<_> = history.transactions().iter().map(|transaction| transaction.outcome).collect();
+    assert_eq!((outcomes, lost), (vec![Outcome::Committed, Outcome::RolledBack, Outcome::RolledBack], 1));
 }

@@ -46,6 +46,8 @@ pub struct Transaction {
     pub events: Vec<Event>,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether COMMIT was sent and its answer was lost, however it ended.
+    pub unanswered: bool,
 }
 
 impl Transaction {
@@ -124,7 +126,7 @@ mod tests {
             payload: Fingerprint::of(None),
             kept,
         };
-        Transaction { id, events: vec![event], outcome: Outcome::Unknown }
+        Transaction { id, events: vec![event], outcome: Outcome::Unknown, unanswered: true }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Plan {
     /// What the journal keeps of it.
     pub fn transaction(&self, outcome: Outcome) -> Transaction {
         let events = self.parts.iter().flat_map(|part| &part.changes).map(|change| change.event.clone()).collect();
-        Transaction { id: self.id, events, outcome }
+        Transaction { id: self.id, events, outcome, unanswered: outcome == Outcome::Unknown }
     }
 }
 

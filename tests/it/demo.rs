@@ -17,13 +17,26 @@ fn figure(text: &str, name: &str) -> u64 {
 
 #[test]
 fn the_demo_kills_the_relay_and_finds_that_nothing_is_missing() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = demo(folder.path(), env!("CARGO_MANIFEST_DIR"), &["--seconds", "6"]);
-    let (text, notes) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(0), "{text}{notes}");
-    assert!(!text.contains('\u{1b}'), "plain without a terminal: {text}");
+    let text = played(&["--seconds", "6"]);
     assert!(text.contains("is killed with SIGKILL") && text.contains("  4 killed; "), "{text}");
     assert!(text.contains("`outboxd run` again, process ") && text.contains("  4 running; "), "{text}");
+}
+
+#[test]
+fn the_demo_kills_the_primary_and_finds_that_nothing_is_missing() {
+    let text = played(&["--failover", "--seconds", "6"]);
+    let told = ["is killed with SIGKILL", "is promoted, and the writers go there", "the relay has found it by itself"];
+    let told: Vec<_> = told.map(|what| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"))).into();
+    assert!(told.is_sorted(), "{text}");
+}
+
+/// What a demo without a terminal tells that ends with a clean verdict and leaves nothing behind.
+fn played(arguments: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(folder.path(), env!("CARGO_MANIFEST_DIR"), arguments);
+    let (text, notes) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{text}{notes}");
+    assert!(!text.contains('\u{1b}'), "plain without a terminal: {text}");
     assert!(figure(&text, "committed") > 100, "{text}");
     assert_eq!(figure(&text, "delivered"), figure(&text, "committed"));
     for none in ["missing", "from rolled-back transactions", "out of order"] {
@@ -37,6 +50,7 @@ fn the_demo_kills_the_relay_and_finds_that_nothing_is_missing() {
         assert!(std::time::Instant::now() < deadline, "{:?} is left behind", folder.path().read_dir());
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    text
 }
 
 #[test]

@@ -7,42 +7,10 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
 use outboxd::history::{Journal, Outcome, Verdict};
-use outboxd::services::Service;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use outboxd::services::{Front, Service};
 
 use crate::daemon::Daemon;
 use crate::stage::{Setup, Stage, Writing, hold, until};
-
-/// A name that moves: connections go to the server that it stands for, and end when it moves.
-struct Front {
-    port: u16,
-    target: watch::Sender<u16>,
-    _serving: AbortOnDropHandle<()>,
-}
-
-impl Front {
-    async fn before(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (target, at) = watch::channel(target);
-        let serving = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut at = at.clone();
-                tokio::spawn(async move {
-                    let to = *at.borrow_and_update();
-                    let Ok(mut server) = TcpStream::connect(("127.0.0.1", to)).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = at.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { port, target, _serving: AbortOnDropHandle::new(serving) }
-    }
-}
 
 /// Servers 0, 1, …, of which 0 is the primary and the others replicate from it.
 pub(super) struct Cluster {
@@ -101,7 +69,7 @@ impl Cluster {
         let stage = setup.servers().await;
         let more = tokio::task::spawn_blocking(move || (0..replicas).map(|_| hold(server, settings)).collect());
         let others = more.await.unwrap();
-        let front = Front::before(stage.mysql.port()).await;
+        let front = Front::before(stage.mysql.port()).await.unwrap();
         let mariadb = server.starts_with("mariadb");
         Self { stage, others, front, primary: Arc::default(), mariadb }
     }
@@ -213,7 +181,7 @@ impl Cluster {
     /// Leads the writers to a server that is the primary.
     pub(super) fn lead_to(&self, replica: usize) {
         self.primary.store(u16::try_from(replica).unwrap(), Relaxed);
-        self.front.target.send_replace(self.port(replica));
+        self.front.lead_to(self.port(replica));
     }
 
     /// A planned switchover: no more writes, everything replicated, roles exchanged.
@@ -222,7 +190,7 @@ impl Cluster {
         self.sql(from, [read_only]).await;
         if self.mariadb {
             // The writers may write to a read-only server.
-            self.front.target.send_replace(1);
+            self.front.lead_to(1);
             until("nothing is written any more", async || {
                 let before = self.ask(from, "SELECT @@gtid_binlog_pos").await;
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -236,12 +204,12 @@ impl Cluster {
     }
 
     pub(super) fn front(&self) -> u16 {
-        self.front.port
+        self.front.port()
     }
 
     /// Writers that follow the primary.
     pub(super) async fn write(&self, seed: u64) -> Writing {
-        self.stage.write_to(opts(self.front.port), seed).await
+        self.stage.write_to(opts(self.front.port()), seed).await
     }
 
     /// The daemon on these servers, in this order, with further keys.
