@@ -138,6 +138,11 @@ pub(super) async fn position(asked: Asked, body: Bytes) -> Result<Json<Changed>,
     Caller::new(asked, by)?.ask("position_set", Order::Set(position)).await
 }
 
+pub(super) async fn forget(asked: Asked, body: Bytes) -> Result<Json<Changed>, Failure> {
+    let Wish { by } = read(&body)?;
+    Caller::new(asked, by)?.ask("position_forget", Order::Forget).await
+}
+
 pub(super) async fn replay(asked: Asked, body: Bytes) -> Result<Json<Begun>, Failure> {
     let ReplayWish { by, from, to, ids, aggregates, rate } = read(&body)?;
     let run = format!("{}-{:04x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), fastrand::u16(..));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::CONTENT_TYPE;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Router, middleware};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -63,6 +63,7 @@ fn router(guard: Guard, current: Current) -> Router {
         .route("/api/v1/tables/{table}/resume", post(changes::resume))
         .route("/api/v1/tables/{table}/retry", post(changes::retry))
         .route("/api/v1/tables/{table}/position", put(changes::position))
+        .route("/api/v1/tables/{table}/position", delete(changes::forget))
         .route("/api/v1/tables/{table}/replay", post(changes::replay))
         .route_layer(middleware::from_fn_with_state(guard, changes::admit))
         .layer(DefaultBodyLimit::max(LARGEST_BODY));

@@ -50,14 +50,6 @@ impl Store {
     fn mysql(config: &Config, servers: Servers, lock_wait: Duration) -> Self {
         Self::Mysql(MysqlStore::new(servers, &config.positions.schema, &config.positions.table, lock_wait))
     }
-
-    /// Makes a table one that has no position here.
-    async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
-        match self {
-            Self::Mysql(store) => store.forget(claim).await,
-            Self::Kafka(store) => store.forget(claim).await,
-        }
-    }
 }
 
 /// The store in the topic of the configuration.
@@ -85,6 +77,13 @@ impl PositionStore for Store {
         match self {
             Self::Mysql(store) => store.set(claim, position).await,
             Self::Kafka(store) => store.set(claim, position).await,
+        }
+    }
+
+    async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
+        match self {
+            Self::Mysql(store) => store.forget(claim).await,
+            Self::Kafka(store) => store.forget(claim).await,
         }
     }
 
@@ -187,7 +186,7 @@ async fn one(old: &Store, new: &Store, table: &TableName) -> Result<Option<Posit
         new.save(&to.claim, &position).await?;
         position
     };
-    if from.pause.is_some() {
+    if from.pause != to.pause {
         new.pause(&to.claim, from.pause.as_ref()).await?;
     }
     old.forget(&from.claim).await?;

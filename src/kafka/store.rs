@@ -62,6 +62,7 @@ impl Held {
                 Ok((Some(to), self.pause.clone()))
             }
             Change::Set(to) => Ok((Some(to), self.pause.clone())),
+            Change::Forget => Ok((None, self.pause.clone())),
             Change::Pause(pause) => Ok((self.durable.clone(), pause)),
         }
     }
@@ -71,6 +72,7 @@ impl Held {
 enum Change {
     Save(Position),
     Set(Position),
+    Forget,
     Pause(Option<Pause>),
 }
 
@@ -174,15 +176,6 @@ impl KafkaStore {
         }
     }
 
-    /// Makes a claimed table one that has never saved a position, because it is kept elsewhere from now on.
-    pub async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
-        let record = self.record(&claim.table, claim.epoch, None, None)?;
-        match self.producer(claim) {
-            Some(producer) => producer.commit(record).await.map_err(answer),
-            None => Err(StoreError::Broken("the claim was given back".to_owned())),
-        }
-    }
-
     /// Begins to make a position durable, together with what the claim's producer has sent since the last time.
     pub(super) fn commit(
         &self,
@@ -271,6 +264,10 @@ impl PositionStore for KafkaStore {
 
     async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.change(claim, Change::Set(position.clone())).await
+    }
+
+    async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.change(claim, Change::Forget).await
     }
 
     async fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> Result<(), StoreError> {

@@ -256,23 +256,6 @@ impl MysqlStore {
         }
         Ok(())
     }
-
-    /// Makes a claimed table one that has never saved a position, because it is kept elsewhere from now on.
-    pub async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
-        self.with(async |conn, claimed| {
-            let Claim { table, epoch } = claim;
-            conn.exec_drop(
-                format!("UPDATE {} SET position = NULL WHERE table_name = ? AND epoch = ?", self.table),
-                (table.to_string(), epoch),
-            )
-            .await?;
-            if let Some(held) = claimed.get_mut(table) {
-                held.durable = None;
-            }
-            Ok(())
-        })
-        .await
-    }
 }
 
 /// Whether a live process has claimed the table in the position table of this (quoted) name.
@@ -349,6 +332,16 @@ impl PositionStore for MysqlStore {
             let held = self.own(conn, claimed, claim).await?;
             self.update(conn, claim, "position = ?, saved_at = NOW(6)", Some(position.to_string())).await?;
             held.durable = Some(position.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.with(async |conn, claimed| {
+            let held = self.own(conn, claimed, claim).await?;
+            self.update(conn, claim, "position = ?, saved_at = NOW(6)", None).await?;
+            held.durable = None;
             Ok(())
         })
         .await

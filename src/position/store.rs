@@ -3,7 +3,7 @@
 //! Promise: a table has one owner at a time. A claim raises the table's epoch; every save names the epoch it was
 //! claimed under and is refused once another claim has raised it, so a process that was paused and wakes up late cannot
 //! move a position that is no longer its own. A save that would move a position backwards is refused too (R3): only
-//! [`PositionStore::set`] moves one anywhere, on an operator's explicit command.
+//! [`PositionStore::set`] and [`PositionStore::forget`] do, on an operator's explicit command.
 
 use std::fmt;
 use std::future::Future;
@@ -129,6 +129,9 @@ pub trait PositionStore: Send + Sync + 'static {
     /// Makes a position durable wherever it lies, also before the durable one. For an operator's
     /// explicit command, and for a position of a history that is no more.
     fn set(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Makes the table one that has never saved a position. For an operator's explicit command, and for a position that is
+    /// kept elsewhere from now on.
+    fn forget(&self, claim: &Claim) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Makes it durable that the table is not to be relayed, or with `None` that it is. To be asked for while nothing else
     /// is under way for the claim.
     fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> impl Future<Output = Result<(), StoreError>> + Send;

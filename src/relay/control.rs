@@ -25,6 +25,8 @@ pub enum Order {
     Retry,
     /// Make this the durable position, wherever it lies, and go on from there if the table is relayed.
     Set(Position),
+    /// Have no durable position, and begin anew as the table's `start` says if it is relayed.
+    Forget,
     /// Publish once more what was published before.
     Replay(Box<Plan>),
 }

@@ -208,6 +208,11 @@ impl TableStats {
         lock(&self.position).clone()
     }
 
+    /// Notes that there is no durable position any more.
+    pub fn forget_position(&self) {
+        *lock(&self.position) = None;
+    }
+
     /// Notes the durable position.
     pub fn set_position(&self, position: Arc<Position>) {
         *lock(&self.position) = Some(position);

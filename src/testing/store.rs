@@ -130,6 +130,13 @@ impl PositionStore for MemoryStore {
         })
     }
 
+    async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.with(|state| {
+            state.row(claim)?.position = None;
+            Ok(())
+        })
+    }
+
     async fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> Result<(), StoreError> {
         self.with(|state| {
             state.row(claim)?.pause = pause.cloned();

@@ -52,6 +52,10 @@ impl PositionStore for Session {
         self.0.set(claim, position).await
     }
 
+    async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.0.forget(claim).await
+    }
+
     async fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> Result<(), StoreError> {
         self.0.pause(claim, pause).await
     }

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 
-use self::set::SetArguments;
+use self::set::{ForgetArguments, SetArguments};
 use super::{code, say, show};
 use crate::config::Loaded;
 use crate::daemon::DaemonError;
@@ -25,6 +25,8 @@ pub(super) enum PositionCommand {
     Show,
     /// Move the saved position of tables, backwards too: shows what that repeats or skips, and asks
     Set(SetArguments),
+    /// Forget the saved position of tables, which begin anew as `start` says: shows what that repeats, and asks
+    Forget(ForgetArguments),
     /// Move the positions of the configured tables from one store to the other, while no daemon runs
     Migrate {
         /// Where they are kept from now on
@@ -37,6 +39,7 @@ pub(super) async fn position(command: PositionCommand, loaded: Loaded) -> Result
     match command {
         PositionCommand::Show => positions(&loaded).await,
         PositionCommand::Set(arguments) => set::set(arguments, loaded).await,
+        PositionCommand::Forget(arguments) => set::forget(arguments, loaded).await,
         PositionCommand::Migrate { to } => migrate(&loaded, to).await,
     }
 }

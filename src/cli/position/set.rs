@@ -1,4 +1,4 @@
-//! `outboxd position set`: moves saved positions, by hand.
+//! `outboxd position set` and `forget`: moves saved positions, or has a table begin anew, by hand.
 //!
 //! Promise: it says what a move repeats and what it skips before it asks, changes nothing without a yes, and writes down what
 //! it did. A running daemon is asked to move the position itself; without one, the table is claimed first.
@@ -18,6 +18,7 @@ use crate::daemon::store::Store;
 use crate::daemon::{self, DaemonError};
 use crate::mysql::settings::Keeper;
 use crate::position::{Claimed, Position, PositionStore, Saved, Shift, StoreError};
+use crate::relay::settings::Start;
 use crate::relay::supervisor::Table;
 use crate::status::client::Unchanged;
 use crate::table::TableName;
@@ -42,9 +43,23 @@ pub(in crate::cli) struct SetArguments {
     way: Way,
 }
 
+#[derive(Args)]
+pub(in crate::cli) struct ForgetArguments {
+    /// Tables as the configuration writes them: names, ranges, lists, wildcards
+    #[arg(required = true, value_name = "TABLE")]
+    tables: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    way: Way,
+}
+
 /// A table and where it stands.
 struct Stand {
     table: TableName,
+    /// Where it begins without a position.
+    start: Start,
     position: Option<Position>,
     /// Whether a running daemon has it.
     online: bool,
@@ -52,55 +67,108 @@ struct Stand {
 
 pub(super) async fn set(arguments: SetArguments, loaded: Loaded) -> Result<u8, DaemonError> {
     let SetArguments { tables, to, to_time, yes, way } = arguments;
-    logging::init(&loaded.config.log).map_err(|error| DaemonError::Configuration(error.to_string()))?;
-    let (log, _) = daemon::servers(&loaded.config)?;
-    let store = Store::new(&loaded.config, Duration::ZERO)?;
-    let saved = store.list().await?;
-    let configured = configured(&loaded.config, &log).await?;
-    let hand = Hand::new(way, Ok(&loaded.config.admin))?;
-    let stands = stands(&tables, &configured, &saved, &hand).await?;
-    let subscriptions: Vec<_> = configured
-        .into_iter()
-        .map(|table| table.subscription)
-        .filter(|subscription| stands.iter().any(|stand| stand.table == subscription.table))
-        .collect();
-    let mut log = Log::new(&loaded.config, log, subscriptions);
+    let mut bench = Bench::new(&tables, way, loaded).await?;
     let to = match (to, to_time) {
-        (_, Some(time)) => log.at(&time).await?,
-        (to, None) => log.place(&to.unwrap_or_default()).await?,
+        (_, Some(time)) => bench.log.at(&time).await?,
+        (to, None) => bench.log.place(&to.unwrap_or_default()).await?,
     };
-    if let Err(reason) = log.can_resume(&to).await {
+    if let Err(reason) = bench.log.can_resume(&to).await {
         say(&format!("{to} is no place to resume: {reason}"));
         return Ok(code::REFUSED);
     }
-    for Stand { table, position, online } in &stands {
+    bench.move_to(Some(&to), yes).await
+}
+
+pub(super) async fn forget(arguments: ForgetArguments, loaded: Loaded) -> Result<u8, DaemonError> {
+    let ForgetArguments { tables, yes, way } = arguments;
+    Bench::new(&tables, way, loaded).await?.move_to(None, yes).await
+}
+
+/// What a move needs: the tables, the log, the store, and a daemon that may run.
+struct Bench {
+    stands: Vec<Stand>,
+    log: Log,
+    store: Store,
+    hand: Hand,
+    keeper: Keeper,
+}
+
+impl Bench {
+    async fn new(tables: &[String], way: Way, loaded: Loaded) -> Result<Self, DaemonError> {
+        logging::init(&loaded.config.log).map_err(|error| DaemonError::Configuration(error.to_string()))?;
+        let (log, _) = daemon::servers(&loaded.config)?;
+        let store = Store::new(&loaded.config, Duration::ZERO)?;
+        let saved = store.list().await?;
+        let configured = configured(&loaded.config, &log).await?;
+        let hand = Hand::new(way, Ok(&loaded.config.admin))?;
+        let stands = stands(tables, &configured, &saved, &hand).await?;
+        let subscriptions: Vec<_> = configured
+            .into_iter()
+            .map(|table| table.subscription)
+            .filter(|subscription| stands.iter().any(|stand| stand.table == subscription.table))
+            .collect();
+        let log = Log::new(&loaded.config, log, subscriptions);
+        Ok(Self { stands, log, store, hand, keeper: loaded.config.keeper() })
+    }
+
+    /// Says what the move does, asks, and makes it; without `to` the tables begin anew.
+    async fn move_to(self, to: Option<&Position>, yes: bool) -> Result<u8, DaemonError> {
+        for stand in &self.stands {
+            stand.show(to);
+        }
+        if self.stands.iter().any(|stand| !stand.online) && self.keeper == Keeper::Kafka {
+            show(&"positions are in Kafka: a daemon that does relay such a table after all will halt as fenced");
+        }
+        if !yes && !confirmed() {
+            say("nothing is changed: nobody said yes (--yes)");
+            return Ok(code::REFUSED);
+        }
+        let mut exit = code::CLEAN;
+        for stand in self.stands {
+            let table = stand.table.clone();
+            let moved = if stand.online {
+                ask(&self.hand, &stand, to).await?
+            } else {
+                take(&self.hand, &self.store, stand, to).await?
+            };
+            match moved {
+                Ok(said) => show(&said),
+                Err(refused) => {
+                    say(&format!("{table}: {refused}"));
+                    exit = code::REFUSED;
+                }
+            }
+        }
+        Ok(exit)
+    }
+}
+
+impl Stand {
+    /// Says where it stands, and what a move repeats and skips.
+    fn show(&self, to: Option<&Position>) {
+        let Self { table, start, position, online } = self;
         show(&format!("{table}{}", if *online { "" } else { " (no daemon relays it at the moment)" }));
         show(&format!("  from {}", position.as_ref().map_or_else(|| "none yet".to_owned(), ToString::to_string)));
+        let Some(to) = to else {
+            show(&format!("  to   none: it begins anew, with start = {start}"));
+            show(&format!("  {}", anew(start)));
+            return;
+        };
         show(&format!("  to   {to}"));
-        let shift = position.as_ref().and_then(|from| Shift::between(from, &to));
+        let shift = position.as_ref().and_then(|from| Shift::between(from, to));
         let what = || "how much that repeats or skips is not known: the positions are of different kinds".to_owned();
         show(&format!("  {}", shift.map_or_else(what, |shift| shift.to_string())));
     }
-    if stands.iter().any(|stand| !stand.online) && loaded.config.keeper() == Keeper::Kafka {
-        show(&"positions are in Kafka: a daemon that does relay such a table after all will halt as fenced");
+}
+
+/// What beginning anew repeats and skips.
+fn anew(start: &Start) -> &'static str {
+    match start {
+        Start::Snapshot => "REPEATS every row that is in the table; SKIPS what was deleted and not published",
+        Start::Earliest => "REPEATS everything that the log still has; SKIPS what it has lost and was not published",
+        Start::Now => "SKIPS everything up to now that was not published",
+        Start::At(_) => "REPEATS or SKIPS what is between the two",
     }
-    if !yes && !confirmed() {
-        say("nothing is changed: nobody said yes (--yes)");
-        return Ok(code::REFUSED);
-    }
-    let mut exit = code::CLEAN;
-    for stand in stands {
-        let table = stand.table.clone();
-        let moved = if stand.online { ask(&hand, &stand, &to).await? } else { take(&hand, &store, stand, &to).await? };
-        match moved {
-            Ok(said) => show(&said),
-            Err(refused) => {
-                say(&format!("{table}: {refused}"));
-                exit = code::REFUSED;
-            }
-        }
-    }
-    Ok(exit)
 }
 
 /// The tables that are meant, and where they stand. A daemon that answers has those that it names.
@@ -112,7 +180,9 @@ async fn stands(
 ) -> Result<Vec<Stand>, DaemonError> {
     let known: Vec<_> = configured.iter().map(|table| table.subscription.table.clone()).collect();
     let online = hand.client.tables().await.unwrap_or_default();
+    let start = |name: &TableName| configured.iter().find(|table| table.subscription.table == *name);
     let stand = |table: TableName| Stand {
+        start: start(&table).map_or_else(Start::default, |table| table.start.clone()),
         position: saved.iter().find(|saved| saved.table == table).and_then(|saved| saved.position.clone()),
         online: online.iter().any(|status| status.table == table),
         table,
@@ -121,8 +191,16 @@ async fn stands(
 }
 
 /// Has the daemon move a position; it writes down who asked.
-async fn ask(hand: &Hand, Stand { table, .. }: &Stand, to: &Position) -> Result<Result<String, String>, DaemonError> {
-    match hand.change(Method::PUT, table, "position", json!({ "position": to.to_string() })).await {
+async fn ask(
+    hand: &Hand,
+    Stand { table, .. }: &Stand,
+    to: Option<&Position>,
+) -> Result<Result<String, String>, DaemonError> {
+    let (method, body) = match to {
+        Some(to) => (Method::PUT, json!({ "position": to.to_string() })),
+        None => (Method::DELETE, json!({})),
+    };
+    match hand.change(method, table, "position", body).await {
         Ok(changed) => Ok(Ok(told(table, &changed))),
         Err(Unchanged::Refused(failure)) => Ok(Err(failure.to_string())),
         Err(Unchanged::Silent(silent)) => Err(DaemonError::Server(silent.to_string())),
@@ -134,18 +212,26 @@ async fn take(
     hand: &Hand,
     store: &Store,
     Stand { table, position: shown, .. }: Stand,
-    to: &Position,
+    to: Option<&Position>,
 ) -> Result<Result<String, String>, DaemonError> {
     let Claimed { claim, position, .. } = match store.claim(&table).await {
         Err(error @ (StoreError::Owned { .. } | StoreError::Fenced { .. })) => return Ok(Err(error.to_string())),
         claimed => claimed?,
     };
-    let moved = if position == shown { store.set(&claim, to).await.map(|()| true) } else { Ok(false) };
+    let moved = match to {
+        _ if position != shown => Ok(false),
+        Some(to) => store.set(&claim, to).await.map(|()| true),
+        None => store.forget(&claim).await.map(|()| true),
+    };
     store.release(&claim).await?;
     if !moved? {
         return Ok(Err("a daemon has moved it meanwhile; look again".to_owned()));
     }
     let before = position.map_or_else(|| "none yet".to_owned(), |position| position.to_string());
-    info!(target: "outboxd::audit", action = "position_set", %table, by = ?hand.by(), %before, after = %to, "audit");
-    Ok(Ok(format!("{table}: {before} -> {to}")))
+    let (action, after) = match to {
+        Some(to) => ("position_set", to.to_string()),
+        None => ("position_forget", "none".to_owned()),
+    };
+    info!(target: "outboxd::audit", action, %table, by = ?hand.by(), %before, %after, "audit");
+    Ok(Ok(format!("{table}: {before} -> {after}")))
 }

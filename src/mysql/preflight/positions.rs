@@ -123,8 +123,7 @@ fn position(facts: &Facts, wanted: &Wanted, store: &Store) -> Check {
     };
     let lost = |why: &str| {
         check(format!("{saved}; {why}")).failed(format!(
-            "read from a server that still has it (mysql.url); or publish what is missing from the table yourself, then {}",
-            give_up()
+            "read from a server that still has it (mysql.url); or begin anew: outboxd position forget {table}"
         ))
     };
     match (&saved.point, &facts.beginning, &facts.end) {

@@ -20,7 +20,7 @@ use crate::relay::control::{Done, Order, Orders, Refusal, Told};
 use crate::relay::feeder::{Feeder, Shared};
 use crate::relay::places;
 use crate::relay::replay::{self, Again, Plan, Replay};
-use crate::relay::stats::State;
+use crate::relay::stats::{State, TableStats};
 use crate::relay::worker::{Halt, Outcome, Worker};
 use crate::source::LogSource;
 use crate::table::TableName;
@@ -122,7 +122,7 @@ where
                     biased;
                     ended = &mut attempt => break ended,
                     told = orders.next(), if between.is_none() => match &told.order {
-                        Order::Pause(_) | Order::Set(_) => {
+                        Order::Pause(_) | Order::Set(_) | Order::Forget => {
                             one.cancel();
                             between = Some(told);
                         }
@@ -266,9 +266,9 @@ where
                     }
                 }
             }
-            Order::Set(to) => {
-                let set = self.set(&claim, position, to).await;
-                told.answer(set);
+            order @ (Order::Set(_) | Order::Forget) => {
+                let moved = self.move_to(&relay.stats, &claim, position, goal(order)).await;
+                told.answer(moved);
                 now
             }
             Order::Resume | Order::Retry | Order::Replay(_) => now,
@@ -288,13 +288,27 @@ where
         }
     }
 
-    /// Makes `to` the durable position, if a relay can go on from there.
-    async fn set(&self, claim: &Claim, from: Option<Position>, to: &Position) -> Result<Done, Refusal> {
+    /// Makes `to` the durable position, if a relay can go on from there; or, with none, forgets it.
+    async fn move_to(
+        &self,
+        stats: &TableStats,
+        claim: &Claim,
+        from: Option<Position>,
+        to: Option<&Position>,
+    ) -> Result<Done, Refusal> {
+        let before = from.map_or_else(|| "none".to_owned(), |from| from.to_string());
+        let Some(to) = to else {
+            self.store.forget(claim).await?;
+            stats.forget_position();
+            info!(table = %claim.table, from = %before, "position_forgotten");
+            return Ok(done(&before, "none"));
+        };
         let misplaced = |reason| Refusal::Misplaced { position: to.clone(), reason };
         places::can_resume(&mut (self.source)(Reader::Own), to).await.map_err(misplaced)?;
         self.store.set(claim, to).await?;
+        stats.set_position(Arc::new(to.clone()));
         info!(table = %claim.table, position = %to, "position_set");
-        Ok(done(&from.map_or_else(|| "none".to_owned(), |from| from.to_string()), &to.to_string()))
+        Ok(done(&before, &to.to_string()))
     }
 
     /// Waits until somebody resumes the table; a position may be set meanwhile.
@@ -317,13 +331,10 @@ where
                     told.answer(Err(Refusal::NotHalted { table: table.clone(), state: State::Paused }));
                 }
                 Order::Replay(_) => told.answer(Err(at_rest(table, State::Paused))),
-                Order::Set(to) => {
+                order @ (Order::Set(_) | Order::Forget) => {
                     let from = relay.stats.position().map(|position| (*position).clone());
-                    let set = self.set(claim, from, to).await;
-                    if set.is_ok() {
-                        relay.stats.set_position(Arc::new(to.clone()));
-                    }
-                    told.answer(set);
+                    let moved = self.move_to(&relay.stats, claim, from, goal(order)).await;
+                    told.answer(moved);
                 }
             }
         }
@@ -348,24 +359,26 @@ where
                 Order::Pause(_) => told.answer(Err(Refusal::Halted { table, detail: halt.to_string() })),
                 Order::Resume => told.answer(Err(Refusal::NotPaused(table))),
                 Order::Replay(_) => told.answer(Err(at_rest(&table, State::Halted))),
-                Order::Set(to) => {
-                    let set = self.set_of_halted(relay, to).await;
-                    told.answer(set);
+                order @ (Order::Set(_) | Order::Forget) => {
+                    let moved = self.move_halted(relay, goal(order)).await;
+                    told.answer(moved);
                 }
             }
         }
     }
 
     /// A halted table is nobody's: claimed for the moment.
-    async fn set_of_halted(&self, relay: &Relay, to: &Position) -> Result<Done, Refusal> {
+    async fn move_halted(&self, relay: &Relay, to: Option<&Position>) -> Result<Done, Refusal> {
         let Claimed { claim, position, .. } = self.store.claim(&relay.stats.table).await?;
-        let set = self.set(&claim, position, to).await;
+        let moved = self.move_to(&relay.stats, &claim, position, to).await;
         self.store.release(&claim).await?;
-        if set.is_ok() {
-            relay.stats.set_position(Arc::new(to.clone()));
-        }
-        set
+        moved
     }
+}
+
+/// Where an order moves the position; `None` for nowhere.
+fn goal(order: &Order) -> Option<&Position> {
+    if let Order::Set(to) = order { Some(to) } else { None }
 }
 
 fn at_rest(table: &TableName, state: State) -> Refusal {

@@ -541,6 +541,33 @@ async fn a_position_is_set_back_or_forward_whatever_the_table_does_and_nowhere_e
     assert_eq!(stage.arrived(0).split_off(7), ["0/8"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_position_is_forgotten_whatever_the_table_does_and_it_begins_anew() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    insert(&stage, 0, 1..=2);
+    pass(100).await;
+    let done = order(&process, 0, Order::Forget).await.unwrap();
+    assert_eq!((done.before, done.after), (after(2).to_string(), "none".to_owned()));
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0).len(), process.stats[0].state()), (4, State::Running), "from the beginning");
+    order(&process, 0, pause()).await.unwrap();
+    order(&process, 0, Order::Forget).await.unwrap();
+    assert_eq!((process.stats[0].state(), process.stats[0].position()), (State::Paused, None));
+    order(&process, 0, Order::Resume).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(stage.arrived(0).len(), 6);
+    stage.broker.refuse(definite());
+    insert(&stage, 0, 3..=3);
+    pass(1_000).await;
+    assert_eq!(process.stats[0].state(), State::Halted);
+    order(&process, 0, Order::Forget).await.unwrap();
+    order(&process, 0, Order::Retry).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(stage.arrived(0).split_off(6), ["0/1", "0/2", "0/3"]);
+    assert_eq!(stage.arrived(1), Vec::<String>::new());
+}
+
 fn plan(from: u64, to: Option<u64>, rate: u32) -> Plan {
     let (ids, aggregates) = (BTreeSet::new(), BTreeSet::new());
     let rate = std::num::NonZero::new(rate).unwrap();

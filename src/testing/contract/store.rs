@@ -23,6 +23,7 @@ pub async fn keep<B: Bench>(bench: &B) {
     a_position_is_found_again(bench).await;
     a_position_never_moves_backwards(bench).await;
     an_operator_sets_it_anywhere(bench).await;
+    an_operator_has_it_forgotten(bench).await;
     a_pause_lasts_until_it_is_ended(bench).await;
     if B::TAKES_OVER {
         a_claim_takes_the_table_over(bench).await;
@@ -89,6 +90,23 @@ pub async fn an_operator_sets_it_anywhere(bench: &impl Bench) {
     let error = store.save(&claim, &after(2)).await.unwrap_err();
     assert!(matches!(error, StoreError::Backwards { .. }), "{error}");
     store.save(&claim, &after(4)).await.unwrap();
+}
+
+/// Given a durable position, when an operator has it forgotten, then nobody finds it, and the table begins anew. A claim that
+/// does not count any more forgets nothing.
+pub async fn an_operator_has_it_forgotten(bench: &impl Bench) {
+    let (store, table) = (bench.session().await, table("forgotten"));
+    let old = store.claim(&table).await.unwrap().claim;
+    let claim = store.claim(&table).await.unwrap().claim;
+    store.save(&claim, &after(9)).await.unwrap();
+    let error = store.forget(&old).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { ours: 1, theirs: 2, .. }), "{error}");
+    assert_eq!(durable(&store, &table).await, Some(after(9)));
+    store.forget(&claim).await.unwrap();
+    assert_eq!(durable(&store, &table).await, None);
+    store.save(&claim, &after(2)).await.unwrap();
+    store.release(&claim).await.unwrap();
+    assert_eq!(bench.session().await.claim(&table).await.unwrap().position, Some(after(2)));
 }
 
 /// Given a table that was paused, then the next owner and the list find that, whatever is saved, until it is ended.
