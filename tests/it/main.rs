@@ -23,6 +23,7 @@ mod memory;
 mod migrate;
 mod names;
 mod network;
+mod nights;
 mod order;
 mod outages;
 mod ownership;
