@@ -69,8 +69,8 @@ fn tests_below(folder: &Path, names: &mut Vec<String>, files: &mut Vec<String>) 
     }
 }
 
-/// In the table, `a::given_b…` is a test whose name begins like that in a module `a`, `…given_b…` one in the module named
-/// last, and a name without a function is a module or a folder.
+/// In the table, `a::b…` is a test whose name begins like that in a module `a`, `…given_b…` one in the module named last, and
+/// a name without dots is a module or a folder.
 #[test]
 fn every_test_that_a_case_of_the_binlog_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -88,17 +88,19 @@ fn every_test_that_a_case_of_the_binlog_names_is_there() {
         let mut tests = 0;
         for name in quoted.captures_iter(cell).map(|found| found[1].to_owned()) {
             tests += 1;
-            let (before, function) = match name.split_once("given_") {
-                Some((before, function)) => (before.trim_end_matches("::"), Some(function.trim_end_matches('…'))),
-                None => (name.as_str(), None),
-            };
+            let is_function = name.ends_with('…') || name.contains("given_");
+            let (before, function) =
+                match name.rsplit_once("::").or_else(|| name.split_once("…given_").map(|_| ("…", &name[..]))) {
+                    Some((before, function)) if is_function => (before, Some(function.trim_matches('…'))),
+                    _ => (name.as_str(), None),
+                };
             if before != "…" {
                 before.clone_into(&mut module);
             }
             let is_there = match function {
                 Some(function) => names.iter().any(|name| {
-                    name.contains(&format!("{module}::given_{function}"))
-                        || name.contains(&format!("{module}::tests::given_{function}"))
+                    name.contains(&format!("{module}::{function}"))
+                        || name.contains(&format!("{module}::tests::{function}"))
                 }),
                 None => files.iter().any(|file| file.contains(&format!("::{module}"))),
             };

@@ -1,6 +1,6 @@
 //! The admin listener: what relays tell, and the operator's hand on them.
 //!
-//! Promise: whoever can reach the listener may read; only who is let in may change ([`guard`]); every change, done or refused
+//! Promise: whoever can reach the listener may read; only who is let in may change; every change, done or refused
 //! by a relay, is a line in the log, `audit`, with who asked and what it changed. Errors are JSON with a stable name.
 //!
 //! `/api/v1/openapi.json` describes the interface; `outboxd status`, `pause`, `resume`, `retry`, `replay` and `position set` use it.
