@@ -93,6 +93,8 @@ impl Daemon {
 
     /// SIGTERM, and the exit code.
     pub(crate) async fn terminate(mut self) -> Option<i32> {
+        // Before its first words, a signal does what the system does with it.
+        self.logs("admin_listening").await;
         self.signal("TERM");
         self.ended().await
     }
