@@ -27,6 +27,7 @@ async fn a_second_signal_leaves_at_once() {
     let mut stage = Stage::of().own_kafka().set("RELAY__SHUTDOWN_GRACE", "50s").up().await;
     let writing = stage.write(3).await;
     let mut daemon = stage.run();
+    daemon.ready().await;
     writing.more(200).await;
     stage.kafka().tell("pause").unwrap();
     writing.more(200).await;

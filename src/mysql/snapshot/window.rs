@@ -174,7 +174,8 @@ impl Window {
         Ok(batch.take(Arc::new(Position::default())))
     }
 
-    fn remember(&mut self, key: Key) {
+    /// Leaves the row of this key out of the view, as far as keys can be remembered.
+    pub(super) fn remember(&mut self, key: Key) {
         let memory = key.memory();
         if self.taken + memory > self.limit {
             self.forgetful = true;
