@@ -5,6 +5,7 @@
 
 mod cloudevents;
 mod mapping;
+mod murmur2;
 mod record;
 mod settings;
 mod shard;
@@ -14,6 +15,7 @@ mod value;
 
 pub use cloudevents::CloudEvents;
 pub use mapping::{Mapping, MappingError};
+pub use murmur2::murmur2;
 pub use record::{AGAIN_HEADERS, Header, REPAIR_HEADER, REPLAY_HEADER, Record};
 pub use settings::{Columns, HeaderColumn, STANDARD_HEADERS, TAKEN_HEADERS};
 pub use shard::{ShardRule, ShardRuleError};

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::inbox::lock;
+use crate::outbox::murmur2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Opening {
@@ -117,40 +118,9 @@ pub(in crate::kafka) fn hashed(key: &[u8], partitions: usize) -> usize {
     (murmur2(key) as usize & 0x7fff_ffff) % partitions.max(1)
 }
 
-/// The hash of the Java client's default partitioner.
-fn murmur2(data: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let mut hash = 0x9747_b28c ^ u32::try_from(data.len()).unwrap_or(u32::MAX);
-    let mut words = data.chunks_exact(4);
-    for word in &mut words {
-        let word = word.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)).wrapping_mul(M);
-        hash = hash.wrapping_mul(M) ^ (word ^ word >> 24).wrapping_mul(M);
-    }
-    let rest = words.remainder();
-    if !rest.is_empty() {
-        hash = (hash ^ rest.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))).wrapping_mul(M);
-    }
-    hash = (hash ^ hash >> 13).wrapping_mul(M);
-    hash ^ hash >> 15
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hash_is_that_of_the_java_client() {
-        for (text, hash) in [
-            ("21", -973_932_308),
-            ("foobar", -790_332_482),
-            ("a-little-bit-long-string", -985_981_536),
-            ("a-little-bit-longer-string", -1_486_304_829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
-            ("abc", 479_470_107),
-        ] {
-            assert_eq!(murmur2(text.as_bytes()).cast_signed(), hash, "{text}");
-        }
-    }
 
     #[test]
     fn given_a_topic_that_is_new_when_records_are_admitted_then_one_for_each_partition_until_it_is_acknowledged() {
