@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::producer::client;
+use super::consumer::{Isolation, consumer};
 use super::settings::KafkaSettings;
+
+/// The group that the client library asks for.
+const GROUP: &str = "outboxd-import";
 
 /// How long the cluster may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -40,14 +43,7 @@ pub enum ReadError {
 /// Every record of a topic that is committed now, key and value; those of one key in their order. Blocks.
 pub fn read(settings: &KafkaSettings, topic: &str) -> Result<Vec<KeyedValue>, ReadError> {
     let failed = |error: KafkaError| ReadError::Kafka { topic: topic.to_owned(), reason: error.to_string() };
-    let consumer: BaseConsumer = client(settings)
-        .set("group.id", "outboxd-import")
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "error")
-        .create()
-        .map_err(failed)?;
+    let consumer = consumer(settings, GROUP, Isolation::Committed).map_err(failed)?;
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(failed)?;
     let mut partitions = TopicPartitionList::new();
     for found in metadata.topics() {

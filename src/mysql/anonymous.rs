@@ -7,13 +7,11 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
+use super::files;
 use crate::position::GtidSet;
 
 /// How many events of a file are looked at: its description, what it begins after, and the beginning of a transaction.
 const FIRST: usize = 10;
-
-/// How many stand before the first transaction.
-const HEAD: usize = 2;
 
 /// The file with such transactions, if there is one.
 pub(super) async fn passed_over(conn: &mut Conn, saved: &GtidSet) -> Result<Option<String>, Error> {
@@ -51,21 +49,12 @@ struct Beginning {
 
 impl Beginning {
     async fn of(conn: &mut Conn, file: &str) -> Result<Self, Error> {
-        let literal = file.replace('\\', "\\\\").replace('\'', "''");
-        let shown = async |conn: &mut Conn, limit: usize| {
-            let events: Result<Vec<Row>, Error> =
-                conn.query(format!("SHOW BINLOG EVENTS IN '{literal}' LIMIT {limit}")).await;
-            events
-        };
         // The server shows nothing at all of a file with a damaged event among them. Whoever reads it will say so.
-        let events = match shown(conn, FIRST).await {
-            Err(Error::Server(_)) => shown(conn, HEAD).await?,
+        let events = match files::first_events(conn, file, FIRST).await {
+            Err(Error::Server(_)) => files::first_events(conn, file, files::HEAD).await?,
             shown => shown?,
         };
-        let of_kind =
-            |kind: &str| events.iter().find(|row| row.get::<String, _>("Event_type").as_deref() == Some(kind));
-        let previous = of_kind("Previous_gtids").and_then(|row| row.get::<String, _>("Info"));
-        let after = previous.and_then(|info| info.parse().ok());
-        Ok(Self { after, anonymous: of_kind("Anonymous_Gtid").is_some() })
+        let after = files::previous_gtids(&events).and_then(|after| after.parse().ok());
+        Ok(Self { after, anonymous: files::of_kind(&events, "Anonymous_Gtid").is_some() })
     }
 }

@@ -5,6 +5,7 @@ use mysql_async::{Conn, Error, Row};
 
 use super::connect::Flavor;
 use super::servers::Servers;
+use super::source::other;
 use crate::position::{FilePoint, GtidSet, Point, Position};
 
 /// Where the log's files begin, in order, in the kind of the server's positions.
@@ -17,12 +18,14 @@ pub async fn starts(endpoint: &Servers) -> Result<Vec<Position>, Error> {
     let files: Vec<Row> = conn.query("SHOW BINARY LOGS").await?;
     let mut starts = Vec::with_capacity(files.len());
     for file in files.iter().filter_map(|row| row.get::<String, _>(0)) {
-        let point = if mariadb {
-            let list: Option<String> = conn.exec_first("SELECT BINLOG_GTID_POS(?, 4)", (&file,)).await?;
-            Point::Domains(list.unwrap_or_default().parse().map_err(|error| unreadable(&error))?)
-        } else if gtids {
-            // What was restored from a backup is in no file.
-            Point::Gtid(before(&mut conn, &file).await?.union(&purged))
+        let point = if mariadb || gtids {
+            let after = begins_after(&mut conn, mariadb, &file).await?;
+            if mariadb {
+                Point::Domains(after.unwrap_or_default().parse().map_err(|error| other(&error))?)
+            } else {
+                // What was restored from a backup is in no file.
+                Point::Gtid(set(after)?.union(&purged))
+            }
         } else {
             Point::File(FilePoint { file, offset: 4, server: None }.into())
         };
@@ -31,20 +34,35 @@ pub async fn starts(endpoint: &Servers) -> Result<Vec<Position>, Error> {
     Ok(starts)
 }
 
-/// What all files before this one have, as its head says.
-async fn before(conn: &mut Conn, file: &str) -> Result<GtidSet, Error> {
+/// How many events stand before the first transaction of a file of MySQL: its description, and what it begins after.
+pub(super) const HEAD: usize = 2;
+
+/// What all files before this one have, in the server's words; `None` when it does not say.
+pub(super) async fn begins_after(conn: &mut Conn, mariadb: bool, file: &str) -> Result<Option<String>, Error> {
+    if mariadb {
+        let list: Option<Option<String>> = conn.exec_first("SELECT BINLOG_GTID_POS(?, 4)", (file,)).await?;
+        return Ok(list.flatten());
+    }
+    Ok(previous_gtids(&first_events(conn, file, HEAD).await?))
+}
+
+/// So many events of a file, from its beginning.
+pub(super) async fn first_events(conn: &mut Conn, file: &str, events: usize) -> Result<Vec<Row>, Error> {
     // The statement takes no placeholders. Names of logs are the server's own.
-    let quoted = file.replace('\\', "\\\\").replace('\'', "''");
-    let head: Vec<Row> = conn.query(format!("SHOW BINLOG EVENTS IN '{quoted}' LIMIT 3")).await?;
-    let found = head.iter().find(|row| row.get::<String, _>("Event_type").as_deref() == Some("Previous_gtids"));
-    set(found.and_then(|row| row.get("Info")))
+    let literal = file.replace('\\', "\\\\").replace('\'', "''");
+    conn.query(format!("SHOW BINLOG EVENTS IN '{literal}' LIMIT {events}")).await
+}
+
+/// The first of these events that is of a kind.
+pub(super) fn of_kind<'e>(events: &'e [Row], kind: &str) -> Option<&'e Row> {
+    events.iter().find(|row| row.get::<String, _>("Event_type").as_deref() == Some(kind))
+}
+
+/// The transactions that a file with these first events begins after.
+pub(super) fn previous_gtids(events: &[Row]) -> Option<String> {
+    of_kind(events, "Previous_gtids")?.get("Info")
 }
 
 fn set(text: Option<String>) -> Result<GtidSet, Error> {
-    let text: String = text.unwrap_or_default().split_whitespace().collect();
-    text.parse().map_err(|error| unreadable(&error))
-}
-
-fn unreadable(error: &dyn std::fmt::Display) -> Error {
-    Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()).into())
+    text.unwrap_or_default().parse().map_err(|error| other(&error))
 }

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::connect::Flavor;
 use super::servers::Identity;
 use super::settings::{OnLost, OnNewServer};
+use super::source::other;
 use crate::position::{DomainGtid, DomainPoint, GtidSet, Partial, Point, Position, TxnId};
 use crate::source::{Fault, Lost, Place};
 
@@ -191,16 +192,13 @@ async fn ask(conn: &mut Conn, identity: &Identity) -> Result<History, Error> {
         let value: Option<Option<String>> = conn.query_first(format!("SELECT @@GLOBAL.{name}")).await?;
         Ok(value.flatten().unwrap_or_default())
     };
-    let bad = |error: &dyn std::fmt::Display| {
-        Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()).into())
-    };
     let known = if flavor.mariadb {
         let state = text(conn, "gtid_binlog_state").await?;
         let state = state.split(',').filter(|gtid| !gtid.trim().is_empty()).map(str::parse).collect::<Result<_, _>>();
-        let ends = text(conn, "gtid_binlog_pos").await?.parse().map_err(|error| bad(&error))?;
-        Known::Domains(state.map_err(|error: crate::position::DomainError| bad(&error))?, ends)
+        let ends = text(conn, "gtid_binlog_pos").await?.parse().map_err(|error| other(&error))?;
+        Known::Domains(state.map_err(|error: crate::position::DomainError| other(&error))?, ends)
     } else {
-        let executed: GtidSet = text(conn, "gtid_executed").await?.parse().map_err(|error| bad(&error))?;
+        let executed: GtidSet = text(conn, "gtid_executed").await?.parse().map_err(|error| other(&error))?;
         let committing = owned(&text(conn, "gtid_owned").await?);
         Known::Gtids(executed.union(&committing), Uuid::parse_str(&identity.name).ok())
     };

@@ -15,6 +15,7 @@ use mysql_async::{Conn, Error, Row};
 
 use super::connect::{Endpoint, Flavor};
 use super::decode::{Header, kind};
+use super::files;
 use super::servers::{Identity, Servers};
 use super::settings::MysqlSettings;
 use super::wire::Start;
@@ -129,16 +130,14 @@ impl Retention {
         if let Some(known) = self.begins.get(file) {
             return Ok(Some(known.clone()));
         }
-        let begins = if flavor.mariadb {
-            let list: Option<Option<String>> = conn.exec_first("SELECT BINLOG_GTID_POS(?, 4)", (file,)).await?;
-            list.flatten().and_then(|list| list.parse::<DomainPoint>().ok()).map(Point::Domains)
-        } else {
-            let literal = file.replace('\\', "\\\\").replace('\'', "''");
-            let rows: Vec<Row> = conn.query(format!("SHOW BINLOG EVENTS IN '{literal}' LIMIT 2")).await?;
-            let column = |row: &Row, name| row.get::<String, _>(name);
-            let previous = rows.iter().find(|row| column(row, "Event_type").as_deref() == Some("Previous_gtids"));
-            previous.and_then(|row| column(row, "Info")?.parse::<GtidSet>().ok()).map(Point::Gtid)
-        };
+        let after = files::begins_after(conn, flavor.mariadb, file).await?;
+        let begins = after.and_then(|after| {
+            if flavor.mariadb {
+                after.parse::<DomainPoint>().ok().map(Point::Domains)
+            } else {
+                after.parse::<GtidSet>().ok().map(Point::Gtid)
+            }
+        });
         if let Some(begins) = &begins {
             self.begins.insert(file.to_owned(), begins.clone());
         }
