@@ -203,7 +203,7 @@ impl LogSource for MysqlSource {
         &mut self,
         from: &Position,
         subscription: &Subscription,
-        bytes: usize,
+        keys_bytes: usize,
     ) -> Result<MysqlScan, SourceError> {
         // A heartbeat is how a quiet server tells that there is nothing more up to the end.
         let heartbeat = self.heartbeat.min(SOON);
@@ -211,7 +211,7 @@ impl LogSource for MysqlSource {
         let endpoint = self.chosen(subscription).await?;
         let log = Self::new(endpoint.clone(), self.server_id, heartbeat, self.silence_deadline);
         let log = log.with_policy(self.policy.on_lost, self.policy.on_new_server);
-        MysqlScan::open(&endpoint, log, from, subscription, bytes).await
+        MysqlScan::open(&endpoint, log, from, subscription, keys_bytes).await
     }
 }
 

@@ -21,11 +21,6 @@ impl Key {
     pub fn columns(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)
     }
-
-    /// Memory that it takes, in bytes.
-    pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.0.iter().map(|column| size_of::<Box<[u8]>>() + column.len()).sum::<usize>()
-    }
 }
 
 /// Rows that are in a table although the log after the position's point does not bring them, relayed in part.
@@ -46,6 +41,11 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// How many rows are dealt with, those still in the table and those deleted.
+    pub fn done(&self) -> u64 {
+        self.rows + self.gone
+    }
+
     /// Nothing is relayed yet of the rows up to this key.
     pub fn new(until: Key) -> Self {
         Self { rows: 0, gone: 0, last: None, until }

@@ -32,6 +32,8 @@ pub struct Shared {
     pub scans: Arc<Semaphore>,
     /// Size of a queue, in bytes.
     pub queue_bytes: usize,
+    /// What keys may take that a reader of a table remembers, in bytes.
+    pub snapshot_keys_bytes: usize,
     /// What readers are made with.
     pub making: Making,
 }

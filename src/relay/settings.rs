@@ -32,6 +32,9 @@ pub struct RelaySettings {
     pub catch_up_readers: usize,
     /// Tables that are read themselves at the same time.
     pub snapshot_readers: usize,
+    /// The keys that such a reader remembers: of rows that the log brings while the table is read.
+    #[serde(with = "exact")]
+    pub snapshot_keys_bytes: ByteSize,
     /// Acknowledged events after which the position is saved before the interval is over; bounds what a crash repeats.
     pub max_unsaved_events: u64,
     /// How often a position is saved while events flow.
@@ -63,6 +66,7 @@ impl Default for RelaySettings {
             detach_after: Duration::from_millis(200),
             catch_up_readers: 4,
             snapshot_readers: 2,
+            snapshot_keys_bytes: ByteSize::mib(256),
             max_unsaved_events: 50_000,
             checkpoint_interval: Duration::from_secs(1),
             idle_checkpoint_interval: Duration::from_mins(1),

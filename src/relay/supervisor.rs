@@ -245,6 +245,7 @@ where
             turns: Arc::new(Semaphore::new(self.settings.catch_up_readers)),
             scans: Arc::new(Semaphore::new(self.settings.snapshot_readers)),
             queue_bytes: bytes(self.settings.queue_bytes),
+            snapshot_keys_bytes: bytes(self.settings.snapshot_keys_bytes),
             making: self.making(),
         }
     }

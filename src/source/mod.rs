@@ -159,13 +159,13 @@ pub trait LogSource: Send + 'static {
     /// Where a table starts whose rows are to be relayed, and then the log: at a point before which every transaction is
     /// committed and visible, with a scan of nothing yet. A table without rows needs no scan. Nobody has to wait for it.
     fn snapshot(&mut self, subscription: &Subscription) -> impl Future<Output = Result<Position, SourceError>> + Send;
-    /// Reads the table as it is now, from where the scan of `from` is. Rows that the log brings after `from` are left out as
-    /// long as their keys take no more than `bytes` of memory.
+    /// Reads the table as it is now, from where the scan of `from` is. Rows that the log brings after `from` are left out; it is a
+    /// fault when their keys take more than `keys_bytes` of memory.
     fn scan(
         &mut self,
         from: &Position,
         subscription: &Subscription,
-        bytes: usize,
+        keys_bytes: usize,
     ) -> impl Future<Output = Result<Self::Scan, SourceError>> + Send;
 }
 

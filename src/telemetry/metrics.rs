@@ -121,7 +121,7 @@ impl Metrics {
             )?,
             snapshot_rows: gauge(
                 "outboxd_snapshot_rows",
-                "Rows of the table itself that its snapshot has read, also before this process",
+                "Rows that the table's snapshot has dealt with, in the table or deleted meanwhile",
                 &["table"],
             )?,
             snapshot_table_rows: gauge(

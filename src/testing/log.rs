@@ -455,7 +455,7 @@ impl LogSource for MemoryLog {
         &mut self,
         from: &Position,
         subscription: &Subscription,
-        _bytes: usize,
+        _keys_bytes: usize,
     ) -> Result<MemoryScan, SourceError> {
         let mut state = lock(&self.state);
         if let Some(error) = refusal(&mut state.refusals) {

@@ -162,6 +162,30 @@ async fn a_snapshot_that_is_killed_goes_on_exactly_once() {
     killed_in_the_scan(setup.set("KAFKA__CREATE_TOPICS", "true"), 915, true).await;
 }
 
+/// Given more rows in the log behind the point of a first start than their keys may take, when the daemon starts, then the
+/// table halts by name, and nothing is published out of order; with room for the keys it goes on to the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_do_not_fit_halt_by_name() {
+    let stage = up(Stage::of().without_gtids().shards(1).partitions(1)).await;
+    for id in ["a1", "a2"] {
+        stage.sql([event(1, id, "a")]).await;
+    }
+    // With files, a start is at the beginning of the newest one.
+    stage.sql(["FLUSH BINARY LOGS"]).await;
+    for number in 3..40 {
+        stage.sql([event(1, &format!("a{number}"), "a")]).await;
+    }
+    let daemon = stage.run_with(&[("RELAY__SNAPSHOT_KEYS_BYTES", "800 B")]);
+    daemon.logs("snapshot_keys_full").await;
+    assert_eq!(daemon.terminate().await, Some(1));
+    assert!(stage.records().await.is_empty());
+    let daemon = stage.run();
+    stage.delivered("a39").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    let expected: Vec<_> = (1..40).map(|number| format!("a{number}")).collect();
+    assert_eq!(ids(&stage.records().await), expected);
+}
+
 /// Given a transaction that has a row of the table and does not end, when the daemon starts, then the snapshot does not wait
 /// for it and no writer waits for the snapshot; its row comes once it is committed.
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@
 //! A consistent view of the table is opened, and then the log is read from the point up to where it ends: the view shows
 //! nothing from behind that. The keys inserted there are left out of the view, for the log brings these rows in their
 //! order. What is left is what was committed before the point. The same serves a first start and the way on after a crash;
-//! only the log between is longer then. Keys are remembered up to a limit. Beyond it rows are no longer left out: they come
-//! twice, which is said, and never too late or not at all.
+//! only the log between is longer then. Keys are remembered up to a limit. Beyond it the table halts: a row that is not left
+//! out would be ahead of rows of its aggregate that are.
 //!
 //! [`layout`] knows the columns, [`point`] where a table starts, [`window`] reads the log between.
 
@@ -23,7 +23,6 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Params, Row, Value};
 use tokio::time::timeout;
-use tracing::warn;
 
 use self::layout::Layout;
 pub(super) use self::point::settled;
@@ -84,7 +83,7 @@ impl MysqlScan {
         mut log: MysqlSource,
         from: &Position,
         wanted: &Subscription,
-        bytes: usize,
+        keys_bytes: usize,
     ) -> Result<Self, SourceError> {
         let at = format!("{} {from}", wanted.table);
         let failed = |error: Error| refused(&error, &at);
@@ -120,7 +119,7 @@ impl MysqlScan {
         let all = Subscription { table: wanted.table.clone(), columns };
         let mut stream = log.open(&from.point.clone().into(), std::slice::from_ref(&all)).await?;
         stream.keep_deleted();
-        let window = Window::new(stream, end, all.columns.len(), bytes);
+        let window = Window::new(stream, end, all.columns.len(), keys_bytes);
         Ok(Self { conn, layout, window, scan, rows: FIRST_ROWS, total, micros })
     }
 
@@ -131,9 +130,12 @@ impl MysqlScan {
         for (number, row) in gone.rows().enumerate() {
             let key = self.layout.key_of(|place| row.get(place));
             let seen = gone.first + number as u64;
+            if gone.is_later[number] {
+                continue;
+            }
             // A DELETE is in the log before the view shows it: such a row is given here, and not by the view once more.
-            self.window.remember(key.clone());
-            if seen >= self.scan.gone && !gone.is_later[number] {
+            self.window.remember(&key, &self.layout).map_err(SourceError::Definite)?;
+            if seen >= self.scan.gone {
                 rows.push((row, key));
             }
         }
@@ -266,17 +268,9 @@ fn refused(error: &Error, at: &str) -> SourceError {
 impl TableScan for MysqlScan {
     async fn fill(&mut self, batch: &mut BatchBuilder, bytes: usize) -> Result<Option<Scan>, SourceError> {
         batch.set_commit_micros(self.micros);
-        if !self.window.is_read() {
-            if self.window.read(&self.layout, bytes).await? {
-                self.take_gone(batch).await?;
-                return Ok(Some(self.scan.clone()));
-            }
-            if self.window.is_forgetful() {
-                warn!(
-                    table = %self.layout.table, remembered = self.window.remembered(),
-                    "snapshot_rows_may_come_twice"
-                );
-            }
+        if self.window.read(&self.layout, bytes).await? {
+            self.take_gone(batch).await?;
+            return Ok(Some(self.scan.clone()));
         }
         Ok(self.take_present(batch, bytes).await?.then(|| self.scan.clone()))
     }

@@ -2,6 +2,7 @@
 //! which rows are no longer in it.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::layout::Layout;
@@ -9,18 +10,44 @@ use crate::mysql::stream::MysqlStream;
 use crate::position::{FilePoint, Key, Position};
 use crate::source::{Batch, BatchBuilder, Fault, ForeignDml, LogEvent, LogStream, Row, RowSet, SourceError};
 
+/// What one remembered key may take, in bytes: the set is half empty after it has grown, and has the old one beside it while
+/// it grows.
+const KEY_BYTES: usize = 40;
+
+/// Keys by 128 bits of keyed hash, for they may be many: among a thousand million, two are alike once in 10²⁰ times.
+#[derive(Default)]
+struct Keys {
+    hashes: HashSet<u128>,
+    by: (RandomState, RandomState),
+}
+
+impl Keys {
+    fn hash(&self, key: &Key) -> u128 {
+        u128::from(self.by.0.hash_one(key)) << 64 | u128::from(self.by.1.hash_one(key))
+    }
+
+    fn contains(&self, key: &Key) -> bool {
+        self.hashes.contains(&self.hash(key))
+    }
+
+    fn insert(&mut self, key: &Key) {
+        self.hashes.insert(self.hash(key));
+    }
+
+    fn memory(&self) -> usize {
+        self.hashes.len() * KEY_BYTES
+    }
+}
+
 /// The log between.
 pub(super) struct Window {
     stream: Option<MysqlStream>,
     end: FilePoint,
     columns: usize,
     /// Keys that the log brings after the point.
-    later: HashSet<Key>,
-    /// What they may take, in bytes, and what they do.
+    later: Keys,
+    /// What they may take, in bytes.
     limit: usize,
-    taken: usize,
-    /// Some did not fit.
-    forgetful: bool,
     /// Rows deleted by the open transaction, and those of prepared ones.
     open: Vec<Gone>,
     prepared: HashMap<String, Vec<Gone>>,
@@ -59,10 +86,8 @@ impl Window {
             stream: Some(stream),
             end,
             columns,
-            later: HashSet::new(),
+            later: Keys::default(),
             limit,
-            taken: 0,
-            forgetful: false,
             open: Vec::new(),
             prepared: HashMap::new(),
             gone: Vec::new(),
@@ -70,24 +95,9 @@ impl Window {
         }
     }
 
-    /// Whether it is read to its end.
-    pub(super) fn is_read(&self) -> bool {
-        self.stream.is_none()
-    }
-
     /// Whether the log brings a row of this key.
     pub(super) fn is_later(&self, key: &Key) -> bool {
         self.later.contains(key)
-    }
-
-    /// Whether it does not know every key that the log brings.
-    pub(super) fn is_forgetful(&self) -> bool {
-        self.forgetful
-    }
-
-    /// How many keys it knows.
-    pub(super) fn remembered(&self) -> usize {
-        self.later.len()
     }
 
     /// Takes out the deleted rows.
@@ -99,7 +109,7 @@ impl Window {
         AllGone { batches, first, is_later }
     }
 
-    /// Reads on, until there are some `bytes` of deleted rows to take out, and gives whether there are any.
+    /// Reads on, until there are some `bytes` of deleted rows to take out or the window ends, and gives whether there are any.
     pub(super) async fn read(&mut self, layout: &Layout, bytes: usize) -> Result<bool, SourceError> {
         let Some(mut stream) = self.stream.take() else { return Ok(false) };
         while !stream.has_passed(&self.end) {
@@ -131,7 +141,7 @@ impl Window {
             LogEvent::Rows { rows, .. } => {
                 let rows = self.decode(rows)?;
                 for row in rows.rows() {
-                    self.remember(layout.key_of(|place| row.get(place)));
+                    self.remember(&layout.key_of(|place| row.get(place)), layout)?;
                 }
             }
             LogEvent::Foreign { kind: ForeignDml::Delete, .. } => {
@@ -174,13 +184,36 @@ impl Window {
         Ok(batch.take(Arc::new(Position::default())))
     }
 
-    /// Leaves the row of this key out of the view, as far as keys can be remembered.
-    pub(super) fn remember(&mut self, key: Key) {
-        let memory = key.memory();
-        if self.taken + memory > self.limit {
-            self.forgetful = true;
-        } else if self.later.insert(key) {
-            self.taken += memory;
+    /// Leaves the row of this key out of the view.
+    pub(super) fn remember(&mut self, key: &Key, layout: &Layout) -> Result<(), Fault> {
+        self.later.insert(key);
+        if self.later.memory() <= self.limit {
+            return Ok(());
         }
+        let detail = format!(
+            "{} rows and more were written since the position, as far as the log has been read, and their keys take more \
+             than relay.snapshot_keys_bytes = {} bytes; raise it",
+            self.later.hashes.len(),
+            self.limit
+        );
+        Err(Fault { name: "snapshot_keys_full", detail, at: layout.table.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_known_again_and_told_apart_by_their_columns() {
+        let key = |columns: &[&str]| Key::new(columns.iter().map(|column| column.as_bytes().into()));
+        let mut keys = Keys::default();
+        keys.insert(&key(&["a", "bc"]));
+        keys.insert(&key(&["a", "bc"]));
+        assert!(keys.contains(&key(&["a", "bc"])));
+        for other in [&["ab", "c"][..], &["a"], &["abc"], &["a", "bc", ""]] {
+            assert!(!keys.contains(&key(other)), "{other:?}");
+        }
+        assert_eq!(keys.memory(), KEY_BYTES);
     }
 }

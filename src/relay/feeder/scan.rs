@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Feeder;
-use crate::position::Position;
+use crate::position::{Position, Scan};
 use crate::relay::Item;
 use crate::relay::queue::{self, Sender};
 use crate::relay::stats::State;
@@ -87,14 +87,14 @@ where
     async fn scan(&mut self, queue: &Sender) -> Result<(), Broken> {
         self.stats.set_apart(State::Snapshot, "it opens the table".to_owned());
         let mut source = (self.source)();
-        let mut scan = source.scan(&self.resume, &self.subscription, self.shared.queue_bytes).await?;
+        let mut scan = source.scan(&self.resume, &self.subscription, self.shared.snapshot_keys_bytes).await?;
         info!(table = %self.stats.table, position = %self.resume, rows = scan.total(), "snapshot_opened");
         let mut batch = BatchBuilder::new(self.subscription.columns.len());
-        let begun = self.resume.scan.as_ref().map_or(0, |scan| scan.rows);
+        let begun = self.resume.scan.as_ref().map_or(0, |scan| scan.done());
         let mut progress = Progress::new(begun);
         while self.resume.scan.is_some() {
             let reached = scan.fill(&mut batch, self.shared.making.limits.batch_bytes).await?;
-            let rows = reached.as_ref().map(|scan| scan.rows);
+            let rows = reached.as_ref().map(Scan::done);
             let position = Arc::new(Position { scan: reached.map(Box::new), ..self.resume.clone() });
             let item = if batch.is_empty() {
                 Item::Progress(Arc::clone(&position))
