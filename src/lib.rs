@@ -22,6 +22,7 @@
 //! - [`debezium`]: what a connector left behind, to go on from
 //! - [`preflight`]: what is asked of the servers before anything is relayed
 //! - [`telemetry`]: logging and metrics; [`admin`]: the listener that shows them, and the operator's hand
+//! - [`planted`]: bugs that prove that tests would find them; none in a usual build
 //! - `testing`: the seams in memory, and their contracts (feature `testing`)
 //! - [`verify`]: whether what is committed is in Kafka
 //! - [`status`]: what relays are doing, as seen from outside; [`terminal`]: lines redrawn in place
@@ -38,6 +39,7 @@ pub mod kafka;
 pub mod mysql;
 pub mod outbox;
 pub mod outlet;
+pub mod planted;
 pub mod position;
 pub mod preflight;
 pub mod relay;

@@ -14,6 +14,7 @@ use prepared::Prepared;
 use state::{Part, Savepoint, Table, Transaction, undone};
 
 use super::Item;
+use crate::planted::{self, Bug};
 use crate::position::{Partial, Position, TxnId};
 use crate::source::{BatchBuilder, Fault, ForeignDml, LogEvent, Mark, RowSet, Slot};
 
@@ -293,6 +294,9 @@ impl Assembler {
     }
 
     fn rollback_to(&mut self, name: &str, position: &Position) {
+        if planted::is(Bug::SavepointForgotten) {
+            return;
+        }
         let Some(open) = self.open.as_mut() else { return };
         let found = open.savepoints.iter().position(|savepoint| same(&savepoint.name, name));
         let marks = found.map(|found| {

@@ -26,6 +26,7 @@ use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
 use crate::outbox::{Mapping, MappingError};
 use crate::outlet::{Chunk, DeliveryError, Outlet, PublishError, Settled};
+use crate::planted::{self, Bug};
 use crate::position::{Position, StoreError};
 use crate::source::{Batch, Fault, ForeignDml, Row};
 
@@ -270,17 +271,28 @@ impl<O: Outlet> Worker<O> {
         let chunk = self.window.open(Arc::clone(batch.position()), oldest);
         let mut patience = None;
         let mut bytes = 0;
+        let mut late = Vec::new();
         for row in batch.rows() {
             if self.mapping.is_misrouted(row) {
                 self.misrouted(row);
             }
-            match self.row(row, None, chunk, stop, &mut patience).await? {
+            let published = match self.row(row, None, chunk, stop, &mut patience).await {
+                Err(End::Restart(_)) if planted::is(Bug::RetryReorders) => {
+                    late.push(row);
+                    continue;
+                }
+                published => published?,
+            };
+            match published {
                 Ok(size) => bytes += size,
                 Err(error) => {
                     let detail = format!("after {}: {error}", batch.position());
                     return Err(End::Halt(Halt { name: "unmappable_event", detail }));
                 }
             }
+        }
+        for row in late {
+            let _ = self.row(row, None, chunk, stop, &mut patience).await?;
         }
         self.window.close();
         self.stats.bytes.fetch_add(bytes, Relaxed);
@@ -409,7 +421,7 @@ impl<O: Outlet> Worker<O> {
 
     /// What a save can cover now, and how many records that are since the start.
     fn coverable(&self) -> Option<(&Arc<Position>, u64)> {
-        if O::ATOMIC {
+        if O::ATOMIC || planted::is(Bug::SavedBeforeAck) {
             return self.window.published();
         }
         self.window.acknowledged().map(|position| (position, self.window.acknowledged_records()))

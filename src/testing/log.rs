@@ -95,6 +95,8 @@ pub enum Terms {
     /// Sets of one server's GTIDs.
     #[default]
     Gtid,
+    /// The same on a replica that commits two at a time: of each two, the second comes first, and leaves a gap.
+    Replica,
     /// Two domains in turns.
     Domains,
     /// Offsets in one file. Between two transactions there is something else, which a stream tells of now and then.
@@ -106,6 +108,7 @@ impl Terms {
     pub fn transaction(self, number: u64) -> TxnId {
         match self {
             Self::Gtid => TxnId::Gtid(gtid(number)),
+            Self::Replica => TxnId::Gtid(swapped(number)),
             Self::Domains => TxnId::Domain(domain_gtid(number)),
             Self::Files => TxnId::File(file(number * 100 - 50)),
         }
@@ -119,6 +122,11 @@ impl Terms {
                 (1..=number).for_each(|number| set.add(&gtid(number)));
                 Point::Gtid(set)
             }
+            Self::Replica => {
+                let mut set = GtidSet::default();
+                (1..=number).for_each(|number| set.add(&swapped(number)));
+                Point::Gtid(set)
+            }
             Self::Domains => {
                 let mut point = DomainPoint::default();
                 (1..=number).for_each(|number| point.add(domain_gtid(number)));
@@ -128,6 +136,10 @@ impl Terms {
         }
         .into()
     }
+}
+
+fn swapped(number: u64) -> Gtid {
+    gtid(if number.is_multiple_of(2) { number - 1 } else { number + 1 })
 }
 
 fn domain_gtid(number: u64) -> DomainGtid {

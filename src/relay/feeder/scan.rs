@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Feeder;
+use crate::planted::{self, Bug};
 use crate::position::{Position, Scan};
 use crate::relay::Item;
 use crate::relay::queue::{self, Sender};
@@ -43,6 +44,9 @@ where
 {
     /// Feeds the rows that the position asks for, if it does; `None` when the table will not be fed any more.
     pub(super) async fn read_table(&mut self) -> Option<()> {
+        if planted::is(Bug::SnapshotSkipped) {
+            self.resume.scan = None;
+        }
         if self.resume.scan.is_none() {
             return Some(());
         }

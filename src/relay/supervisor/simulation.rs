@@ -9,11 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::ValueEnum;
 use fastrand::Rng;
 
 use super::stage::{Process, Stage, pass};
 use super::*;
 use crate::outlet::DeliveryError;
+use crate::planted::{self, Bug};
 use crate::position::Pause;
 use crate::relay::control::Order;
 use crate::source::ForeignDml;
@@ -21,6 +23,9 @@ use crate::testing::log::{Insert, MemoryLog, Step, Terms};
 
 const TABLES: usize = 3;
 const PARTITIONS: usize = 3;
+
+/// Runs, if nothing else is asked for.
+const SEEDS: u64 = 200;
 
 /// A committed row of one table, in commit order.
 struct Row {
@@ -40,6 +45,8 @@ struct Simulation {
     /// Daemons that were cut off from the store and do not know it.
     zombies: Vec<Process>,
     checked_saves: usize,
+    /// The last save of each table.
+    saved: [Option<Position>; TABLES],
     /// Whether transactions leave in parts: then none is rolled back, for that halts by design.
     parts: bool,
     /// XA transactions whose outcome is open, and the rows that each has in the tables.
@@ -54,7 +61,8 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         let mut stage = Stage::new(TABLES, PARTITIONS);
-        stage.log = MemoryLog::new(*random.choice(&[Terms::Gtid, Terms::Domains, Terms::Files]).unwrap());
+        stage.log =
+            MemoryLog::new(*random.choice(&[Terms::Gtid, Terms::Replica, Terms::Domains, Terms::Files]).unwrap());
         stage.start = random.choice([Start::Earliest, Start::Snapshot]).unwrap();
         let parts = random.bool();
         stage.settings = RelaySettings {
@@ -87,6 +95,7 @@ impl Simulation {
             process,
             zombies: Vec::new(),
             checked_saves: 0,
+            saved: [const { None }; TABLES],
             parts,
             prepared: Vec::new(),
             blocked: [false; TABLES],
@@ -317,6 +326,9 @@ impl Simulation {
             for row in covered {
                 assert!(arrived.contains(&row.id), "R2: {position} is saved, and {} has not arrived", row.id);
             }
+            let before = self.saved[index].replace(position.clone());
+            let forwards = before.as_ref().is_none_or(|before| before <= position);
+            assert!(forwards, "R3: {position} is saved after {before:?}");
         }
         self.checked_saves = saves.len();
     }
@@ -461,6 +473,17 @@ fn run(seed: u64, tell: bool) -> u64 {
     })
 }
 
+/// Each bug that is planted on purpose is found, so the simulation would find one that is not.
+#[test]
+#[allow(clippy::print_stderr, reason = "which seed shows it")]
+fn every_planted_bug_is_found() {
+    for &bug in Bug::value_variants() {
+        let found = (0..SEEDS).find(|&seed| planted::with(bug, || catch_unwind(|| run(seed, false)).is_err()));
+        assert!(found.is_some(), "{bug:?} is not found by {SEEDS} seeds");
+        eprintln!("{bug:?} is found by seed {found:?}");
+    }
+}
+
 #[test]
 fn under_random_troubles_every_committed_row_arrives_in_order_and_no_position_runs_ahead() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
@@ -469,7 +492,7 @@ fn under_random_troubles_every_committed_row_arrives_in_order_and_no_position_ru
         return;
     }
     let mut detaches = 0;
-    for seed in 0..number("OUTBOXD_SIMULATION_SEEDS").unwrap_or(200) {
+    for seed in 0..number("OUTBOXD_SIMULATION_SEEDS").unwrap_or(SEEDS) {
         match catch_unwind(|| run(seed, false)) {
             Ok(times) => detaches += times,
             Err(panic) => {

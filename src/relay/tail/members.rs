@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::planted::{self, Bug};
 use crate::position::Position;
 use crate::relay::Item;
 use crate::relay::queue::{Closed, Level, Refused, Sender};
@@ -136,7 +137,8 @@ impl Members {
             Waited::Sent => member.note(position.as_ref()),
             Waited::Closed => {}
             Waited::TooLong => {
-                if let Some(member) = self.slots[slot].take() {
+                if let Some(mut member) = self.slots[slot].take() {
+                    member.note(position.as_ref().filter(|_| planted::is(Bug::DetachDropsBatch)));
                     let _ = member.left.send(member.fed);
                 }
                 return false;
