@@ -10,7 +10,7 @@ use clap::ValueEnum;
 pub enum Bug {
     /// A position is saved once its records are published, without waiting for acknowledgements (R2).
     SavedBeforeAck,
-    /// A record that is refused is tried again behind those after it (R1).
+    /// A record that is refused is tried again behind those after it, and the producer is not idempotent (R1).
     RetryReorders,
     /// The window covers one batch more than is acknowledged (R2).
     WindowOffByOne,

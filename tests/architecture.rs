@@ -64,7 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("relay", &["outbox", "outlet", "planted", "position", "source", "table"]),
     // Column mappings are checked by name against what a server has.
     ("mysql", &["outbox", "planted", "position", "preflight", "source", "table"]),
-    ("kafka", &["outbox", "outlet", "position", "preflight", "table"]),
+    ("kafka", &["outbox", "outlet", "planted", "position", "preflight", "table"]),
     // A row is what the source seam gives; mapping it is what this room is for.
     ("outbox", &["source", "table"]),
     ("source", &["position", "table"]),

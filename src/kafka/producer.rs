@@ -28,6 +28,7 @@ use super::error::classify;
 use super::settings::KafkaSettings;
 use crate::outbox::Record;
 use crate::outlet::{Chunk, Publish, PublishError, Reach, Settled};
+use crate::planted::{self, Bug};
 
 /// How often librdkafka tells which brokers are connected.
 const STATISTICS_MILLIS: &str = "2000";
@@ -90,7 +91,7 @@ fn config(settings: &KafkaSettings) -> ClientConfig {
     }
     config
         .set("acks", "all")
-        .set("enable.idempotence", "true")
+        .set("enable.idempotence", if planted::is(Bug::RetryReorders) { "false" } else { "true" })
         // The hash of the Java client, so that other producers of the topic agree.
         .set("partitioner", "murmur2_random")
         // Each table has its own limit of bytes in flight.
@@ -125,7 +126,7 @@ impl Producers {
             // An outage stalls, it does not fail: retries go on until the broker answers.
             .set("message.timeout.ms", "0")
             // A refused batch ends the producer, before it sends what comes after under new numbers.
-            .set("enable.gapless.guarantee", "true");
+            .set("enable.gapless.guarantee", if planted::is(Bug::RetryReorders) { "false" } else { "true" });
         Publisher::new(&config, limit, false, &self.reach)
     }
 

@@ -64,16 +64,26 @@ impl Daemon {
 
     /// The sum of a metric over all tables.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.page("/metrics").unwrap();
+        self.try_metric(name).unwrap()
+    }
+
+    /// The same; `None` while it does not listen.
+    pub(crate) fn try_metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.page("/metrics")?;
         let lines = text.lines().filter(|line| line.starts_with(name));
-        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+        Some(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }
 
     /// The most memory that it has held so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.try_peak_memory().unwrap()
+    }
+
+    /// The same; `None` when it has ended.
+    pub(crate) fn try_peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024)
     }
 
     pub(crate) fn signal(&self, name: &str) {

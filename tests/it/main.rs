@@ -5,6 +5,7 @@
 
 mod binlog;
 mod certificates;
+mod chaos;
 mod check;
 mod cleanup;
 mod contract;

@@ -16,13 +16,18 @@ async fn up(setup: Setup) -> Stage {
     let stage = setup.set("RELAY__BATCH_BYTES", "8 KiB").servers().await;
     stage.create_topic().await;
     stage.sql(["CREATE DATABASE delivery"]).await;
+    tables(&stage).await;
+    stage.migrate();
+    stage
+}
+
+/// Outbox tables whose keys ascend.
+pub(crate) async fn tables(stage: &Stage) {
     for table in &stage.outboxes {
         let columns = "seq BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, id CHAR(36) NOT NULL UNIQUE, aggregatetype \
                        VARCHAR(255) NOT NULL, aggregateid VARCHAR(255) NOT NULL, type VARCHAR(255) NOT NULL, payload JSON";
         stage.sql([format!("CREATE TABLE {} ({columns}) ENGINE = InnoDB", table.quoted())]).await;
     }
-    stage.migrate();
-    stage
 }
 
 /// Rows that the log no longer has, and writers that go on as fast as they can.

@@ -46,6 +46,7 @@ pub(crate) struct Setup {
     server: &'static str,
     settings: Vec<String>,
     own_kafka: bool,
+    kafka_settings: Vec<String>,
     topic: Option<String>,
     partitions: i32,
     tables: String,
@@ -75,6 +76,12 @@ impl Setup {
     /// A Kafka that this test may stop.
     pub(crate) fn own_kafka(mut self) -> Self {
         self.own_kafka = true;
+        self
+    }
+
+    /// A setting of that Kafka, as `KEY=VALUE`.
+    pub(crate) fn kafka_setting(mut self, setting: String) -> Self {
+        self.kafka_settings.push(setting);
         self
     }
 
@@ -126,13 +133,12 @@ impl Setup {
     /// Starts the servers only.
     pub(crate) async fn servers(self) -> Stage {
         let permit = STAGES.acquire().await.unwrap();
-        let own_kafka = self.own_kafka;
+        let (own_kafka, kafka_settings) = (self.own_kafka, self.kafka_settings);
         let kafka = tokio::task::spawn_blocking(move || {
-            let fresh = || hold("kafka-4.1", &[]);
             if own_kafka {
-                return Some(fresh());
+                return Some(hold("kafka-4.1", &kafka_settings.iter().map(String::as_str).collect::<Vec<_>>()));
             }
-            KAFKA.get_or_init(fresh);
+            KAFKA.get_or_init(|| hold("kafka-4.1", &[]));
             None
         });
         let (server, settings) = (self.server, self.settings);
@@ -172,6 +178,7 @@ impl Stage {
             server: "mysql-9.7",
             settings: Vec::new(),
             own_kafka: false,
+            kafka_settings: Vec::new(),
             topic: None,
             partitions: 3,
             tables: String::new(),
