@@ -28,6 +28,14 @@ test: setup ## Every test, on real servers where they are needed
 	scripts/services install
 	cargo test --all-features
 
+.PHONY: chaos
+chaos: setup ## Faults at random on real servers, CHAOS_SECONDS=600, CHAOS_SEED=…, CHAOS_GUARANTEE=exactly_once
+	cargo test --test it -- --ignored --nocapture chaos::campaign
+
+.PHONY: chaos-bugs
+chaos-bugs: setup ## That chaos would find bugs: plants them one by one, CHAOS_BUG=saved-before-ack only that
+	cargo test --test it --features planted-bugs -- --ignored --nocapture chaos::every_planted_bug_is_found
+
 .PHONY: captures
 captures: setup ## The binlog files of tests/data anew, from real servers; CASES=xa,types makes only these
 	cargo test --test captured -- --ignored captures

@@ -81,7 +81,7 @@ impl Daemon {
 
     /// The same; `None` when it has ended.
     pub(crate) fn try_peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024)
     }
