@@ -50,6 +50,7 @@ pub(super) enum Statement<'a> {
     XaRollback(Xid),
     /// Rows changed in statement format: the rows themselves are not in the log.
     Dml,
+    /// A table loses rows that the log does not have: all, or those of a partition.
     Truncate,
     /// DDL and the rest.
     Other,
@@ -76,9 +77,19 @@ impl<'a> Statement<'a> {
             ("XA", "ROLLBACK") => Self::XaRollback(Xid::of_text(name(text, 2))),
             ("INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH", _) => Self::Dml,
             ("TRUNCATE", _) => Self::Truncate,
+            ("ALTER", "TABLE") if takes_partitions(text) => Self::Truncate,
             _ => Self::Other,
         }
     }
+}
+
+/// Whether an ALTER TABLE takes rows away with their partitions.
+fn takes_partitions(text: &str) -> bool {
+    let words: Vec<_> = text.split_ascii_whitespace().collect();
+    words.windows(2).any(|pair| {
+        ["DROP", "TRUNCATE", "EXCHANGE"].iter().any(|word| pair[0].eq_ignore_ascii_case(word))
+            && pair[1].eq_ignore_ascii_case("partition")
+    })
 }
 
 /// Whether a statement run in `schema` may concern the table. Errs on the side of yes: a table's name in a literal counts.
@@ -137,6 +148,9 @@ mod tests {
             ("XA ROLLBACK X'0a',X'',1", Statement::XaRollback(Xid("x'0a',x'',1".into()))),
             ("/* hint */ -- more\n insert into t values (1)", Statement::Dml),
             ("TRUNCATE TABLE x", Statement::Truncate),
+            ("ALTER TABLE x DROP PARTITION p0", Statement::Truncate),
+            ("alter table `x`\n exchange partition p0 with table y", Statement::Truncate),
+            ("ALTER TABLE x DROP COLUMN `partition`", Statement::Other),
             ("CREATE TABLE begin_x (a int)", Statement::Other),
         ] {
             assert_eq!(Statement::classify(text), meaning, "{text}");
