@@ -116,7 +116,13 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
             mappings::of(outbox, &names).map_err(|(key, why)| wrong(&format!("outbox.{block}.{key}: {why}")))?;
         for (name, mapping) in names.into_iter().zip(mappings) {
             let subscription = Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) };
-            let table = Table { subscription, mapping, start: outbox.start.clone() };
+            let table = Table {
+                start: outbox.start.clone(),
+                on_purged: outbox.on_purged,
+                is_cleaned: config.cleanup.keep.is_some() && mapping.timestamp().is_some(),
+                subscription,
+                mapping,
+            };
             if tables.insert(name.clone(), table).is_some() {
                 return Err(wrong(&format!("{name} is selected by two [[outbox]] blocks")));
             }

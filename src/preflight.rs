@@ -33,6 +33,7 @@ pub enum Name {
     Table,
     Engine,
     Columns,
+    KeyOrder,
     Cleanup,
     PositionTable,
     Position,

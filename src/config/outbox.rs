@@ -6,7 +6,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::outbox::{CloudEvents, Columns, PayloadFormat, TopicTemplate, TopicTemplateError};
-use crate::relay::settings::Start;
+use crate::relay::settings::{OnPurged, Start};
 
 /// Tables that are relayed alike.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct OutboxSettings {
     pub columns: Columns,
     /// Where a table without a saved position starts.
     pub start: Start,
+    /// What becomes of a table whose position the log no longer reaches back to.
+    pub on_purged: OnPurged,
 }
 
 /// A regular expression that takes the value of a column apart.

@@ -12,7 +12,7 @@ use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, W
 use crate::mysql::servers::Servers;
 use crate::mysql::settings::Keeper;
 use crate::preflight::{Report, Status, Unavailable};
-use crate::relay::settings::Start;
+use crate::relay::settings::{OnPurged, Start};
 
 /// What a record takes besides the values of its row: names of headers, lengths, the batch around it.
 const RECORD_OVERHEAD: u64 = 1024;
@@ -137,6 +137,7 @@ fn wanted(table: &Table, cleans: bool) -> Wanted {
         table: table.subscription.table.clone(),
         columns: table.subscription.columns.iter().enumerate().map(column).collect(),
         reads_table: table.start == Start::Snapshot,
+        recovers: table.on_purged == OnPurged::RecoverFromTable,
         cleaned_by: table.mapping.timestamp().filter(|_| cleans).map(ToOwned::to_owned),
     }
 }

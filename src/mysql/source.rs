@@ -22,7 +22,7 @@ use super::stream::{Elsewhere, MysqlStream, start_offset};
 use super::tables::{Rows, Tables};
 use super::wire::{Start, Wire};
 use crate::position::{FilePoint, GtidSet, Point, Position};
-use crate::source::{Fault, LogSource, Place, SourceError, Subscription};
+use crate::source::{Fault, Lapse, LogSource, Place, Recovery, SourceError, Subscription};
 
 /// How often a server tells that it is alive while its log is read to the end and no further.
 const SOON: Duration = Duration::from_millis(250);
@@ -197,6 +197,11 @@ impl LogSource for MysqlSource {
     async fn snapshot(&mut self, subscription: &Subscription) -> Result<Position, SourceError> {
         let endpoint = self.chosen(subscription).await?;
         snapshot::start(&endpoint, subscription).await
+    }
+
+    async fn recover(&mut self, subscription: &Subscription, lapse: &Lapse) -> Result<Recovery, SourceError> {
+        let endpoint = self.chosen(subscription).await?;
+        snapshot::recover(&endpoint, subscription, lapse).await
     }
 
     async fn scan(

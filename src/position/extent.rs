@@ -5,7 +5,7 @@ use std::fmt;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::{Point, Position};
+use super::{DomainGtid, FilePoint, Point, Position};
 
 /// What a transaction counts where only transactions can be counted, in bytes of log.
 const TRANSACTION: u64 = 1024;
@@ -52,6 +52,26 @@ impl Point {
             (Self::Gtid(mine), Self::Gtid(ahead)) => Some(Extent::Transactions(ahead.difference(mine).len())),
             (Self::Domains(mine), Self::Domains(ahead)) => Some(Extent::Transactions(mine.lacks(ahead))),
             (Self::File(mine), Self::File(ahead)) => mine.lacks(ahead).map(Extent::Bytes),
+            _ => None,
+        }
+    }
+
+    /// What `ahead` covers and this does not, by name: GTIDs, or places in files; `None` when the two are of different kinds.
+    pub fn names_to(&self, ahead: &Self) -> Option<String> {
+        match (self, ahead) {
+            (Self::Gtid(mine), Self::Gtid(ahead)) => Some(ahead.difference(mine).to_string()),
+            (Self::Domains(mine), Self::Domains(ahead)) => {
+                let range = |ahead: &DomainGtid| {
+                    let next = mine.domain(ahead.domain).map_or(0, |mine| mine.sequence) + 1;
+                    let DomainGtid { domain, server, sequence } = ahead;
+                    (next <= *sequence).then(|| format!("{domain}-{server}-{next}..{sequence}"))
+                };
+                Some(ahead.domains().filter_map(range).collect::<Vec<_>>().join(","))
+            }
+            (Self::File(mine), Self::File(ahead)) => {
+                let (FilePoint { file, offset, .. }, ahead) = (mine.start(), ahead.start());
+                Some(format!("{file}:{offset} to {}:{}", ahead.file, ahead.offset))
+            }
             _ => None,
         }
     }
@@ -104,6 +124,18 @@ mod tests {
     fn shift(from: &str, to: &str) -> Option<(Extent, Extent)> {
         let shift = Shift::between(&from.parse().unwrap(), &to.parse().unwrap())?;
         Some((shift.repeats, shift.skips))
+    }
+
+    #[test]
+    fn what_lies_between_has_its_names() {
+        let names = |from: &str, to: &str| {
+            from.parse::<Position>().unwrap().point.names_to(&to.parse::<Position>().unwrap().point)
+        };
+        let (early, late) = (format!("gtid={A}:1-4"), format!("gtid={A}:1-9"));
+        assert_eq!(names(&early, &late).unwrap(), format!("{A}:5-9"));
+        assert_eq!(names("domains=0-1-4,2-1-3", "domains=0-3-9,1-1-2,2-1-3").unwrap(), "0-3-5..9,1-1-1..2");
+        assert_eq!(names("file=b.000003:157", "file=b.000005:4").unwrap(), "b.000003:157 to b.000005:4");
+        assert_eq!(names(&early, "file=b.000005:4"), None);
     }
 
     #[test]

@@ -89,6 +89,17 @@ pub enum OnUpdate {
     Halt,
 }
 
+/// What becomes of a table whose position the log no longer reaches back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPurged {
+    /// It halts.
+    #[default]
+    Halt,
+    /// It is read itself once more, and then what the log still has; it halts where rows are seen to be gone.
+    RecoverFromTable,
+}
+
 /// Where a table without a saved position starts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]

@@ -99,6 +99,8 @@ pub struct TableStats {
     pub detached_micros: AtomicU64,
     /// Rows read of the table itself, by the processes before this one too.
     pub snapshot_rows: AtomicU64,
+    /// How often the table was read again because the log had lost what came next.
+    pub recoveries: AtomicU64,
     /// Rows deleted because they were acknowledged and old.
     pub cleaned: AtomicU64,
     /// Now: rows that the table has, roughly, while it is read itself; 0 otherwise.
@@ -140,6 +142,7 @@ impl TableStats {
             detaches: AtomicU64::new(0),
             detached_micros: AtomicU64::new(0),
             snapshot_rows: AtomicU64::new(0),
+            recoveries: AtomicU64::new(0),
             cleaned: AtomicU64::new(0),
             snapshot_total: AtomicU64::new(0),
             state: AtomicU8::new(State::Starting as u8),

@@ -3,9 +3,10 @@
 //! Promise: every table is claimed, and where it starts is durable, before anything is read for it; a relay that ends by
 //! name does not end the others; one that has to start again does so from its durable position, and comes back to the
 //! shared tail as its feeder brings it there; no other waits for it. What an operator orders, each table's own task
-//! carries out (`life`).
+//! carries out (`life`); one whose log is purged may recover from its table (`recovery`).
 
 mod life;
+mod recovery;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use super::control::Orders;
 use super::feeder::{Feeder, Shared};
 use super::meeting::Distances;
 use super::queue;
-use super::settings::{OnUpdate, RelaySettings, Start};
+use super::settings::{OnPurged, OnUpdate, RelaySettings, Start};
 use super::stats::{State, TableStats, TailStats};
 use super::tail::{Making, Request, Tail};
 use super::worker::{Halt, Outcome, Worker};
@@ -42,6 +43,9 @@ const CLAIM_WAIT: Duration = Duration::from_secs(10);
 /// How often a claim is tried meanwhile.
 const CLAIM_EVERY: Duration = Duration::from_millis(200);
 
+/// The halt of a table whose log is purged.
+const PURGED: &str = "position_purged";
+
 /// One table to relay.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -51,6 +55,10 @@ pub struct Table {
     pub mapping: Mapping,
     /// Where it starts without a position.
     pub start: Start,
+    /// What becomes of it when the log has lost what comes next.
+    pub on_purged: OnPurged,
+    /// Whether its oldest rows are deleted by us, once they are acknowledged.
+    pub is_cleaned: bool,
 }
 
 /// Why the relays cannot start, or have ended.
@@ -380,13 +388,18 @@ where
             }
         };
         match self.stranded(&position).await {
-            Ok(halt) => Ok(halt.map_or(Ok(position), Err)),
+            Ok(None) => Ok(Ok(position)),
+            Ok(Some(oldest)) => {
+                let detail = format!("the log begins after {oldest}, the table resumes after {position}");
+                Ok(Err(Halt { name: PURGED, detail }))
+            }
             Err(reason) => Err(StoreError::Unavailable(reason)),
         }
     }
 
-    /// Whether the log has lost what comes after a position. Asked for each table, so that one that is stranded halts alone.
-    async fn stranded(&self, position: &Position) -> Result<Option<Halt>, String> {
+    /// Where the log begins, if it has lost what comes after a position. Asked for each table, so that one that is stranded
+    /// halts alone.
+    async fn stranded(&self, position: &Position) -> Result<Option<Position>, String> {
         let oldest = match (self.source)(Reader::Own).oldest().await {
             Ok(oldest) => oldest,
             Err(SourceError::Transient(reason) | SourceError::Displaced(reason)) => return Err(reason),
@@ -394,9 +407,8 @@ where
             Err(SourceError::Definite(_)) => return Ok(None),
         };
         let reachable = oldest.point.partial_cmp(&position.point).is_some_and(Ordering::is_le);
-        let detail = || format!("the log begins after {oldest}, the table resumes after {position}");
         let lost = oldest.point.kind() == position.point.kind() && !reachable;
-        Ok(lost.then(|| Halt { name: "position_purged", detail: detail() }))
+        Ok(lost.then_some(oldest))
     }
 
     /// Where a table starts that has never saved a position; `None` when `stop` came first. One that cannot be read itself

@@ -159,6 +159,13 @@ pub trait LogSource: Send + 'static {
     /// Where a table starts whose rows are to be relayed, and then the log: at a point before which every transaction is
     /// committed and visible, with a scan of nothing yet. A table without rows needs no scan. Nobody has to wait for it.
     fn snapshot(&mut self, subscription: &Subscription) -> impl Future<Output = Result<Position, SourceError>> + Send;
+    /// Where a table goes on that stands at a place which the log no longer reaches back to: at the beginning of the log,
+    /// with a scan of everything that the table has from before.
+    fn recover(
+        &mut self,
+        subscription: &Subscription,
+        lapse: &Lapse,
+    ) -> impl Future<Output = Result<Recovery, SourceError>> + Send;
     /// Reads the table as it is now, from where the scan of `from` is. Rows that the log brings after `from` are left out; it is a
     /// fault when their keys take more than `keys_bytes` of memory.
     fn scan(
@@ -192,6 +199,33 @@ pub trait LogStream: Send {
     fn next(&mut self) -> impl Future<Output = Result<LogEvent<Self::Rows>, SourceError>> + Send;
     /// Covers everything up to the last [`LogEvent::Commit`], [`LogEvent::Rollback`] or [`LogEvent::Progress`].
     fn position(&self) -> &Position;
+}
+
+/// What is known of a table when its log is found to be purged.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lapse {
+    /// Whether its oldest rows are deleted by us, once they are acknowledged.
+    pub is_cleaned: bool,
+    /// When its position was saved, in microseconds since the Unix epoch, if that is known.
+    pub saved_micros: Option<u64>,
+}
+
+/// How a table goes on whose log is purged.
+#[derive(Debug, Clone)]
+pub struct Recovery {
+    /// Where it goes on.
+    pub from: Position,
+    /// Whether rows were deleted that nobody has any more.
+    pub remains: Remains,
+}
+
+/// What a table shows of rows that were inserted and deleted in a part of the log that is purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remains {
+    /// There are none: every number that was given to a row is there.
+    Whole,
+    /// There may be some, for this reason.
+    Doubtful(String),
 }
 
 /// A position on the server that answers.

@@ -24,6 +24,7 @@ pub struct Metrics {
     lag: GaugeVec,
     position_age: GaugeVec,
     lost_transactions: IntCounterVec,
+    recoveries: IntCounterVec,
     detaches: IntCounterVec,
     detached: GaugeVec,
     until_purge: GaugeVec,
@@ -99,6 +100,10 @@ impl Metrics {
                 "outboxd_source_lost_transactions_total",
                 "Transactions within the table's position that the server lost in a failover",
             )?,
+            recoveries: counter(
+                "outboxd_table_recoveries_total",
+                "How often the table was read again because the log had lost what came next",
+            )?,
             detaches: counter(
                 "outboxd_table_detaches_total",
                 "How often the tail let go of the table because its queue stayed full",
@@ -171,6 +176,7 @@ impl Metrics {
                 (&self.misrouted, &stats.misrouted),
                 (&self.save_retries, &stats.save_retries),
                 (&self.lost_transactions, &stats.lost_transactions),
+                (&self.recoveries, &stats.recoveries),
                 (&self.detaches, &stats.detaches),
                 (&self.cleaned, &stats.cleaned),
             ] {

@@ -13,7 +13,8 @@ use self::table::{History, is_before, key, unsettled};
 use super::lock;
 use crate::position::{DomainGtid, DomainPoint, FilePoint, Gtid, GtidSet, Origin, Point, Position, Scan, TxnId};
 use crate::source::{
-    BatchBuilder, BatchFull, Fault, ForeignDml, LogEvent, LogSource, LogStream, RowSet, Slot, SourceError, Subscription,
+    BatchBuilder, BatchFull, Fault, ForeignDml, Lapse, LogEvent, LogSource, LogStream, Recovery, Remains, RowSet, Slot,
+    SourceError, Subscription,
 };
 use crate::table::TableName;
 
@@ -461,6 +462,22 @@ impl LogSource for MemoryLog {
         let history = History::of(&state.transactions, &subscription.table);
         let until = history.present.keys().next_back().map(|id| key(id));
         Ok(Position { scan: until.map(|until| Box::new(Scan::new(until))), ..point })
+    }
+
+    async fn recover(&mut self, subscription: &Subscription, _lapse: &Lapse) -> Result<Recovery, SourceError> {
+        let mut state = lock(&self.state);
+        if let Some(error) = refusal(&mut state.refusals) {
+            return Err(error);
+        }
+        let purged = state.purged as u64;
+        if unsettled(&state.transactions).is_some_and(|oldest| oldest <= purged) {
+            return Err(SourceError::Transient("it is prepared and not settled".to_owned()));
+        }
+        let history = History::of(&state.transactions, &subscription.table);
+        let until = history.present.keys().next_back().map_or_else(|| key(""), |id| key(id));
+        let gone = history.deletes.iter().any(|(number, _)| *number <= purged);
+        let remains = if gone { Remains::Doubtful("a row is in no table".to_owned()) } else { Remains::Whole };
+        Ok(Recovery { from: Position { scan: Some(Box::new(Scan::new(until))), ..self.terms.after(purged) }, remains })
     }
 
     async fn scan(

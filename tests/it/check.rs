@@ -230,7 +230,7 @@ async fn mariadb_passes_and_relays_text_whose_character_set_the_log_does_not_tel
         Outcome::of(&stage, &relay).only("binlog_row_metadata", "warned");
 
         run(&mut conn, "ALTER TABLE delivery.`delivery-outbox1` MODIFY aggregateid CHAR(20) NOT NULL").await;
-        run(&mut conn, "INSERT INTO delivery.`delivery-outbox1` VALUES ('e1', 'order', 'k1', 'Created', '{}')").await;
+        run(&mut conn, &crate::order::event(1, "e1", "k1")).await;
         let daemon = start(&stage, &relay);
         until(&stage, &relay[..], |outcome| {
             outcome.shown["checks"]

@@ -29,6 +29,7 @@ mod order;
 mod outages;
 mod ownership;
 mod proxy;
+mod recovery;
 mod refusals;
 mod rotation;
 mod routing;

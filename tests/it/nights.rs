@@ -55,17 +55,32 @@ async fn a_position_was_purged() {
         stage.purge().await;
         let mut daemon = stage.run();
         assert_eq!(daemon.ended().await, Some(78), "{}", daemon.log());
-        assert!(daemon.log().contains(&format!("outboxd position forget {TABLE}")), "{}", daemon.log());
+        assert!(daemon.log().contains(&format!("outboxd position set {TABLE} --to table")), "{}", daemon.log());
         // The steps.
-        let said = told(&stage, &["position", "forget", TABLE, "--yes"]);
-        assert!(said.contains("REPEATS every row that is in the table; SKIPS what was deleted"), "{said}");
+        let said = told(&stage, &["position", "set", TABLE, "--to", "table", "--yes"]);
+        assert!(said.contains("REPEATS every row that is in the table") && said.contains("SKIPS what "), "{said}");
         let daemon = stage.run();
         stage.delivered("kept").await;
         relayed(&stage, daemon, &["last"]).await;
         told(&stage, &["verify"]);
         let decoded = told(&stage, &["decode", archived.to_str().unwrap(), "--tables", TABLE]);
-        assert!(decoded.contains("gone") && decoded.contains("kept"), "{decoded}");
+        let lines = decoded.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let rows: Vec<_> = lines.map(|line| line["columns"].clone()).collect();
+        assert_eq!(rows.iter().map(|row| row["id"].as_str().unwrap()).collect::<Vec<_>>(), ["kept", "gone"]);
         assert_eq!((times(&stage, "gone").await, times(&stage, "last").await), (0, 1));
+        let payload = rows[1]["payload"].as_str().map_or_else(|| rows[1]["payload"].to_string(), ToOwned::to_owned);
+        let values =
+            ["id", "aggregatetype", "aggregateid", "type"].map(|name| rows[1][name].as_str().unwrap().to_owned());
+        let insert = format!(
+            "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('{}', '{payload}')",
+            stage.outboxes[0].quoted(),
+            values.join("', '")
+        );
+        let daemon = stage.run();
+        stage.sql([insert]).await;
+        stage.delivered("gone").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        told(&stage, &["verify"]);
     }
 }
 

@@ -12,7 +12,8 @@ use crate::mysql::{MysqlSource, files, preflight};
 use crate::position::Position;
 use crate::relay::places;
 use crate::relay::supervisor::Table;
-use crate::source::{LogSource, SourceError, Subscription};
+use crate::source::{Lapse, LogSource, SourceError, Subscription};
+use crate::table::TableName;
 
 /// The server's log, to find places in.
 pub(in crate::cli) struct Log {
@@ -40,6 +41,13 @@ impl Log {
                 .map_err(|error: crate::position::PositionError| DaemonError::Configuration(error.to_string())),
             text => self.at(text).await,
         }
+    }
+
+    /// Where a table goes on with its own rows, and then with what the log still has.
+    pub(in crate::cli) async fn of_table(&mut self, table: &TableName) -> Result<Position, DaemonError> {
+        let missing = || DaemonError::Configuration(format!("{table} is not configured"));
+        let wanted = self.tables.iter().find(|wanted| wanted.table == *table).ok_or_else(missing)?.clone();
+        Ok(self.source.recover(&wanted, &Lapse::default()).await.map_err(unreachable)?.from)
     }
 
     /// Before what was committed at a time.

@@ -3,6 +3,7 @@
 //! Promise: it says what a move repeats and what it skips before it asks, changes nothing without a yes, and writes down what
 //! it did. A running daemon is asked to move the position itself; without one, the table is claimed first.
 
+use std::iter::repeat;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -30,7 +31,8 @@ pub(in crate::cli) struct SetArguments {
     /// Tables as the configuration writes them: names, ranges, lists, wildcards
     #[arg(required = true, value_name = "TABLE")]
     tables: Vec<String>,
-    /// A position (gtid=SET, domains=LIST, file=NAME:OFFSET), `earliest` (the beginning of the log) or `newest` (its end)
+    /// A position (gtid=SET, domains=LIST, file=NAME:OFFSET), `earliest` (the beginning of the log), `newest` (its end), or
+    /// `table` (the table's own rows, and then the log from its beginning)
     #[arg(long, value_name = "POSITION", group = "place")]
     to: Option<String>,
     /// Before what was committed then: "2026-11-20 10:30", "yesterday 10:30", "10:30", "2h ago", RFC 3339; local time
@@ -68,20 +70,29 @@ struct Stand {
 pub(super) async fn set(arguments: SetArguments, loaded: Loaded) -> Result<u8, DaemonError> {
     let SetArguments { tables, to, to_time, yes, way } = arguments;
     let mut bench = Bench::new(&tables, way, loaded).await?;
-    let to = match (to, to_time) {
-        (_, Some(time)) => bench.log.at(&time).await?,
-        (to, None) => bench.log.place(&to.unwrap_or_default()).await?,
+    let goals = match (to.unwrap_or_default().as_str(), to_time) {
+        (_, Some(time)) => vec![bench.log.at(&time).await?; bench.stands.len()],
+        ("table", None) => {
+            let mut goals = Vec::with_capacity(bench.stands.len());
+            for stand in &bench.stands {
+                goals.push(bench.log.of_table(&stand.table).await?);
+            }
+            goals
+        }
+        (to, None) => vec![bench.log.place(to).await?; bench.stands.len()],
     };
-    if let Err(reason) = bench.log.can_resume(&to).await {
-        say(&format!("{to} is no place to resume: {reason}"));
-        return Ok(code::REFUSED);
+    for to in &goals {
+        if let Err(reason) = bench.log.can_resume(to).await {
+            say(&format!("{to} is no place to resume: {reason}"));
+            return Ok(code::REFUSED);
+        }
     }
-    bench.move_to(Some(&to), yes).await
+    bench.move_to(goals.into_iter().map(Some), yes).await
 }
 
 pub(super) async fn forget(arguments: ForgetArguments, loaded: Loaded) -> Result<u8, DaemonError> {
     let ForgetArguments { tables, yes, way } = arguments;
-    Bench::new(&tables, way, loaded).await?.move_to(None, yes).await
+    Bench::new(&tables, way, loaded).await?.move_to(repeat(None), yes).await
 }
 
 /// What a move needs: the tables, the log, the store, and a daemon that may run.
@@ -111,12 +122,13 @@ impl Bench {
         Ok(Self { stands, log, store, hand, keeper: loaded.config.keeper() })
     }
 
-    /// Says what the move does, asks, and makes it; without `to` the tables begin anew.
-    async fn move_to(self, to: Option<&Position>, yes: bool) -> Result<u8, DaemonError> {
-        for stand in &self.stands {
-            stand.show(to);
+    /// Says what the move does, asks, and makes it, each table to its goal; one without begins anew.
+    async fn move_to(self, goals: impl Iterator<Item = Option<Position>>, yes: bool) -> Result<u8, DaemonError> {
+        let all: Vec<_> = self.stands.into_iter().zip(goals).collect();
+        for (stand, to) in &all {
+            stand.show(to.as_ref());
         }
-        if self.stands.iter().any(|stand| !stand.online) && self.keeper == Keeper::Kafka {
+        if all.iter().any(|(stand, _)| !stand.online) && self.keeper == Keeper::Kafka {
             show(&"positions are in Kafka: a daemon that does relay such a table after all will halt as fenced");
         }
         if !yes && !confirmed() {
@@ -124,8 +136,8 @@ impl Bench {
             return Ok(code::REFUSED);
         }
         let mut exit = code::CLEAN;
-        for stand in self.stands {
-            let table = stand.table.clone();
+        for (stand, to) in all {
+            let (table, to) = (stand.table.clone(), to.as_ref());
             let moved = if stand.online {
                 ask(&self.hand, &stand, to).await?
             } else {
@@ -155,6 +167,15 @@ impl Stand {
             return;
         };
         show(&format!("  to   {to}"));
+        if to.scan.is_some() {
+            show(&"  REPEATS every row that is in the table, and what the log still has of it");
+            let lost =
+                position.as_ref().and_then(|from| from.point.names_to(&to.point)).filter(|lost| !lost.is_empty());
+            if let Some(lost) = lost {
+                show(&format!("  SKIPS what {lost} inserted, as far as it was deleted before the log that is left"));
+            }
+            return;
+        }
         let shift = position.as_ref().and_then(|from| Shift::between(from, to));
         let what = || "how much that repeats or skips is not known: the positions are of different kinds".to_owned();
         show(&format!("  {}", shift.map_or_else(what, |shift| shift.to_string())));

@@ -8,6 +8,7 @@ use mysql_async::{Conn, Error, Row};
 
 use super::Wanted;
 use crate::mysql::connect::Flavor;
+use crate::mysql::snapshot::layout::{numbering, primary_key};
 use crate::mysql::source::start;
 use crate::position::Position;
 use crate::table::TableName;
@@ -85,6 +86,10 @@ pub(super) struct Table {
     pub(super) kind: String,
     pub(super) engine: String,
     pub(super) has_primary_key: bool,
+    /// The first column of the key that it is read by.
+    pub(super) read_by: Option<String>,
+    /// Whether that numbers the rows as they are inserted.
+    pub(super) is_numbered: bool,
     pub(super) columns: Vec<Column>,
     /// The first column of each index.
     pub(super) indexed: Vec<String>,
@@ -230,13 +235,8 @@ async fn table(conn: &mut Conn, wanted: &Wanted) -> Result<Table, Error> {
         )
         .await?;
     let (kind, engine) = kind.unwrap_or_default();
-    let key: Option<u64> = conn
-        .exec_first(
-            "SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND INDEX_NAME \
-             = 'PRIMARY'",
-            place,
-        )
-        .await?;
+    let key = primary_key(conn, name).await?;
+    let numbered = numbering(conn, name).await?;
     let columns: Vec<Answer> = conn
         .exec(
             "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT IS NOT NULL OR c.EXTRA LIKE \
@@ -276,7 +276,9 @@ async fn table(conn: &mut Conn, wanted: &Wanted) -> Result<Table, Error> {
         refusal,
         kind,
         engine,
-        has_primary_key: key > Some(0),
+        has_primary_key: !key.is_empty(),
+        is_numbered: numbered.is_some(),
+        read_by: numbered.map(|(column, _)| column).or_else(|| key.into_iter().next()),
         columns,
         indexed,
         undeletable,

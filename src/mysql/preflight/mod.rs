@@ -7,6 +7,7 @@ mod cleanup;
 mod facts;
 mod grants;
 mod identity;
+mod order;
 mod positions;
 mod tables;
 #[cfg(test)]
@@ -30,6 +31,8 @@ pub struct Wanted {
     pub columns: Vec<WantedColumn>,
     /// Whether it is read itself when it has no saved position.
     pub reads_table: bool,
+    /// Whether it is read itself when the log has lost what comes after its position.
+    pub recovers: bool,
     /// The column by which old rows are deleted, if they are.
     pub cleaned_by: Option<String>,
 }
@@ -93,6 +96,7 @@ pub async fn check(
     checks.extend(identity::check(&facts, server_id, store));
     checks.extend(grants::check(&facts));
     checks.extend(tables::check(&facts, wanted));
+    checks.extend(order::check(&facts, wanted, store));
     checks.extend(cleanup::check(&facts, wanted));
     if let Some(store) = store {
         checks.extend(positions::check(&facts, wanted, store));

@@ -1,5 +1,6 @@
 //! The position table, and whether each table's saved position is still in the log.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use mysql_async::prelude::Queryable;
@@ -10,7 +11,7 @@ use super::facts::{Facts, Refusal, refusal};
 use crate::mysql::store::is_owned;
 use crate::position::{Point, Position};
 use crate::preflight::{Check, Name, summed_up};
-use crate::table::quote;
+use crate::table::{TableName, quote};
 
 /// What the server of the position table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,11 @@ impl Store {
         }
         let account = super::account(&account.unwrap_or_default());
         Ok(Self { table, account, refusals, saved, is_owned: owned })
+    }
+
+    /// Whether a table has a saved position.
+    pub(super) fn has(&self, table: &TableName) -> bool {
+        self.saved.contains_key(&table.to_string())
     }
 
     /// Whether positions can be kept there.
@@ -121,9 +127,20 @@ fn position(facts: &Facts, wanted: &Wanted, store: &Store) -> Check {
         return check(format!("`{text}`, which is not readable"))
             .failed(format!("correct it, or start anew: {}", give_up()));
     };
+    let is_purged = facts.beginning.as_ref().is_some_and(|beginning| {
+        let (saved, beginning) = (&saved.point, &beginning.point);
+        saved.kind() == beginning.kind()
+            && !matches!(beginning.partial_cmp(saved), Some(Ordering::Less | Ordering::Equal))
+    });
+    let has_key = facts.tables.iter().any(|known| known.name == *table && known.has_primary_key);
     let lost = |why: &str| {
+        if wanted.recovers && is_purged && has_key {
+            let cure = "it is read again from the table, if that shows no gap (on_purged); keep the log for longer";
+            return check(format!("{saved}; {why}")).warned(cure);
+        }
         check(format!("{saved}; {why}")).failed(format!(
-            "read from a server that still has it (mysql.url); or begin anew: outboxd position forget {table}"
+            "read from a server that still has it (mysql.url); or go on with the rows of the table: outboxd position set {table} \
+             --to table"
         ))
     };
     match (&saved.point, &facts.beginning, &facts.end) {
@@ -144,7 +161,7 @@ fn position(facts: &Facts, wanted: &Wanted, store: &Store) -> Check {
             }
         }
         (Point::Domains(point), Some(Position { point: Point::Domains(beginning), .. }), end) => {
-            if beginning.partial_cmp(point).is_none_or(std::cmp::Ordering::is_gt) {
+            if beginning.partial_cmp(point).is_none_or(Ordering::is_gt) {
                 return lost(&format!("the log begins after {beginning}"));
             }
             let behind = matches!(end, Some(Position { point: Point::Domains(end), .. }) if point <= end);

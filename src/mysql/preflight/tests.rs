@@ -50,6 +50,8 @@ fn good() -> Facts {
             kind: "BASE TABLE".to_owned(),
             engine: "InnoDB".to_owned(),
             has_primary_key: true,
+            read_by: Some("id".to_owned()),
+            is_numbered: false,
             columns: vec![column("id", "char(36)", Some(144)), column("payload", "json", None)],
             indexed: vec!["id".to_owned()],
             undeletable: None,
@@ -68,7 +70,7 @@ fn maria(mut facts: Facts) -> Facts {
 fn wanted() -> Vec<Wanted> {
     let column = |name: &str, required| WantedColumn { name: name.to_owned(), required };
     let columns = vec![column("id", true), column("payload", false)];
-    vec![Wanted { table: TableName::new("d", "o-1"), columns, reads_table: true, cleaned_by: None }]
+    vec![Wanted { table: TableName::new("d", "o-1"), columns, reads_table: true, recovers: false, cleaned_by: None }]
 }
 
 fn saved(position: &str) -> Store {
@@ -304,4 +306,34 @@ fn given_rows_to_delete_when_they_cannot_be_found_or_deleted_then_the_cure_is_to
     facts.variables.insert("read_only".to_owned(), "ON".to_owned());
     warned(&facts, "mysql.url");
     assert_eq!(cleanup::check(&facts, &super::tests::wanted()), [], "nothing is asked where nothing is cleaned");
+}
+
+#[test]
+fn given_a_key_whose_values_are_in_any_order_when_the_table_is_to_be_read_then_it_is_warned_of() {
+    let mut facts = good();
+    let (none, begun) = (Store::of(&[]), saved("file=b.000001:4"));
+    let checks = |facts: &Facts, wanted: &[Wanted], store| order::check(facts, wanted, Some(store));
+    assert!(checks(&facts, &wanted(), &begun).is_empty(), "it has begun");
+    let told = checks(&facts, &wanted(), &none);
+    assert_eq!((told[0].name, told[0].status), (Name::KeyOrder, Status::Warned), "{told:?}");
+    assert!(told[0].cure.as_ref().unwrap().contains("AUTO_INCREMENT"));
+    facts.tables[0].columns[0].kind = "bigint unsigned".to_owned();
+    assert_eq!(checks(&facts, &wanted(), &none)[0].status, Status::Passed);
+    // What is given by hand does not tell whether rows are gone.
+    let recovers = vec![Wanted { recovers: true, ..wanted().remove(0) }];
+    assert_eq!(checks(&facts, &recovers, &begun)[0].status, Status::Warned);
+    facts.tables[0].is_numbered = true;
+    assert_eq!(checks(&facts, &recovers, &none)[0].status, Status::Passed);
+}
+
+#[test]
+fn given_a_purged_position_when_the_table_recovers_then_it_is_warned_of_only() {
+    let recovers = vec![Wanted { recovers: true, ..wanted().remove(0) }];
+    let of = |position: &str| {
+        let checks = positions::check(&good(), &recovers, &saved(position));
+        checks.into_iter().find(|check| check.name == Name::Position).unwrap().status
+    };
+    assert_eq!(of(&format!("gtid={SERVER}:1-8")), Status::Warned);
+    assert_eq!(of(&format!("gtid={SERVER}:1-10")), Status::Passed);
+    assert_eq!(of("domains=0-1-7"), Status::Failed, "that is of another server");
 }

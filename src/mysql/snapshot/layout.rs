@@ -1,5 +1,8 @@
 //! How a table's columns are asked for, so that a SELECT answers what the log's decoder writes.
 //!
+//! Rows are read in the order in which they were inserted where the table numbers them (`AUTO_INCREMENT`, with a unique index
+//! of its own), and in that of the primary key otherwise, which need not be that of time.
+//!
 //! Promise: a row read from the table becomes the same record, byte for byte, as the same row read from the log. What a
 //! SELECT would show otherwise is converted: by the server where it can, here where it cannot (numbers in floating point,
 //! JSON). Tests compare the two for every type.
@@ -22,7 +25,9 @@ pub(in crate::mysql) struct Layout {
     pub(in crate::mysql) columns: Vec<Asked>,
     /// How many of them the subscription has.
     pub(super) wanted: usize,
-    /// The primary key.
+    /// The index by which rows are read: that of the numbers which rows get as they are inserted, or the primary key.
+    index: String,
+    /// Its columns.
     pub(in crate::mysql) key: Vec<KeyColumn>,
 }
 
@@ -35,7 +40,7 @@ pub(in crate::mysql) struct Asked {
     is_json: bool,
 }
 
-/// One column of the primary key.
+/// One column of the key.
 #[derive(Debug, Clone)]
 pub(in crate::mysql) struct KeyColumn {
     /// Its name, quoted, behind that of the table.
@@ -74,6 +79,33 @@ type Answer = (String, String, String, Option<String>, Option<String>);
 /// The name of the table in every statement.
 pub(in crate::mysql) const ALIAS: &str = "o";
 
+/// The primary key's index.
+const PRIMARY: &str = "PRIMARY";
+
+/// The column that numbers a table's rows as they are inserted, and the unique index that has it alone.
+pub(in crate::mysql) async fn numbering(conn: &mut Conn, table: &TableName) -> Result<Option<(String, String)>, Error> {
+    conn.exec_first(
+        "SELECT c.COLUMN_NAME, s.INDEX_NAME FROM information_schema.COLUMNS c JOIN information_schema.STATISTICS s ON \
+         s.TABLE_SCHEMA = c.TABLE_SCHEMA AND s.TABLE_NAME = c.TABLE_NAME AND s.COLUMN_NAME = c.COLUMN_NAME WHERE \
+         c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? AND c.EXTRA LIKE '%auto_increment%' AND c.DATA_TYPE LIKE '%int' AND \
+         s.NON_UNIQUE = 0 AND NOT EXISTS (SELECT 1 FROM information_schema.STATISTICS o WHERE o.TABLE_SCHEMA = \
+         s.TABLE_SCHEMA AND o.TABLE_NAME = s.TABLE_NAME AND o.INDEX_NAME = s.INDEX_NAME AND o.SEQ_IN_INDEX > 1) ORDER BY \
+         s.INDEX_NAME <> 'PRIMARY' LIMIT 1",
+        (table.schema(), table.table()),
+    )
+    .await
+}
+
+/// The columns of a table's primary key.
+pub(in crate::mysql) async fn primary_key(conn: &mut Conn, table: &TableName) -> Result<Vec<String>, Error> {
+    conn.exec(
+        "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND INDEX_NAME = \
+         'PRIMARY' ORDER BY SEQ_IN_INDEX",
+        (table.schema(), table.table()),
+    )
+    .await
+}
+
 impl Layout {
     /// Asks the server. A table whose rows have no order that can be resumed is a fault.
     pub(in crate::mysql) async fn read(conn: &mut Conn, wanted: &Subscription) -> Result<Result<Self, Fault>, Error> {
@@ -87,17 +119,14 @@ impl Layout {
             )
             .await?;
         let defined: Vec<_> = rows.into_iter().map(Defined::from).collect();
-        let key: Vec<String> = conn
-            .exec(
-                "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND \
-                 INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
-                names,
-            )
-            .await?;
-        Ok(Self::of(wanted, &defined, &key))
+        let (index, key) = match numbering(conn, table).await? {
+            Some((column, index)) => (index, vec![column]),
+            None => (PRIMARY.to_owned(), primary_key(conn, table).await?),
+        };
+        Ok(Self::of(wanted, &defined, index, &key))
     }
 
-    fn of(wanted: &Subscription, defined: &[Defined], key: &[String]) -> Result<Self, Fault> {
+    fn of(wanted: &Subscription, defined: &[Defined], index: String, key: &[String]) -> Result<Self, Fault> {
         let table = wanted.table.clone();
         let fault = |name, detail: String| Fault { name, detail, at: wanted.table.to_string() };
         if defined.is_empty() {
@@ -136,7 +165,7 @@ impl Layout {
             }
             parts.push(part);
         }
-        Ok(Self { table, columns, wanted, key: parts })
+        Ok(Self { table, columns, wanted, index, key: parts })
     }
 
     /// The key out of a row's values, which are in the order of the columns.
@@ -193,9 +222,9 @@ impl Layout {
         self.key.iter().map(|part| format!("{} {direction}", part.name)).collect::<Vec<_>>().join(", ")
     }
 
-    /// The table, read by its primary key.
+    /// The table, read by its key.
     pub(in crate::mysql) fn from(&self) -> String {
-        format!("FROM {} AS {ALIAS} FORCE INDEX (PRIMARY)", self.table.quoted())
+        format!("FROM {} AS {ALIAS} FORCE INDEX ({})", self.table.quoted(), quote(&self.index))
     }
 
     /// What is selected of every column.
@@ -318,7 +347,9 @@ mod tests {
     #[test]
     fn a_key_of_two_columns_is_compared_as_the_index_orders() {
         let table = [defined("a", "int unsigned"), defined("b", "binary(2)"), defined("payload", "json")];
-        let layout = Layout::of(&subscription(&["payload", "b"]), &table, &["a".to_owned(), "b".to_owned()]).unwrap();
+        let layout =
+            Layout::of(&subscription(&["payload", "b"]), &table, PRIMARY.to_owned(), &["a".to_owned(), "b".to_owned()])
+                .unwrap();
         assert_eq!((layout.wanted, layout.columns.len()), (2, 3));
         let key = layout.key_of(|place| Some([&b"{}"[..], b"\xff\0", b"7"][place]));
         assert_eq!(key.to_string(), "7,%ff%00");
@@ -334,9 +365,15 @@ mod tests {
     fn tables_that_cannot_be_resumed_are_a_fault_by_name() {
         let table = [defined("a", "double"), defined("payload", "json")];
         for key in [&[][..], &["a".to_owned()]] {
-            assert_eq!(Layout::of(&subscription(&["payload"]), &table, key).unwrap_err().name, "no_primary_key");
+            assert_eq!(
+                Layout::of(&subscription(&["payload"]), &table, PRIMARY.to_owned(), key).unwrap_err().name,
+                "no_primary_key"
+            );
         }
-        assert_eq!(Layout::of(&subscription(&["id"]), &table, &["a".to_owned()]).unwrap_err().name, "missing_column");
+        assert_eq!(
+            Layout::of(&subscription(&["id"]), &table, PRIMARY.to_owned(), &["a".to_owned()]).unwrap_err().name,
+            "missing_column"
+        );
     }
 
     #[test]

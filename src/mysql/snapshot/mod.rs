@@ -12,10 +12,15 @@
 //! only the log between is longer then. Keys are remembered up to a limit. Beyond it the table halts: a row that is not left
 //! out would be ahead of rows of its aggregate that are.
 //!
-//! [`layout`] knows the columns, [`point`] where a table starts, [`window`] reads the log between.
+//! A table whose log is purged goes on from where the log begins, by the same step: its rows from before, those that the log
+//! shows being deleted, and then the log.
+//!
+//! [`layout`] knows the columns, [`point`] where a table starts, [`window`] reads the log between, [`remains`] tells whether
+//! a table still has all of its rows.
 
 pub(super) mod layout;
 pub(super) mod point;
+mod remains;
 mod window;
 
 use std::time::Duration;
@@ -28,9 +33,9 @@ use self::layout::Layout;
 pub(super) use self::point::settled;
 use self::window::Window;
 use super::connect::{Endpoint, Flavor, is_transient};
-use super::source::{MysqlSource, classify};
+use super::source::{MysqlSource, classify, start as oldest};
 use crate::position::{Key, Position, Scan};
-use crate::source::{BatchBuilder, BatchFull, Fault, LogSource, SourceError, Subscription, TableScan};
+use crate::source::{BatchBuilder, BatchFull, Fault, Lapse, LogSource, Recovery, SourceError, Subscription, TableScan};
 
 /// How long the server may take for some rows: it may have to read them from a disk.
 const ANSWER: Duration = Duration::from_mins(5);
@@ -65,15 +70,40 @@ pub(super) async fn start(endpoint: &Endpoint, wanted: &Subscription) -> Result<
     let flavor = Flavor::of(&mut conn).await.map_err(failed)?;
     point::prepare(&mut conn, flavor).await.map_err(failed)?;
     let layout = Layout::read(&mut conn, wanted).await.map_err(failed)?.map_err(SourceError::Definite)?;
-    let point = point::point(&mut conn, flavor).await.map_err(failed)?.ok_or_else(|| {
-        let detail = "the server writes no binlog; set log_bin".to_owned();
-        SourceError::Definite(Fault { name: "no_binlog", detail, at: at.clone() })
-    })?;
+    let point = point::point(&mut conn, flavor).await.map_err(failed)?.ok_or_else(|| no_binlog(&at))?;
     settled(&mut conn).await?;
     // Asked for after the point: a row from before it is not beyond.
     let until = patiently(point::highest(&mut conn, &layout)).await.map_err(failed)?;
     let _ = conn.disconnect().await;
     Ok(Position { scan: until.map(|until| Box::new(Scan::new(until))), ..point.into() })
+}
+
+/// Where a table goes on whose log is purged.
+pub(super) async fn recover(
+    endpoint: &Endpoint,
+    wanted: &Subscription,
+    lapse: &Lapse,
+) -> Result<Recovery, SourceError> {
+    let at = wanted.table.to_string();
+    let failed = |error: Error| refused(&error, &at);
+    let mut conn = endpoint.connect().await.map_err(failed)?;
+    let flavor = Flavor::of(&mut conn).await.map_err(failed)?;
+    point::prepare(&mut conn, flavor).await.map_err(failed)?;
+    let layout = Layout::read(&mut conn, wanted).await.map_err(failed)?.map_err(SourceError::Definite)?;
+    let oldest = oldest(&mut conn, true).await.map_err(failed)?.ok_or_else(|| no_binlog(&at))?;
+    // What was prepared before, and is committed from here on, the log does not have.
+    settled(&mut conn).await?;
+    let until = patiently(point::highest(&mut conn, &layout)).await.map_err(failed)?;
+    // The log may show rows of an empty table being deleted; they need a scan too.
+    let until = until.unwrap_or_else(|| layout.key_of(|_| None));
+    let remains = remains::remains(&mut conn, &wanted.table, lapse).await.map_err(failed)?;
+    let _ = conn.disconnect().await;
+    Ok(Recovery { from: Position { scan: Some(Box::new(Scan::new(until))), ..oldest }, remains })
+}
+
+fn no_binlog(at: &str) -> SourceError {
+    let detail = "the server writes no binlog; set log_bin".to_owned();
+    SourceError::Definite(Fault { name: "no_binlog", detail, at: at.to_owned() })
 }
 
 impl MysqlScan {

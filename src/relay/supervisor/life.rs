@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::{CLAIM_WAIT, Found, Reader, Relay, Supervisor, SupervisorError};
+use super::{CLAIM_WAIT, Found, Reader, Relay, Supervisor, SupervisorError, recovery};
 use crate::outlet::Outlet;
 use crate::position::{Claim, Claimed, Pause, Position, PositionStore, StoreError};
 use crate::relay::control::{Done, Order, Orders, Refusal, Told};
@@ -71,6 +71,17 @@ where
         let mut turn = first;
         loop {
             turn = match turn {
+                Turn::Halt(halt) if recovery::may_cure(&relay.table, &halt) => {
+                    let cured = stop.run_until_cancelled(self.recover(&mut relay, halt, &shared, &stop)).await;
+                    match cured {
+                        Some(Ok(wait)) => Turn::Claim(wait),
+                        Some(Err(halt)) => Turn::Halt(halt),
+                        None => {
+                            relay.stats.set_state(State::Stopped, None);
+                            return Ok(Outcome::Drained);
+                        }
+                    }
+                }
                 Turn::Halt(halt) => {
                     error!(table = %relay.stats.table, reason = halt.name, detail = %halt.detail, "relay_halted");
                     relay.stats.set_state(State::Halted, Some(halt.to_string()));
@@ -276,7 +287,11 @@ where
     }
 
     /// Claims a table that rests, as long as the store only has to be waited for.
-    async fn claim_for_order(&self, relay: &mut Relay, stop: &CancellationToken) -> Result<Claimed, Refusal> {
+    pub(super) async fn claim_for_order(
+        &self,
+        relay: &mut Relay,
+        stop: &CancellationToken,
+    ) -> Result<Claimed, Refusal> {
         loop {
             match self.store.claim(&relay.stats.table).await {
                 Err(StoreError::Unavailable(reason) | StoreError::Broken(reason)) if !stop.is_cancelled() => {

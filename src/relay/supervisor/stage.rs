@@ -26,6 +26,7 @@ pub(super) struct Stage {
     pub(super) tables: Vec<TableName>,
     pub(super) settings: RelaySettings,
     pub(super) start: Start,
+    pub(super) on_purged: OnPurged,
     pub(super) distances: Distances,
     /// Records that a table has in flight at most.
     pub(super) in_flight: usize,
@@ -59,6 +60,7 @@ impl Stage {
             tables: (1..=tables).map(|n| TableName::new("d", &format!("outbox-{n}"))).collect(),
             settings: RelaySettings::default(),
             start: Start::Earliest,
+            on_purged: OnPurged::Halt,
             distances: Distances::default(),
             in_flight: 100,
             unfit: Vec::new(),
@@ -88,6 +90,8 @@ impl Stage {
             subscription: Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) },
             mapping: mapping.clone(),
             start: self.start.clone(),
+            on_purged: self.on_purged,
+            is_cleaned: false,
         };
         let stats: Vec<_> = self.tables.iter().map(|name| Arc::new(TableStats::new(name.clone()))).collect();
         let (control, orders) = Control::of(&self.tables);

@@ -190,6 +190,65 @@ async fn a_purged_position_halts_every_table_by_name() {
     assert!(stats.iter().all(|stats| stats.reason().unwrap().starts_with("position_purged")));
 }
 
+/// Given rows that were inserted while nobody relayed, and then the log purged, when the table is to be recovered, then what
+/// it has comes, what the log shows being deleted too, and then the log; and what was relayed comes twice at most.
+#[tokio::test(start_paused = true)]
+async fn a_purged_table_goes_on_with_its_rows_and_what_the_log_has() {
+    let mut stage = Stage::new(2, 1);
+    stage.on_purged = OnPurged::RecoverFromTable;
+    let mut process = stage.run();
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    pass(2_000).await;
+    process.kill(&stage, |_| 0).await;
+    for id in ["0/2", "0/3"] {
+        stage.log.insert(&stage.tables[0], id, "k");
+    }
+    stage.log.purge(3);
+    stage.log.commit(vec![Step::Delete(stage.tables[0].clone(), vec!["0/2".to_owned()])]);
+    stage.log.insert(&stage.tables[0], "0/4", "k");
+    let process = stage.run();
+    pass(3_000).await;
+    assert_eq!(stage.arrived(0), ["0/1", "0/2", "0/1", "0/3", "0/4"]);
+    assert!(process.stats.iter().all(|stats| stats.state() == State::Running));
+    let recoveries = process.stats.iter().map(|stats| stats.recoveries.load(Relaxed));
+    assert_eq!(recoveries.collect::<Vec<_>>(), [1, 1]);
+    assert!(stage.saved(0).unwrap().scan.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_whose_log_is_purged_while_it_cannot_be_read_goes_on_by_itself() {
+    let mut stage = Stage::new(2, 1);
+    stage.on_purged = OnPurged::RecoverFromTable;
+    let process = stage.run();
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    pass(2_000).await;
+    stage.log.refuse((0..40).map(|_| SourceError::Transient("the server is away".to_owned())));
+    stage.log.disconnect();
+    stage.log.insert(&stage.tables[0], "0/2", "k");
+    stage.log.purge(2);
+    pass(1_200_000).await;
+    assert_eq!(stage.arrived(0), ["0/1", "0/1", "0/2"]);
+    assert!(process.stats.iter().all(|stats| stats.state() == State::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purged_table_that_lacks_rows_halts_and_names_what_is_lost() {
+    let mut stage = Stage::new(2, 1);
+    stage.on_purged = OnPurged::RecoverFromTable;
+    let mut process = stage.run();
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    pass(2_000).await;
+    process.kill(&stage, |_| 0).await;
+    stage.log.insert(&stage.tables[0], "0/2", "k");
+    stage.log.commit(vec![Step::Delete(stage.tables[0].clone(), vec!["0/2".to_owned()])]);
+    stage.log.purge(3);
+    let process = stage.run();
+    pass(3_000).await;
+    let reason = process.stats[0].reason().unwrap();
+    assert!(reason.starts_with("purged_rows_gone") && reason.contains(":2-3"), "{reason}");
+    assert_eq!(process.stats[1].state(), State::Running);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_second_daemon_halts_and_the_first_goes_on() {
     let stage = Stage::new(2, 1);
