@@ -13,6 +13,7 @@ use super::{DaemonError, select, servers};
 use crate::config::Config;
 use crate::kafka::readback::{self, Extent, ReadbackError};
 use crate::mysql::MysqlSource;
+use crate::mysql::files;
 use crate::mysql::preflight;
 use crate::mysql::scan::{self, ScanError};
 use crate::mysql::servers::Servers;
@@ -22,7 +23,7 @@ use crate::position::{Point, Position, PositionStore};
 use crate::source::{LogSource, Row, SourceError, Subscription};
 use crate::table::{TableName, TablePattern};
 use crate::verify::{
-    Committed, Comparison, Delivered, Duty, Event, LogReader, Missing, Reading, Room, Scope, TopicScope, Verdict,
+    Committed, Comparison, Delivered, Duty, Event, LogReader, Missing, Reading, Room, Scope, TopicScope, Turn, Verdict,
 };
 
 /// How far clocks may be apart, and commits out of the order of their times, in milliseconds.
@@ -78,6 +79,8 @@ pub struct Verified {
     from: Position,
     until: Position,
     missing: Missing,
+    /// Memory for a repair, in bytes.
+    memory: usize,
     /// The topics, by number, and whether each was looked at: one that a template may mean, but that no row goes to, is not.
     pub topics: Vec<(String, bool)>,
     /// What was found.
@@ -99,9 +102,10 @@ impl Verified {
 pub async fn verify(config: &Config, request: Request, progress: Arc<dyn Progress>) -> Result<Verified, DaemonError> {
     let (endpoint, _) = servers(config)?;
     let mut source = source(config, &endpoint);
-    let from = match &request.since {
-        Some(Since::Position(position)) => position.clone(),
-        _ => source.oldest().await?,
+    let (from, begun) = match &request.since {
+        Some(Since::Position(position)) => (position.clone(), None),
+        Some(Since::Millis(since)) => beginning(&endpoint, &mut source, since.saturating_sub(CLOCKS)).await?,
+        None => (source.oldest().await?, None),
     };
     // In this order: see the room's documentation.
     let shards = shards(config, &endpoint, &request.tables).await?;
@@ -116,8 +120,20 @@ pub async fn verify(config: &Config, request: Request, progress: Arc<dyn Progres
             "the position since which to compare is one of kind {from}, and the server's log has {until}"
         )));
     }
-    let known_since = run.log(config, source, &from, &until).await?;
+    let known_since = run.log(config, source, &from, &until, begun).await?;
     run.judge(config, from, until, known_since).await
+}
+
+/// Where the last file of the log begins that was begun before this time, and when that was; else where the log begins.
+async fn beginning(
+    endpoint: &Servers,
+    source: &mut MysqlSource,
+    millis: i64,
+) -> Result<(Position, Option<i64>), DaemonError> {
+    match files::begun_before(endpoint, millis.div_euclid(1000)).await.map_err(|error| server(&error))? {
+        Some((from, seconds)) => Ok((from, Some(seconds.saturating_mul(1000)))),
+        None => Ok((source.oldest().await?, None)),
+    }
 }
 
 fn source(config: &Config, endpoint: &Servers) -> MysqlSource {
@@ -212,6 +228,7 @@ struct Run {
     comparison: Comparison,
     since: Option<Since>,
     examples: usize,
+    memory: usize,
     progress: Arc<dyn Progress>,
     notes: Vec<String>,
     faults: Vec<(TableName, String)>,
@@ -225,7 +242,8 @@ impl Run {
             |extent: &Extent| shards.iter().any(|shard| shard.mapping.topic().fixed() == Some(&extent.topic));
         let topic = |extent| Topic { is_named: is_fixed(&extent), extent };
         let topics = extents.into_iter().map(topic).collect();
-        Self { shards, topics, comparison, since, examples: request.examples, progress, notes, faults }
+        let (examples, memory) = (request.examples, request.room.memory);
+        Self { shards, topics, comparison, since, examples, memory, progress, notes, faults }
     }
 
     /// Takes in the rows that the tables have.
@@ -238,7 +256,7 @@ impl Run {
                 None if asked => {
                     self.notes.push(format!("{table} has no saved position, or its older rows are still being read: nothing of it is due yet"));
                 }
-                Some(_) if asked && !covers => {
+                Some(_) if asked && !covers && self.since.is_none() => {
                     self.notes
                         .push(format!("{table} is behind the beginning of the log: its older rows are not checked"));
                 }
@@ -271,13 +289,14 @@ impl Run {
         Ok(())
     }
 
-    /// Takes in what the log has; gives since when every committed row is known.
+    /// Takes in what the log has, from a file that was begun at that time; gives since when every committed row is known.
     async fn log(
         &mut self,
         config: &Config,
         source: MysqlSource,
         from: &Position,
         until: &Position,
+        begun: Option<i64>,
     ) -> Result<i64, DaemonError> {
         let hold = usize::try_from(config.relay.transaction_hold_bytes.as_u64()).unwrap_or(usize::MAX);
         let reading =
@@ -307,7 +326,7 @@ impl Run {
         for (slot, fault) in log.faults() {
             self.faults.push((self.shards[*slot].subscription.table.clone(), fault.to_string()));
         }
-        let begins = log.begins_micros().and_then(|micros| i64::try_from(micros / 1000).ok());
+        let begins = begun.or_else(|| log.begins_micros().and_then(|micros| i64::try_from(micros / 1000).ok()));
         if let (Some(Since::Millis(since)), Some(begins)) = (&self.since, begins)
             && begins > *since
             && !from.is_beginning()
@@ -381,9 +400,14 @@ impl Run {
                     if done % OFTEN == 0 {
                         progress.reach(done);
                     }
-                    let readback::Seen { partition, offset, millis, key, id, again } = *seen;
+                    let readback::Seen { partition, offset, millis, key, id, again, scanned } = *seen;
                     let event = Event { topic: number, key, id };
-                    comparison.delivered(&Delivered { event, partition, offset, millis, again })
+                    let turn = match (again, scanned) {
+                        (true, _) => Turn::Again,
+                        (false, true) => Turn::Table,
+                        (false, false) => Turn::Log,
+                    };
+                    comparison.delivered(&Delivered { event, partition, offset, millis, turn })
                 });
                 horizons.map(|horizons| (horizons, comparison))
             });
@@ -403,7 +427,7 @@ impl Run {
         known_since: i64,
     ) -> Result<Verified, DaemonError> {
         let scopes = self.records(config).await?;
-        let Self { shards, topics, comparison, examples, progress, notes, faults, .. } = self;
+        let Self { shards, topics, comparison, examples, memory, progress, notes, faults, .. } = self;
         progress.begin("comparison", comparison.count());
         let scope = Scope { tables: shards.len(), topics: scopes, known_since, examples };
         let judged = tokio::task::spawn_blocking(move || comparison.judge(&scope, |done| progress.reach(done))).await;
@@ -411,7 +435,8 @@ impl Run {
         let judgement = judged.map_err(|error| temporary(&error))?;
         let topics = topics.into_iter().map(|topic| (topic.extent.topic, topic.is_named)).collect();
         let (verdict, missing) = (judgement.verdict, judgement.missing);
-        Ok(Verified { config: config.clone(), shards, from, until, missing, topics, verdict, notes, faults })
+        let config = config.clone();
+        Ok(Verified { config, shards, from, until, missing, memory, topics, verdict, notes, faults })
     }
 }
 

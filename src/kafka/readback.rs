@@ -16,7 +16,7 @@ use super::consumer::{Isolation, consumer};
 use super::preflight::{Described, describe};
 use super::producer::hashed;
 use super::settings::KafkaSettings;
-use crate::outbox::{AGAIN_HEADERS, STANDARD_HEADERS, TopicTemplate};
+use crate::outbox::{AGAIN_HEADERS, SNAPSHOT_HEADER, STANDARD_HEADERS, TopicTemplate};
 
 /// How long the cluster may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -101,6 +101,8 @@ pub struct Seen<'a> {
     pub id: &'a [u8],
     /// Whether it says of itself that it was published out of its turn.
     pub again: bool,
+    /// Whether it says of itself that its row was read in the table.
+    pub scanned: bool,
 }
 
 /// The extents, as of now, of the topics that are there.
@@ -217,6 +219,7 @@ impl Reading {
                 key: message.key().unwrap_or_default(),
                 id: headers().find(|header| header.key == id).and_then(|header| header.value).unwrap_or_default(),
                 again: headers().any(|header| AGAIN_HEADERS.contains(&header.key)),
+                scanned: headers().any(|header| header.key == SNAPSHOT_HEADER),
             })?;
         }
         let ends = offset + 1 >= end;

@@ -3,9 +3,12 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
-use super::connect::Flavor;
+use super::connect::{Endpoint, Flavor};
+use super::decode::{Header, kind};
 use super::servers::Servers;
+use super::settings::MysqlSettings;
 use super::source::other;
+use super::wire::Start;
 use crate::position::{FilePoint, GtidSet, Point, Position};
 
 /// Where the log's files begin, in order, in the kind of the server's positions.
@@ -32,6 +35,42 @@ pub async fn starts(endpoint: &Servers) -> Result<Vec<Position>, Error> {
         starts.push(point.into());
     }
     Ok(starts)
+}
+
+/// The last file that was begun before this time, in seconds since the Unix epoch: where it begins, and when it was begun.
+/// `None` when the oldest was begun later, or the server does not say.
+pub async fn begun_before(endpoint: &Servers, seconds: i64) -> Result<Option<(Position, i64)>, Error> {
+    let names: Vec<Row> = endpoint.connect().await?.query("SHOW BINARY LOGS").await?;
+    let starts = starts(endpoint).await?;
+    let names: Vec<String> = names.iter().filter_map(|row| row.get(0)).collect();
+    let (mut found, mut low, mut high) = (None, 0, names.len().min(starts.len()));
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        let time = endpoint.patiently(begun(endpoint.in_use(), &names[middle])).await??;
+        match time.and_then(|time| i64::try_from(time).ok()).filter(|time| *time < seconds) {
+            Some(time) => (found, low) = (Some((starts[middle].clone(), time)), middle + 1),
+            None => high = middle,
+        }
+    }
+    Ok(found)
+}
+
+/// When a file was begun, in seconds since the Unix epoch: its first event says so, and only a replica is shown that.
+pub(super) async fn begun(endpoint: &Endpoint, file: &str) -> Result<Option<u64>, Error> {
+    let mut wire = endpoint.wire().await?;
+    wire.run("SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32'").await?;
+    wire.dump(MysqlSettings::fresh_server_id(), Start::File(file, 4)).await?;
+    loop {
+        while let Some(packet) = wire.packet() {
+            let event = wire.event(&packet)?;
+            let (Some(time), Some(event_kind)) = (event.first_chunk::<4>(), event.get(4)) else { return Ok(None) };
+            let time = u32::from_le_bytes(*time);
+            if *event_kind != kind::ROTATE {
+                return Ok((event.len() >= Header::LEN && time != 0).then(|| time.into()));
+            }
+        }
+        wire.receive().await?;
+    }
 }
 
 /// How many events stand before the first transaction of a file of MySQL: its description, and what it begins after.

@@ -14,11 +14,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::connect::{Endpoint, Flavor};
-use super::decode::{Header, kind};
 use super::files;
 use super::servers::{Identity, Servers};
-use super::settings::MysqlSettings;
-use super::wire::Start;
 use crate::position::{DomainPoint, GtidSet, Margin, Point, Position};
 
 /// A file of the log.
@@ -144,34 +141,16 @@ impl Retention {
         Ok(begins)
     }
 
-    /// When a file was begun: its first event says so, and only a replica is shown that.
+    /// When a file was begun.
     async fn begun(&mut self, endpoint: &Endpoint, file: &str) -> Result<Option<u64>, Error> {
         if let Some(known) = self.begun.get(file) {
             return Ok(Some(*known));
         }
-        let begun = endpoint.patiently(first_time(endpoint, file)).await??;
+        let begun = endpoint.patiently(files::begun(endpoint, file)).await??;
         if let Some(begun) = begun {
             self.begun.insert(file.to_owned(), begun);
         }
         Ok(begun)
-    }
-}
-
-/// The time in the first event that stands in a file.
-async fn first_time(endpoint: &Endpoint, file: &str) -> Result<Option<u64>, Error> {
-    let mut wire = endpoint.wire().await?;
-    wire.run("SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32'").await?;
-    wire.dump(MysqlSettings::fresh_server_id(), Start::File(file, 4)).await?;
-    loop {
-        while let Some(packet) = wire.packet() {
-            let event = wire.event(&packet)?;
-            let (Some(time), Some(event_kind)) = (event.first_chunk::<4>(), event.get(4)) else { return Ok(None) };
-            let time = u32::from_le_bytes(*time);
-            if *event_kind != kind::ROTATE {
-                return Ok((event.len() >= Header::LEN && time != 0).then(|| time.into()));
-            }
-        }
-        wire.receive().await?;
     }
 }
 

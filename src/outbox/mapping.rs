@@ -9,9 +9,7 @@ use super::cloudevents::{self, Attributes, CloudEvents};
 use super::shard::ShardRule;
 use super::topic::{Part, TopicName, is_topic_byte, is_topic_name};
 use super::value::{PayloadFormat, Shape, ValueError};
-use super::{
-    Columns, Header, HeaderColumn, REPLAY_HEADER, Record, STANDARD_HEADERS, TAKEN_HEADERS, TopicTemplate, timestamp,
-};
+use super::{Columns, Header, HeaderColumn, Record, STANDARD_HEADERS, TAKEN_HEADERS, TopicTemplate, timestamp};
 use crate::source::Row;
 
 /// A row that cannot become a record.
@@ -220,11 +218,11 @@ impl Mapping {
         row.get(self.key)
     }
 
-    /// Makes the record of a row and hands it to `with`. `replay` names the replay that the record is published by.
+    /// Makes the record of a row and hands it to `with`. `mark` is a further header, which says how the record came.
     pub fn with_record<T>(
         &self,
         row: Row<'_>,
-        replay: Option<&str>,
+        mark: Option<Header<'_>>,
         with: impl FnOnce(&Record<'_>) -> T,
     ) -> Result<T, MappingError> {
         let mut name = TopicName::new();
@@ -251,7 +249,7 @@ impl Mapping {
         }
         headers.extend(self.headers.iter().map(|(name, column)| Header { name, value: row.get(*column) }));
         headers.extend(members.iter().map(|(name, value)| Header { name, value: value.as_deref() }));
-        headers.extend(replay.map(|run| Header { name: REPLAY_HEADER, value: Some(run.as_bytes()) }));
+        headers.extend(mark);
         let record = Record {
             topic,
             key: self.need(row, self.key)?,

@@ -16,7 +16,7 @@ mod value;
 pub use cloudevents::CloudEvents;
 pub use mapping::{Mapping, MappingError};
 pub use murmur2::murmur2;
-pub use record::{AGAIN_HEADERS, Header, REPAIR_HEADER, REPLAY_HEADER, Record};
+pub use record::{AGAIN_HEADERS, Header, REPAIR_HEADER, REPLAY_HEADER, Record, SNAPSHOT_HEADER};
 pub use settings::{Columns, HeaderColumn, STANDARD_HEADERS, TAKEN_HEADERS};
 pub use shard::{ShardRule, ShardRuleError};
 pub use topic::{TopicTemplate, TopicTemplateError};

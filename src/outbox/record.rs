@@ -8,6 +8,10 @@ pub const REPAIR_HEADER: &str = "outboxd-repair";
 /// The header of a record that is published again on an operator's command; its value names the replay.
 pub const REPLAY_HEADER: &str = "outboxd-replay";
 
+/// The header of a record whose row was read in the table, not in the log: its time is not that of its commit, and its order is
+/// that of the table's key; its value is `1`.
+pub const SNAPSHOT_HEADER: &str = "outboxd-snapshot";
+
 /// Headers of records that were published out of their turn because somebody asked for it.
 pub const AGAIN_HEADERS: [&str; 2] = [REPAIR_HEADER, REPLAY_HEADER];
 

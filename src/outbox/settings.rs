@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{REPAIR_HEADER, REPLAY_HEADER};
+use super::record::{REPAIR_HEADER, REPLAY_HEADER, SNAPSHOT_HEADER};
 
 /// Names of the columns; the defaults are those of Debezium's outbox event router.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl From<HeaderColumn> for String {
 pub const STANDARD_HEADERS: [&str; 2] = ["id", "eventType"];
 
 /// Headers that nothing else may be placed in.
-pub const TAKEN_HEADERS: [&str; 4] = ["id", "eventType", REPLAY_HEADER, REPAIR_HEADER];
+pub const TAKEN_HEADERS: [&str; 5] = ["id", "eventType", REPLAY_HEADER, REPAIR_HEADER, SNAPSHOT_HEADER];
 
 impl Columns {
     /// The column of this name: one of the five that every outbox has, by what it is for, or any other by its own.

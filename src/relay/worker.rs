@@ -24,7 +24,7 @@ use super::replay::Again;
 use super::settings::RelaySettings;
 use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
-use crate::outbox::{Mapping, MappingError};
+use crate::outbox::{Header, Mapping, MappingError, REPLAY_HEADER, SNAPSHOT_HEADER};
 use crate::outlet::{Chunk, DeliveryError, Outlet, PublishError, Settled};
 use crate::planted::{self, Bug};
 use crate::position::{Position, StoreError};
@@ -272,11 +272,14 @@ impl<O: Outlet> Worker<O> {
         let mut patience = None;
         let mut bytes = 0;
         let mut late = Vec::new();
+        // Positions with a scan are those of rows that are read in the table.
+        let mark =
+            batch.position().scan.as_ref().map(|_| Header { name: SNAPSHOT_HEADER, value: Some(b"1".as_slice()) });
         for row in batch.rows() {
             if self.mapping.is_misrouted(row) {
                 self.misrouted(row);
             }
-            let published = match self.row(row, None, chunk, stop, &mut patience).await {
+            let published = match self.row(row, mark, chunk, stop, &mut patience).await {
                 Err(End::Restart(_)) if planted::is(Bug::RetryReorders) => {
                     late.push(row);
                     continue;
@@ -292,7 +295,7 @@ impl<O: Outlet> Worker<O> {
             }
         }
         for row in late {
-            let _ = self.row(row, None, chunk, stop, &mut patience).await?;
+            let _ = self.row(row, mark, chunk, stop, &mut patience).await?;
         }
         self.window.close();
         self.stats.bytes.fetch_add(bytes, Relaxed);
@@ -309,7 +312,8 @@ impl<O: Outlet> Worker<O> {
             if !plan.wants(&self.mapping, row) {
                 continue;
             }
-            match self.row(row, Some(&plan.run), chunk, stop, &mut patience).await? {
+            let mark = Header { name: REPLAY_HEADER, value: Some(plan.run.as_bytes()) };
+            match self.row(row, Some(mark), chunk, stop, &mut patience).await? {
                 Ok(size) => bytes += size,
                 Err(error) => {
                     progress.end(Err(format!("unmappable_event: after {}: {error}", progress.at())));
@@ -336,14 +340,14 @@ impl<O: Outlet> Worker<O> {
     async fn row(
         &mut self,
         row: Row<'_>,
-        replay: Option<&str>,
+        mark: Option<Header<'_>>,
         chunk: Chunk,
         stop: &CancellationToken,
         patience: &mut Option<Instant>,
     ) -> Result<Result<u64, MappingError>, End> {
         loop {
             let outlet = &mut self.outlet;
-            let published = self.mapping.with_record(row, replay, |record| {
+            let published = self.mapping.with_record(row, mark, |record| {
                 let size = (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
                 (outlet.publish(record, chunk), size)
             });

@@ -3,7 +3,8 @@
 use std::io;
 
 use super::entry::{
-    Committed, Delivered, Duty, Event, Fields, Outcome, Sighting, TAIL, read_outcome, write, write_outcome,
+    Committed, Delivered, Duty, Event, Fields, Outcome, Sighting, TAIL, Turn, fingerprint, read_outcome, write,
+    write_outcome,
 };
 use super::sort::{Room, Sorted, Sorter};
 use super::verdict::{Examples, Finding, Kind, TableCounts, TopicCounts, Verdict};
@@ -58,21 +59,39 @@ pub struct Comparison {
 pub struct Judgement {
     /// What was found.
     pub verdict: Verdict,
-    /// Missing rows that the log has.
+    /// Missing rows.
     pub missing: Missing,
 }
 
-/// Missing rows that the log has, by table and commit order.
-pub struct Missing(Sorted);
+/// Missing rows by table: those that the log has in commit order, and those that only the table has.
+pub struct Missing {
+    log: Sorted,
+    table: Sorted,
+}
 
 impl Missing {
-    /// The next one: the number of its table, and its number among the table's rows.
+    /// The next one that the log has: the number of its table, and its number among the table's rows.
     #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn next(&mut self) -> io::Result<Option<(u16, u64)>> {
-        let Some(string) = self.0.next()? else { return Ok(None) };
-        let place = string.split_first_chunk().and_then(|(table, order)| Some((*table, order.first_chunk().copied()?)));
-        Ok(place.map(|(table, order)| (u16::from_be_bytes(table), u64::from_be_bytes(order))))
+        Ok(numbers(&mut self.log)?.map(|(table, order)| (table, u64::from_be_bytes(order))))
     }
+
+    /// The next one that only the table has: the number of its table, and which event it is ([`Missing::is_of`]).
+    pub fn next_beyond_log(&mut self) -> io::Result<Option<(u16, u128)>> {
+        Ok(numbers(&mut self.table)?.map(|(table, event)| (table, u128::from_be_bytes(event))))
+    }
+
+    /// Which event a row is, as [`Missing::next_beyond_log`] tells.
+    pub fn is_of(event: &Event<'_>) -> u128 {
+        fingerprint(event)
+    }
+}
+
+/// The next string of these: a table, and what is behind it.
+fn numbers<const N: usize>(sorted: &mut Sorted) -> io::Result<Option<(u16, [u8; N])>> {
+    let Some(string) = sorted.next()? else { return Ok(None) };
+    let parts = string.split_first_chunk().and_then(|(table, rest)| Some((*table, rest.first_chunk().copied()?)));
+    Ok(parts.map(|(table, rest)| (u16::from_be_bytes(table), rest)))
 }
 
 impl Comparison {
@@ -99,8 +118,8 @@ impl Comparison {
 
     /// Takes in a record.
     pub fn delivered(&mut self, record: &Delivered<'_>) -> io::Result<()> {
-        let Delivered { event, partition, offset, millis, again } = *record;
-        write(&mut self.string, &event, Sighting::Topic { partition, offset, millis, again });
+        let Delivered { event, partition, offset, millis, turn } = *record;
+        write(&mut self.string, &event, Sighting::Topic { partition, offset, millis, turn });
         self.sightings.push(&self.string)
     }
 
@@ -126,10 +145,12 @@ impl Comparison {
         judge.event(&group)?;
         drop(sorted);
         let Judge { outcomes, mut verdict, .. } = judge;
-        let mut missing = Sorter::new(room.part(1, 4));
-        Aggregates { scope, verdict: &mut verdict, missing: &mut missing, order: Order::default() }
+        let (mut in_log, mut in_table) = (Sorter::new(room.part(1, 8)), Sorter::new(room.part(1, 8)));
+        let (missing, beyond) = (&mut in_log, &mut in_table);
+        Aggregates { scope, verdict: &mut verdict, missing, beyond, order: Order::default() }
             .judge(outcomes.sorted(merge)?)?;
-        Ok(Judgement { verdict, missing: Missing(missing.sorted(merge)?) })
+        let missing = Missing { log: in_log.sorted(merge / 2)?, table: in_table.sorted(merge / 2)? };
+        Ok(Judgement { verdict, missing })
     }
 }
 
@@ -158,9 +179,9 @@ impl Group {
         match sighting {
             Sighting::Log { .. } => self.in_log += 1,
             Sighting::Table { .. } => self.in_table += 1,
-            Sighting::Topic { again, .. } => {
+            Sighting::Topic { turn, .. } => {
                 self.records += 1;
-                self.again += u64::from(again);
+                self.again += u64::from(turn == Turn::Again);
                 self.first.get_or_insert(sighting);
                 return;
             }
@@ -225,8 +246,8 @@ impl<'s> Judge<'s> {
                 self.verdict.examples.add(Kind::Duplicate, finding(&event, &outcome));
             }
         }
-        let in_turn =
-            order.is_some() && group.in_log == 1 && !matches!(group.first, Some(Sighting::Topic { again: true, .. }));
+        let came = matches!(group.first, Some(Sighting::Topic { turn: Turn::Log, .. }));
+        let in_turn = order.is_some() && group.in_log == 1 && came;
         let missing = group.records == 0 && duty == Duty::Due;
         if missing || group.records > 0 && in_turn {
             write_outcome(&mut self.string, &event, &outcome);
@@ -297,6 +318,7 @@ struct Aggregates<'a> {
     scope: &'a Scope,
     verdict: &'a mut Verdict,
     missing: &'a mut Sorter,
+    beyond: &'a mut Sorter,
     order: Order,
 }
 
@@ -343,7 +365,10 @@ impl Aggregates<'_> {
         self.verdict.examples.add(Kind::Missing, finding(event, outcome));
         let Some(order) = outcome.order else {
             counts.missing_beyond_log += 1;
-            return Ok(());
+            let mut place = [0; 18];
+            place[..2].copy_from_slice(&outcome.table.to_be_bytes());
+            place[2..].copy_from_slice(&fingerprint(event).to_be_bytes());
+            return self.beyond.push(&place);
         };
         let mut place = [0; 10];
         place[..2].copy_from_slice(&outcome.table.to_be_bytes());

@@ -246,8 +246,6 @@ async fn what_neither_log_nor_table_nor_topic_still_has_is_not_guessed() {
     let said = verify(&stage, &[]).await;
     assert_eq!((said.code, said.found("missing")), (Some(2), vec!["lost"]));
     assert_eq!((said.sum("missing_beyond_log"), said.of_topics("unknown"), said.of_topics("unexpected")), (1, 2, 0));
-    let repaired = verify(&stage, &["--repair", "--yes"]).await;
-    assert_eq!((repaired.code, repaired.report["repaired"].as_u64()), (Some(2), Some(0)));
     // Nor does the topic have it any more.
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&stage.topic, 0, Offset::Offset(2)).unwrap();
@@ -255,6 +253,75 @@ async fn what_neither_log_nor_table_nor_topic_still_has_is_not_guessed() {
     let said = verify(&stage, &[]).await;
     said.is_clean();
     assert_eq!((said.sum("expired"), said.sum("delivered")), (1, 2));
+}
+
+/// Given missing rows that the table alone has, and one that the log has, when repaired, then each comes once, as the relay
+/// would have published it, with the mark of a repair.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_table_has_is_repaired_from_there() {
+    for setup in [Stage::of(), Stage::of().without_gtids(), Stage::of().server("mariadb-11.8")] {
+        let stage = one(setup).up().await;
+        relay(&stage, &[("a", "k")]).await;
+        let many: Vec<_> = (0..500).map(|number| format!("lost-{number:03}")).collect();
+        let lost: Vec<_> = many.iter().map(|id| (id.as_str(), "p")).collect();
+        lose(&stage, &lost).await;
+        stage.sql(["FLUSH BINARY LOGS"]).await;
+        relay(&stage, &[("b", "k")]).await;
+        stage.purge().await;
+        lose(&stage, &[("late", "p")]).await;
+        let said = verify(&stage, &["--repair", "--yes"]).await;
+        assert_eq!(
+            (said.code, said.sum("missing"), said.sum("missing_beyond_log")),
+            (Some(0), 501, 500),
+            "{}",
+            said.stderr
+        );
+        assert_eq!(said.report["repaired"].as_u64(), Some(501));
+        let records = stage.records().await;
+        assert_eq!(ids(&records)[2..502], many, "in the order of the table's key");
+        assert_eq!((ids(&records)[502], records.len()), ("late", 503));
+        assert_eq!(records[2].payload, records[502].payload);
+        let said = verify(&stage, &[]).await;
+        said.is_clean();
+        assert_eq!((said.sum("published_again"), said.sum("duplicates")), (501, 0));
+    }
+}
+
+/// Given a table that began with its rows while the log has them too, when compared, then the order of those rows, which is
+/// that of their keys, is no difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_first_start_have_no_order_to_be_compared() {
+    let stage = one(Stage::of()).set("OUTBOX__0__START", "snapshot").up().await;
+    let numbered = |seq: u32, id: &str| {
+        event(1, id, "k").replace("(id,", "(seq, id,").replace("VALUES (", &format!("VALUES ({seq}, "))
+    };
+    stage.sql([numbered(3, "first"), numbered(2, "second"), numbered(1, "third")]).await;
+    relay(&stage, &[("last", "k")]).await;
+    assert_eq!(ids(&stage.records().await), ["third", "second", "first", "last"]);
+    let said = verify(&stage, &[]).await;
+    said.is_clean();
+    assert_eq!((said.sum("committed"), said.sum("out_of_order")), (4, 0));
+}
+
+/// Given an older file of the log that is damaged, when compared since a time after it, then it is not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn older_files_of_the_log_are_not_read_when_a_time_is_given() {
+    for setup in [Stage::of(), Stage::of().without_gtids(), Stage::of().server("mariadb-10.11")] {
+        let stage = one(setup).up().await;
+        relay(&stage, &[("to-be-damaged", "k")]).await;
+        let file = stage.mysql.dir().join("data").join(stage.newest_log().await);
+        stage.sql(["FLUSH BINARY LOGS"]).await;
+        relay(&stage, &[("b", "k")]).await;
+        verify(&stage, &["--since", "1h"]).await.is_clean();
+        let mut bytes = std::fs::read(&file).unwrap();
+        let at = bytes.windows(13).rposition(|text| text == b"to-be-damaged").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        assert_ne!(verify(&stage, &["--since", "1h"]).await.code, Some(0), "it is read");
+        let later = verify(&stage, &["--since", "2100-01-01T00:00:00Z"]).await;
+        later.is_clean();
+        assert_eq!((later.sum("committed"), later.of_topics("unexpected")), (0, 0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

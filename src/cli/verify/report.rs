@@ -108,9 +108,9 @@ impl Report {
         self.topics.iter().map(|topic| topic.counts.unexpected).sum()
     }
 
-    /// Missing events that the log still has.
+    /// Missing events, which the log or the table still has.
     pub(super) fn reparable(&self) -> u64 {
-        self.sum(|counts| counts.missing - counts.missing_beyond_log)
+        self.sum(|counts| counts.missing)
     }
 
     /// So many of the missing have been published.
@@ -226,7 +226,7 @@ impl Report {
         remark(self.sum(|counts| counts.overtaken), "missing have a later event of their aggregate in Kafka");
         remark(
             self.sum(|counts| counts.missing_beyond_log),
-            "missing are in their table alone, for the log no longer has them: publish them by hand",
+            "missing are in their table alone, for the log no longer has them",
         );
         remark(self.sum(|counts| counts.expired), "not checked: older than the first record that the topic still has");
         remark(

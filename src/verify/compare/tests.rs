@@ -52,15 +52,15 @@ impl Case {
         self
     }
 
-    fn record(&mut self, key: &str, id: &str, (partition, offset): (i32, i64), again: bool) -> &mut Self {
-        let record = Delivered { event: event(key, id), partition, offset, millis: 1_000 + offset, again };
+    fn record(&mut self, key: &str, id: &str, (partition, offset): (i32, i64), turn: Turn) -> &mut Self {
+        let record = Delivered { event: event(key, id), partition, offset, millis: 1_000 + offset, turn };
         self.comparison.delivered(&record).unwrap();
         self
     }
 
     /// Records of partition 0, at offsets from 0.
     fn records(&mut self, key: &str, ids: &[&str]) -> &mut Self {
-        ids.iter().zip(0..).fold(self, |case, (id, offset)| case.record(key, id, (0, offset), false))
+        ids.iter().zip(0..).fold(self, |case, (id, offset)| case.record(key, id, (0, offset), Turn::Log))
     }
 
     fn judge(&mut self, scope: &Scope) -> Judgement {
@@ -80,7 +80,7 @@ impl Case {
 fn given_every_row_once_and_in_order_when_judged_then_nothing_is_found() {
     let mut case = Case::new();
     case.due("a", &["1", "2", "3"]).due("b", &["1"]).kept("a", "2").kept("old", "0").row("a", "4", Duty::InFlight);
-    case.records("a", &["1", "2", "3"]).record("b", "1", (1, 0), false).record("old", "0", (1, 1), false);
+    case.records("a", &["1", "2", "3"]).record("b", "1", (1, 0), Turn::Log).record("old", "0", (1, 1), Turn::Log);
     let (counts, unexpected, examples) = case.verdict(&scope());
     let expected = TableCounts { committed: 6, delivered: 5, in_flight: 1, ..TableCounts::default() };
     assert_eq!((counts, unexpected, examples), (expected, 0, vec![]));
@@ -111,6 +111,7 @@ fn given_each_kind_of_difference_when_judged_then_it_is_told_with_its_event() {
     );
     let mut missing = judgement.missing;
     assert_eq!((missing.next().unwrap(), missing.next().unwrap()), (Some((0, 3)), None));
+    assert!(matches!(missing.next_beyond_log(), Ok(Some((0, _)))) && missing.next_beyond_log().unwrap().is_none());
 }
 
 #[test]
@@ -125,16 +126,28 @@ fn given_a_crash_that_repeats_records_when_judged_then_only_the_order_of_first_o
 fn given_records_published_again_on_request_when_judged_then_they_are_neither_duplicates_nor_late() {
     let mut case = Case::new();
     case.due("a", &["1", "2", "3"]).records("a", &["2", "3"]);
-    case.record("a", "1", (0, 2), true).record("a", "3", (0, 3), true);
+    case.record("a", "1", (0, 2), Turn::Again).record("a", "3", (0, 3), Turn::Again);
     let (counts, unexpected, examples) = case.verdict(&scope());
     let expected = TableCounts { committed: 3, delivered: 3, published_again: 2, ..TableCounts::default() };
     assert_eq!((counts, unexpected, examples), (expected, 0, vec![]));
 }
 
 #[test]
+fn given_records_of_a_table_that_was_read_when_judged_then_their_order_is_not() {
+    let mut case = Case::new();
+    case.due("a", &["1", "2", "3", "4"]);
+    for (id, turn) in [("2", Turn::Table), ("1", Turn::Table), ("3", Turn::Log), ("1", Turn::Table), ("4", Turn::Log)] {
+        let offset = case.comparison.count().cast_signed();
+        case.record("a", id, (0, offset), turn);
+    }
+    let (counts, ..) = case.verdict(&scope());
+    assert_eq!((counts.out_of_order, counts.missing, counts.duplicates), (0, 0, 1));
+}
+
+#[test]
 fn given_the_same_key_in_another_partition_or_table_when_judged_then_no_order_is_claimed() {
     let mut case = Case::new();
-    case.due("a", &["1", "2"]).record("a", "2", (0, 5), false).record("a", "1", (1, 0), false);
+    case.due("a", &["1", "2"]).record("a", "2", (0, 5), Turn::Log).record("a", "1", (1, 0), Turn::Log);
     assert_eq!(case.verdict(&scope()).0.out_of_order, 0);
     case.due("a", &["1"]);
     let other =
@@ -176,7 +189,12 @@ fn given_a_compacted_topic_when_judged_then_only_the_newest_of_a_key_is_missing(
     let mut scope = scope();
     scope.topics[0].compacted = true;
     let mut case = Case::new();
-    case.due("a", &["1", "2"]).due("b", &["3", "4"]).record("a", "2", (0, 7), false).record("b", "3", (0, 8), false);
+    case.due("a", &["1", "2"]).due("b", &["3", "4"]).record("a", "2", (0, 7), Turn::Log).record(
+        "b",
+        "3",
+        (0, 8),
+        Turn::Log,
+    );
     let (counts, _, examples) = case.verdict(&scope);
     assert_eq!((counts.compacted, counts.missing), (1, 1));
     assert_eq!(examples, ["Missing 4"]);
@@ -188,7 +206,7 @@ fn given_a_log_that_lost_its_beginning_when_judged_then_records_from_before_are_
         let mut scope = Scope { known_since, ..scope() };
         scope.topics[0].has_commit_times = has_commit_times;
         let mut case = Case::new();
-        case.record("a", "1", (0, 0), false).record("a", "2", (0, 1), false);
+        case.record("a", "1", (0, 0), Turn::Log).record("a", "2", (0, 1), Turn::Log);
         let verdict = case.judge(&scope).verdict;
         (verdict.topics[0].unexpected, verdict.topics[0].unknown)
     };
@@ -224,7 +242,7 @@ fn given_more_events_than_memory_holds_when_judged_then_every_count_is_exact() {
             _ => 1,
         };
         for _ in 0..copies {
-            case.record(&key, &id, (0, offset), false);
+            case.record(&key, &id, (0, offset), Turn::Log);
             offset += 1;
         }
         expected.delivered += u64::from(copies > 0);
