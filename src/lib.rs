@@ -19,6 +19,7 @@
 //! - [`relay`]: assembling batches, queues, windows, the tail and the workers
 //! - [`mysql`]: connections, preflight, the log's stream, decoding, the position store
 //! - [`kafka`]: the producer and its outlet
+//! - [`credentials`]: certificates, keys and passwords out of files
 //! - [`debezium`]: what a connector left behind, to go on from
 //! - [`preflight`]: what is asked of the servers before anything is relayed
 //! - [`telemetry`]: logging and metrics; [`admin`]: the listener that shows them, and the operator's hand
@@ -31,6 +32,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod daemon;
 pub mod debezium;
 pub mod demo;

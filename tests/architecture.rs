@@ -56,6 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "verify",
         ],
     ),
+    ("credentials", &[]),
     ("debezium", &["position"]),
     // The settings of each room, and the table patterns they are checked against.
     ("config", &["admin", "kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
@@ -63,8 +64,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("verify", &["position", "relay", "source"]),
     ("relay", &["outbox", "outlet", "planted", "position", "source", "table"]),
     // Column mappings are checked by name against what a server has.
-    ("mysql", &["outbox", "planted", "position", "preflight", "source", "table"]),
-    ("kafka", &["outbox", "outlet", "planted", "position", "preflight", "table"]),
+    ("mysql", &["credentials", "outbox", "planted", "position", "preflight", "source", "table"]),
+    ("kafka", &["credentials", "outbox", "outlet", "planted", "position", "preflight", "table"]),
     // A row is what the source seam gives; mapping it is what this room is for.
     ("outbox", &["source", "table"]),
     ("source", &["position", "table"]),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::servers::Role;
 use super::tls::TlsSettings;
+use crate::credentials;
 
 /// What stands for a secret wherever settings are shown.
 const HIDDEN: &str = "***";
@@ -255,9 +256,7 @@ impl MysqlSettings {
 }
 
 fn read_password(path: &Path) -> Result<SecretString, PasswordError> {
-    let text = std::fs::read_to_string(path).map_err(|cause| PasswordError { path: path.to_owned(), cause })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
+    credentials::secret(path).map_err(|cause| PasswordError { path: path.to_owned(), cause })
 }
 
 #[allow(clippy::ref_option, reason = "serde asks for a reference")]

@@ -4,18 +4,18 @@
 //! key it stands under. Files are read for every connection, so renewed certificates need no restart.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use mysql_async::{ClientIdentity, SslOpts};
-use native_tls::Certificate;
 use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{PKey, Private};
 use openssl::stack::Stack;
 use openssl::x509::X509;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::settings::hidden;
+use crate::credentials::{self, FileError, Identity};
 
 /// How much of TLS a connection must have. What comes later asks for more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,6 +81,12 @@ impl TlsError {
     }
 }
 
+impl From<FileError> for TlsError {
+    fn from(FileError { key, expected, found }: FileError) -> Self {
+        Self { key, expected, found }
+    }
+}
+
 impl From<TlsError> for mysql_async::Error {
     fn from(error: TlsError) -> Self {
         Self::Io(std::io::Error::new(std::io::ErrorKind::InvalidInput, error).into())
@@ -111,53 +117,20 @@ impl TlsSettings {
             let expected = "mysql.tls.mode = \"verify_ca\" or \"verify_identity\", for others verify nothing";
             return Err(TlsError::new("ca", expected, format!("{:?} with mode {}", path.display(), self.mode)));
         }
-        let expected = "a file of certificates, PEM";
-        let pem = read("ca", path, expected)?;
-        match Certificate::stack_from_pem(&pem) {
-            Ok(certificates) if !certificates.is_empty() => Ok(Some(pem)),
-            _ => Err(TlsError::new("ca", expected, format!("none in {}", path.display()))),
-        }
+        Ok(Some(credentials::authorities(path)?))
     }
 
     fn identity(&self) -> Result<Option<ClientIdentity>, TlsError> {
-        let (cert, key) = match (&self.cert, &self.key) {
-            (None, None) => return Ok(None),
-            (Some(cert), Some(key)) => (cert, key),
-            (Some(_), None) => return Err(TlsError::new("key", "the file with the key of mysql.tls.cert", "nothing")),
-            (None, Some(_)) => return Err(TlsError::new("cert", "the certificate of mysql.tls.key", "nothing")),
-        };
-        if self.mode == TlsMode::Disabled {
+        if let Some(cert) = self.cert.as_ref().filter(|_| self.mode == TlsMode::Disabled) {
             let expected = "a mysql.tls.mode with TLS";
             return Err(TlsError::new("cert", expected, format!("{:?} with mode disabled", cert.display())));
         }
-        let expected = "a certificate, PEM";
-        let chain = X509::stack_from_pem(&read("cert", cert, expected)?).unwrap_or_default();
-        let Some((certificate, between)) = chain.split_first() else {
-            return Err(TlsError::new("cert", expected, format!("none in {}", cert.display())));
-        };
-        let private = self.private_key(key)?;
-        if !certificate.public_key().is_ok_and(|public| public.public_eq(&private)) {
-            let expected = format!("the key of the certificate in {}", cert.display());
-            return Err(TlsError::new("key", expected, format!("another key in {}", key.display())));
-        }
-        let archive = archive(certificate, between, &private)
-            .map_err(|error| TlsError::new("cert", "a certificate that OpenSSL takes", error))?;
+        let (cert, key) = (self.cert.as_deref(), self.key.as_deref());
+        let found = credentials::identity("mysql.tls", cert, key, self.key_password.as_ref())?;
+        let Some(Identity { chain, key }) = found else { return Ok(None) };
+        let archive =
+            archive(&chain, &key).map_err(|error| TlsError::new("cert", "a certificate that OpenSSL takes", error))?;
         Ok(Some(ClientIdentity::new(archive.into()).with_password(IN_MEMORY)))
-    }
-
-    fn private_key(&self, path: &Path) -> Result<PKey<Private>, TlsError> {
-        let pem = read("key", path, "a private key, PEM")?;
-        let password = self.key_password.as_ref().map_or("", ExposeSecret::expose_secret);
-        // With a password given, OpenSSL asks nobody for it.
-        PKey::private_key_from_pem_passphrase(&pem, password.as_bytes()).map_err(|_| {
-            let is_encrypted = String::from_utf8_lossy(&pem).contains("ENCRYPTED");
-            let found = path.display();
-            match (is_encrypted, self.key_password.is_some()) {
-                (true, false) => TlsError::new("key_password", format!("the password of {found}"), "nothing"),
-                (true, true) => TlsError::new("key_password", format!("the password of {found}"), "another one"),
-                (false, _) => TlsError::new("key", "a private key, PEM", format!("none in {found}")),
-            }
-        })
     }
 }
 
@@ -165,16 +138,15 @@ impl TlsSettings {
 const IN_MEMORY: &str = "outboxd";
 
 /// The form in which the TLS library takes a certificate together with its key.
-fn archive(cert: &X509, between: &[X509], key: &PKey<Private>) -> Result<Vec<u8>, openssl::error::ErrorStack> {
-    let mut chain = Stack::new()?;
-    for certificate in between {
-        chain.push(certificate.clone())?;
+fn archive(chain: &[X509], key: &PKey<Private>) -> Result<Vec<u8>, openssl::error::ErrorStack> {
+    let mut between = Stack::new()?;
+    for certificate in chain.iter().skip(1) {
+        between.push(certificate.clone())?;
     }
     let mut archive = Pkcs12::builder();
-    archive.name(IN_MEMORY).pkey(key).cert(cert).ca(chain).key_iter(1).mac_iter(1);
+    archive.name(IN_MEMORY).pkey(key).ca(between).key_iter(1).mac_iter(1);
+    if let Some(certificate) = chain.first() {
+        archive.cert(certificate);
+    }
     archive.build2(IN_MEMORY)?.to_der()
-}
-
-fn read(key: &'static str, path: &Path, expected: &str) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::new(key, expected, format!("{}: {error}", path.display())))
 }
