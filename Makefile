@@ -36,6 +36,12 @@ chaos: setup ## Faults at random on real servers, CHAOS_SECONDS=600, CHAOS_SEED=
 chaos-bugs: setup ## That chaos would find bugs: plants them one by one, CHAOS_BUG=saved-before-ack only that
 	cargo test --test it --features planted-bugs -- --ignored --nocapture chaos::every_planted_bug_is_found
 
+OUTAGE_SECONDS ?= 3600
+
+.PHONY: outage
+outage: setup ## Kafka away under load for OUTAGE_SECONDS=3600: memory flat, nothing missing
+	OUTAGE_SECONDS=$(OUTAGE_SECONDS) cargo test --test it -- --ignored --nocapture kafka_is_away_for_an_hour
+
 .PHONY: captures
 captures: setup ## The binlog files of tests/data anew, from real servers; CASES=xa,types makes only these
 	cargo test --test captured -- --ignored captures

@@ -19,6 +19,7 @@ pub struct Service {
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
     port: u16,
+    ports: Vec<u16>,
     dir: PathBuf,
 }
 
@@ -26,8 +27,22 @@ impl Service {
     /// Starts the server `name` (`mysql-9.7`, `mariadb-10.11`, `mariadb-11.8`, `kafka-4.1`) by `script`, with server settings
     /// as `KEY=VALUE`, and waits until it is ready.
     pub fn hold(script: &Path, name: &str, settings: &[&str]) -> io::Result<Self> {
+        Self::start(script, name, settings, &[])
+    }
+
+    /// The same with so many further ports, which settings name as `{port1}`, `{port2}`, ….
+    pub fn hold_with_ports(script: &Path, name: &str, settings: &[&str], ports: u8) -> io::Result<Self> {
+        Self::start(script, name, settings, &["--ports", &ports.to_string()])
+    }
+
+    /// A further broker of the cluster that a Kafka has begun.
+    pub fn join(&self, script: &Path, settings: &[&str]) -> io::Result<Self> {
+        Self::start(script, &self.name, settings, &["--join", &self.dir.to_string_lossy()])
+    }
+
+    fn start(script: &Path, name: &str, settings: &[&str], options: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(script);
-        command.args(["hold", name]);
+        command.args(["hold", name]).args(options);
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -36,10 +51,13 @@ impl Service {
             return Err(io::Error::other("no pipe to the held server"));
         };
         let answers = BufReader::new(answers);
-        let mut service = Self { name: name.to_owned(), child, commands, answers, port: 0, dir: PathBuf::new() };
+        let (ports, dir) = (Vec::new(), PathBuf::new());
+        let mut service = Self { name: name.to_owned(), child, commands, answers, port: 0, ports, dir };
         let ready = service.answer()?;
         let said = |key: &str| ready.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         service.dir = said("dir").map(PathBuf::from).unwrap_or_default();
+        let ports = said("ports").unwrap_or_default().split(',');
+        service.ports = ports.filter_map(|port| port.parse().ok()).collect();
         let port = said("port").and_then(|port| port.parse().ok());
         service.port = port.ok_or_else(|| io::Error::other(format!("{name} is not ready: {ready}")))?;
         Ok(service)
@@ -48,6 +66,11 @@ impl Service {
     /// Where it listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The further ports that were asked for.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
     }
 
     /// Its folder, with its files below `data`.

@@ -6,7 +6,8 @@ use secrecy::SecretString;
 use super::error::{ConfigError, ErrorKind, Source};
 use super::{Config, OutboxSettings, Route};
 use crate::admin::settings::AdminSettings;
-use crate::kafka::settings::is_secret;
+use crate::kafka::security::{Mechanism, SaslSettings, TlsSettings as KafkaTlsSettings};
+use crate::kafka::settings::{KafkaSettings, is_secret};
 use crate::mysql::servers::Role;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl};
 use crate::mysql::tls::TlsSettings;
@@ -29,6 +30,29 @@ pub(super) fn template() -> Value {
             addresses: vec![String::new()],
             role: Some(Role::Any),
             ..MysqlSettings::default()
+        },
+        kafka: KafkaSettings {
+            tls: KafkaTlsSettings {
+                ca: Some("".into()),
+                cert: Some("".into()),
+                key: Some("".into()),
+                key_password: Some(SecretString::from("")),
+                key_password_file: Some("".into()),
+                ..KafkaTlsSettings::default()
+            },
+            sasl: SaslSettings {
+                mechanism: Some(Mechanism::Plain),
+                username: Some(String::new()),
+                password: Some(SecretString::from("")),
+                password_file: Some("".into()),
+                token_url: Some(String::new()),
+                token_ca: Some("".into()),
+                client_id: Some(String::new()),
+                client_secret: Some(SecretString::from("")),
+                client_secret_file: Some("".into()),
+                scope: Some(String::new()),
+            },
+            ..KafkaSettings::default()
         },
         positions: PositionsSettings {
             store: Some(Keeper::Mysql),
@@ -68,6 +92,9 @@ pub(super) fn is_hidden<S: AsRef<str>>(path: &[S]) -> bool {
     match path {
         [a, b] => a.as_ref() == "mysql" && b.as_ref() == "password",
         [a, b, c] if a.as_ref() == "mysql" => b.as_ref() == "tls" && c.as_ref() == "key_password",
+        [a, b, c] if a.as_ref() == "kafka" && ["tls", "sasl"].contains(&b.as_ref()) => {
+            ["key_password", "password", "client_secret"].contains(&c.as_ref())
+        }
         [a, b, name] => is_open(&[a.as_ref(), b.as_ref()]) && is_secret(name.as_ref()),
         _ => false,
     }

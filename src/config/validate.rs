@@ -9,6 +9,7 @@ use super::Config;
 use super::error::ErrorKind;
 use crate::admin::settings::read_token;
 use crate::kafka::delivery::{DeliverySettings, Guarantee};
+use crate::kafka::security::{self, SecurityError};
 use crate::kafka::settings::{KafkaSettings, invalid, is_secret, refusal};
 use crate::mysql::cleanup::settings::CleanupSettings;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings, ServerUrl, address};
@@ -137,12 +138,15 @@ fn kafka(settings: &KafkaSettings, problems: &mut Problems) {
     for (name, value) in settings.properties.iter() {
         let path = ["kafka", "properties", name];
         let found = if is_secret(name) { "***".to_owned() } else { format!("{value:?}") };
-        if let Some(reason) = refusal(name, value) {
+        if let Some(reason) = refusal(name, value).or_else(|| security::taken(settings, name)) {
             let expected = format!("`{name}` to be left alone, because {reason}");
             problems.add(ErrorKind::Refused, &path, expected, found);
         } else if let Some(reason) = invalid(name, value) {
             problems.invalid(&path, format!("what librdkafka takes ({reason})"), found);
         }
+    }
+    if let Err(SecurityError { section, key, expected, found }) = security::properties(settings) {
+        problems.invalid(&["kafka", section, key], expected, found);
     }
     let KafkaSettings { partitions, replication_factor, .. } = *settings;
     problems.hold(partitions >= 1, &["kafka", "partitions"], "at least 1", partitions);

@@ -11,7 +11,7 @@ use crate::mysql::connect::is_transient;
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn, tls};
 use crate::mysql::servers::Servers;
 use crate::mysql::settings::Keeper;
-use crate::preflight::{Report, Status, Unavailable};
+use crate::preflight::{Check, Name, Report, Status, Unavailable};
 use crate::relay::settings::{OnPurged, Start};
 
 /// What a record takes besides the values of its row: names of headers, lengths, the batch around it.
@@ -66,7 +66,9 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
         Ok(checks) => survey.report.checks.extend(checks),
         Err(unavailable) => survey.report.unavailable.push(unavailable),
     }
-    if survey.report.unavailable.is_empty() && !survey.tables.is_empty() {
+    let is_shut_out = |check: &Check| matches!(check.name, Name::KafkaTls | Name::KafkaLogin);
+    let shut_out = survey.report.with(Status::Failed).any(is_shut_out);
+    if survey.report.unavailable.is_empty() && !survey.tables.is_empty() && !shut_out {
         match store::left_behind(config, &survey.tables).await? {
             Ok(checks) => survey.report.checks.extend(checks),
             Err(unavailable) => survey.report.unavailable.push(unavailable),
@@ -173,10 +175,10 @@ impl Looked {
 pub(super) fn log(report: &Report) {
     for check in report.with(Status::Warned) {
         let cure = check.cure.as_deref().unwrap_or_default();
-        let crate::preflight::Check { name, setting, expected, found, .. } = check;
+        let Check { name, setting, expected, found, .. } = check;
         warn!(check = %name, %setting, %expected, %found, %cure, "preflight_warning");
     }
-    for check in report.with(Status::Passed).filter(|check| check.name == crate::preflight::Name::Topic) {
+    for check in report.with(Status::Passed).filter(|check| check.name == Name::Topic) {
         info!(topic = %check.setting, found = %check.found, "topic_found");
     }
 }

@@ -1,9 +1,16 @@
 //! Consumers of given partitions, from given offsets, that leave no trace.
 
-use rdkafka::consumer::BaseConsumer;
+use std::error::Error;
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use super::producer::client;
+use super::security::OAuth;
 use super::settings::KafkaSettings;
 
 /// What is fetched ahead of the reader, in KiB.
@@ -18,23 +25,44 @@ pub(super) enum Isolation {
     Uncommitted,
 }
 
+/// What the client library asks of a consumer.
+#[derive(Debug)]
+pub(super) struct Context(OAuth);
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.token()
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// A consumer of given partitions.
+pub(super) type Consumer = BaseConsumer<Context>;
+
 /// A consumer that tells when it is at an end. `group`: the client library asks for it; nothing is committed to it.
-pub(super) fn consumer(
-    settings: &KafkaSettings,
-    group: &str,
-    isolation: Isolation,
-) -> Result<BaseConsumer, KafkaError> {
+pub(super) fn consumer(settings: &KafkaSettings, group: &str, isolation: Isolation) -> Result<Consumer, KafkaError> {
     let isolation = match isolation {
         Isolation::Committed => "read_committed",
         Isolation::Uncommitted => "read_uncommitted",
     };
-    client(settings)
+    let mut config = client(settings).map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+    config
         .set("group.id", group)
         .set("isolation.level", isolation)
         .set("enable.partition.eof", "true")
         .set("queued.max.messages.kbytes", FETCHED)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .create()
+        .set("auto.offset.reset", "error");
+    let oauth = OAuth::of(settings);
+    let needs_token = oauth.is_used();
+    let consumer = Consumer::from_config_and_context(&config, Context(oauth))?;
+    if needs_token {
+        // It asks for its first token when it is first polled, and questions need one already. Nothing is assigned yet.
+        consumer.poll(Duration::ZERO);
+    }
+    Ok(consumer)
 }

@@ -16,8 +16,15 @@ pub(super) fn classify(code: Code, topic: &str) -> DeliveryError {
         Code::UnknownPartition => {
             definite("partition_missing", "correct the partition column's value, or add partitions")
         }
-        Code::TopicAuthorizationFailed => definite("topic_forbidden", "grant WRITE and DESCRIBE on the topic"),
-        Code::ClusterAuthorizationFailed => definite("cluster_forbidden", "grant IDEMPOTENT_WRITE on the cluster"),
+        Code::TopicAuthorizationFailed => definite(
+            "topic_forbidden",
+            "kafka-acls.sh --add --operation Write --operation Describe --topic …, for the account",
+        ),
+        Code::ClusterAuthorizationFailed => definite(
+            "cluster_forbidden",
+            "kafka-acls.sh --add --operation Write --topic …, for the account: whoever may write to some topic may \
+             write idempotently (brokers before 2.8: --operation IdempotentWrite --cluster)",
+        ),
         Code::InvalidTopic => definite("topic_invalid", "correct the topic's name"),
         Code::InvalidRecord => definite("record_invalid", "the topic refuses such records; see its configuration"),
         Code::PolicyViolation => definite("policy_violation", "the broker's policy refuses the record"),

@@ -8,6 +8,7 @@ pub mod offsets;
 pub mod preflight;
 mod producer;
 pub mod readback;
+pub mod security;
 pub mod settings;
 mod store;
 

@@ -25,6 +25,7 @@ use self::inbox::{Context, Inbox};
 pub(super) use self::opening::hashed;
 pub(super) use self::transaction::{Broken, PositionRecord};
 use super::error::classify;
+use super::security::{self, OAuth, SecurityError};
 use super::settings::KafkaSettings;
 use crate::outbox::Record;
 use crate::outlet::{Chunk, Publish, PublishError, Reach, Settled};
@@ -74,16 +75,19 @@ fn size(record: &Record<'_>) -> usize {
 }
 
 /// What the properties of the configuration come to; those that hold the promises win over them.
-pub(super) fn client(settings: &KafkaSettings) -> ClientConfig {
+pub(super) fn client(settings: &KafkaSettings) -> Result<ClientConfig, SecurityError> {
     let mut config = ClientConfig::new();
     config.set("client.id", "outboxd");
     config.extend(settings.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    for (name, value) in security::properties(settings)? {
+        config.set(name, value);
+    }
     config.set("bootstrap.servers", &settings.bootstrap_servers);
-    config
+    Ok(config)
 }
 
-fn config(settings: &KafkaSettings) -> ClientConfig {
-    let mut config = client(settings);
+fn config(settings: &KafkaSettings) -> Result<ClientConfig, ProducerError> {
+    let mut config = client(settings).map_err(|error| ProducerError(error.to_string()))?;
     for (name, value) in [("linger.ms", "0"), ("compression.type", "lz4")] {
         if config.get(name).is_none() {
             config.set(name, value);
@@ -98,7 +102,7 @@ fn config(settings: &KafkaSettings) -> ClientConfig {
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", "2147483647")
         .set("statistics.interval.ms", STATISTICS_MILLIS);
-    config
+    Ok(config)
 }
 
 /// Makes the producers of the tables.
@@ -121,20 +125,25 @@ impl Producers {
 
     /// A producer for one table, with at most `limit` bytes in flight (one record more, if that is larger).
     pub fn publisher(&self, limit: usize) -> Result<Publisher, ProducerError> {
-        let mut config = config(&self.settings);
+        let mut config = config(&self.settings)?;
         config
             // An outage stalls, it does not fail: retries go on until the broker answers.
             .set("message.timeout.ms", "0")
             // A refused batch ends the producer, before it sends what comes after under new numbers.
             .set("enable.gapless.guarantee", if planted::is(Bug::RetryReorders) { "false" } else { "true" });
-        Publisher::new(&config, limit, false, &self.reach)
+        Publisher::new(&config, limit, self.context(false))
     }
 
     /// A producer for one table's transactions.
     pub(super) fn transactional(&self, id: &str, timeout: Duration) -> Result<Publisher, ProducerError> {
-        let mut config = config(&self.settings);
+        let mut config = config(&self.settings)?;
         config.set("transactional.id", id).set("transaction.timeout.ms", timeout.as_millis().to_string());
-        Publisher::new(&config, usize::MAX, true, &self.reach)
+        Publisher::new(&config, usize::MAX, self.context(true))
+    }
+
+    fn context(&self, transactional: bool) -> Context {
+        let inbox = Arc::new(Inbox::new(transactional));
+        Context::new(inbox, transactional, Arc::clone(&self.reach), OAuth::of(&self.settings))
     }
 }
 
@@ -182,16 +191,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    fn new(
-        config: &ClientConfig,
-        limit: usize,
-        transactional: bool,
-        reach: &Arc<Reach>,
-    ) -> Result<Self, ProducerError> {
-        let inbox = Arc::new(Inbox::new(transactional));
+    fn new(config: &ClientConfig, limit: usize, context: Context) -> Result<Self, ProducerError> {
+        let inbox = Arc::clone(&context.inbox);
         let native =
-            Native::from_config_and_context(config, Context::new(Arc::clone(&inbox), transactional, Arc::clone(reach)))
-                .map_err(|error| ProducerError(error.to_string()))?;
+            Native::from_config_and_context(config, context).map_err(|error| ProducerError(error.to_string()))?;
         let shared = Arc::new(Shared {
             native,
             inbox,

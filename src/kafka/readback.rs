@@ -7,12 +7,12 @@ use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::consumer::{Isolation, consumer};
+use super::consumer::{Consumer, Isolation, consumer};
 use super::preflight::{Described, describe};
 use super::producer::hashed;
 use super::settings::KafkaSettings;
@@ -117,7 +117,7 @@ pub async fn extents(settings: &KafkaSettings, wanted: &[TopicTemplate]) -> Resu
     asked.await.unwrap_or_else(|error| Err(ReadbackError::Kafka(error.to_string())))
 }
 
-fn extent(reader: &BaseConsumer, Described { name, partitions, settings }: Described) -> Result<Extent, ReadbackError> {
+fn extent(reader: &Consumer, Described { name, partitions, settings }: Described) -> Result<Extent, ReadbackError> {
     let count = i32::try_from(partitions).unwrap_or(i32::MAX);
     let ends = (0..count).map(|partition| reader.fetch_watermarks(&name, partition, ANSWER));
     let partitions = ends.collect::<Result<_, _>>()?;
@@ -178,7 +178,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn open(consumer: &BaseConsumer, extent: &Extent, since: Option<i64>) -> Result<Self, ReadbackError> {
+    fn open(consumer: &Consumer, extent: &Extent, since: Option<i64>) -> Result<Self, ReadbackError> {
         let (mut left, mut horizons) = (BTreeMap::new(), Vec::new());
         let mut list = TopicPartitionList::new();
         let starts = starts(consumer, extent, since)?;
@@ -231,7 +231,7 @@ impl Reading {
 }
 
 /// The first offset to read of each partition.
-fn starts(consumer: &BaseConsumer, extent: &Extent, since: Option<i64>) -> Result<Vec<i64>, ReadbackError> {
+fn starts(consumer: &Consumer, extent: &Extent, since: Option<i64>) -> Result<Vec<i64>, ReadbackError> {
     let Some(since) = since else { return Ok(extent.partitions.iter().map(|(begin, _)| *begin).collect()) };
     let mut times = TopicPartitionList::new();
     for (partition, _) in (0..).zip(&extent.partitions) {
@@ -250,7 +250,7 @@ fn starts(consumer: &BaseConsumer, extent: &Extent, since: Option<i64>) -> Resul
 
 /// What comes behind an open transaction is hidden until it has ended.
 fn await_open_transactions(
-    consumer: &BaseConsumer,
+    consumer: &Consumer,
     extent: &Extent,
     left: &BTreeMap<i32, i64>,
 ) -> Result<(), ReadbackError> {

@@ -4,16 +4,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use rdkafka::ClientConfig;
+use secrecy::SecretString;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::security::{SaslSettings, TlsSettings};
+
+/// What stands for a secret wherever settings are shown.
+const HIDDEN: &str = "***";
+
 /// The cluster records are delivered to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KafkaSettings {
     /// Brokers to begin with, `host:port`, separated by commas; required.
     pub bootstrap_servers: String,
+    /// TLS to the brokers.
+    pub tls: TlsSettings,
+    /// The login at the brokers.
+    pub sasl: SaslSettings,
     /// Passed to librdkafka as they are; see [`refusal`] for those that are not.
     pub properties: Properties,
     /// Whether topics that do not exist are created at start; those of a template are not known by then.
@@ -28,12 +38,19 @@ impl Default for KafkaSettings {
     fn default() -> Self {
         Self {
             bootstrap_servers: String::new(),
+            tls: TlsSettings::default(),
+            sasl: SaslSettings::default(),
             properties: Properties::default(),
             create_topics: false,
             partitions: 1,
             replication_factor: 1,
         }
     }
+}
+
+#[allow(clippy::ref_option, reason = "serde asks for a reference")]
+pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| HIDDEN).serialize(serializer)
 }
 
 /// Properties of librdkafka. Secrets among them are never shown.
@@ -52,7 +69,7 @@ impl Properties {
     }
 
     fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.iter().map(|(name, value)| (name, if is_secret(name) { "***" } else { value }))
+        self.iter().map(|(name, value)| (name, if is_secret(name) { HIDDEN } else { value }))
     }
 }
 

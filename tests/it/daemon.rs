@@ -39,11 +39,16 @@ impl Daemon {
         until(&format!("the log says {text}"), async || self.log().contains(text)).await;
     }
 
-    /// The body of an admin page, and its status; `None` while it does not listen.
-    pub(crate) fn page(&self, path: &str) -> Option<(u16, String)> {
+    /// Where its admin listener is; `None` while there is none.
+    pub(crate) fn address(&self) -> Option<String> {
         let log = self.log();
         let (_, after) = log.split_once("admin_listening address=")?;
-        let address = after.split_whitespace().next()?;
+        after.split_whitespace().next().map(ToOwned::to_owned)
+    }
+
+    /// The body of an admin page, and its status; `None` while it does not listen.
+    pub(crate) fn page(&self, path: &str) -> Option<(u16, String)> {
+        let address = self.address()?;
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut answer = agent.get(format!("http://{address}{path}")).call().ok()?;
         Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
@@ -81,9 +86,18 @@ impl Daemon {
 
     /// The same; `None` when it has ended.
     pub(crate) fn try_peak_memory(&self) -> Option<u64> {
+        self.status("VmHWM:")
+    }
+
+    /// The memory that it holds, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:").unwrap()
+    }
+
+    fn status(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        Some(peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024)
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024)
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -38,7 +38,12 @@ static TOPICS: AtomicU32 = AtomicU32::new(1);
 
 /// A private server by the scripts of this checkout.
 pub(crate) fn hold(name: &str, settings: &[&str]) -> Service {
-    Service::hold(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services")), name, settings).unwrap()
+    Service::hold(script(), name, settings).unwrap()
+}
+
+/// The scripts of this checkout that hold servers.
+pub(crate) fn script() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services"))
 }
 
 /// What a stage is made of.
@@ -47,8 +52,10 @@ pub(crate) struct Setup {
     settings: Vec<String>,
     own_kafka: bool,
     kafka_settings: Vec<String>,
+    brokers: Option<String>,
     topic: Option<String>,
     partitions: i32,
+    replicas: i32,
     tables: String,
     blocks: usize,
     outboxes: Vec<TableName>,
@@ -82,6 +89,18 @@ impl Setup {
     /// A setting of that Kafka, as `KEY=VALUE`.
     pub(crate) fn kafka_setting(mut self, setting: String) -> Self {
         self.kafka_settings.push(setting);
+        self
+    }
+
+    /// A cluster that the test holds itself.
+    pub(crate) fn brokers(mut self, brokers: &str) -> Self {
+        self.brokers = Some(brokers.to_owned());
+        self
+    }
+
+    /// Replicas of the topic.
+    pub(crate) fn replicas(mut self, replicas: i32) -> Self {
+        self.replicas = replicas;
         self
     }
 
@@ -133,12 +152,14 @@ impl Setup {
     /// Starts the servers only.
     pub(crate) async fn servers(self) -> Stage {
         let permit = STAGES.acquire().await.unwrap();
-        let (own_kafka, kafka_settings) = (self.own_kafka, self.kafka_settings);
+        let (own_kafka, kafka_settings, has_brokers) = (self.own_kafka, self.kafka_settings, self.brokers.is_some());
         let kafka = tokio::task::spawn_blocking(move || {
             if own_kafka {
                 return Some(hold("kafka-4.1", &kafka_settings.iter().map(String::as_str).collect::<Vec<_>>()));
             }
-            KAFKA.get_or_init(|| hold("kafka-4.1", &[]));
+            if !has_brokers {
+                KAFKA.get_or_init(|| hold("kafka-4.1", &[]));
+            }
             None
         });
         let (server, settings) = (self.server, self.settings);
@@ -147,9 +168,11 @@ impl Setup {
         Stage {
             mysql: mysql.await.unwrap(),
             own_kafka: kafka.await.unwrap(),
+            brokers: self.brokers,
             outboxes: self.outboxes,
             topic: self.topic.unwrap_or_else(|| format!("delivery-{}", TOPICS.fetch_add(1, Ordering::Relaxed))),
             partitions: self.partitions,
+            replicas: self.replicas,
             tables: self.tables,
             blocks: self.blocks,
             environment: self.environment,
@@ -164,7 +187,9 @@ pub(crate) struct Stage {
     pub(crate) outboxes: Vec<TableName>,
     pub(crate) topic: String,
     own_kafka: Option<Service>,
+    brokers: Option<String>,
     partitions: i32,
+    replicas: i32,
     tables: String,
     blocks: usize,
     environment: Vec<(String, String)>,
@@ -179,8 +204,10 @@ impl Stage {
             settings: Vec::new(),
             own_kafka: false,
             kafka_settings: Vec::new(),
+            brokers: None,
             topic: None,
             partitions: 3,
+            replicas: 1,
             tables: String::new(),
             blocks: 1,
             outboxes: Vec::new(),
@@ -199,7 +226,11 @@ impl Stage {
     }
 
     pub(crate) fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.kafka_port())
+        self.brokers.clone().unwrap_or_else(|| format!("127.0.0.1:{}", self.kafka_port()))
+    }
+
+    pub(crate) fn kafka_admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap()
     }
 
     pub(crate) async fn create_topic(&self) {
@@ -208,13 +239,12 @@ impl Stage {
 
     /// Creates a topic like the stage's own.
     pub(crate) async fn create(&self, name: &str) {
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
-        let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(1));
+        let admin = self.kafka_admin();
+        let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(self.replicas));
         admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
         // A broker may answer for a moment as if it were not there.
         until("the topic is known", async || {
-            let known = admin.inner().fetch_metadata(Some(&self.topic), PATIENCE).unwrap();
+            let known = admin.inner().fetch_metadata(Some(name), PATIENCE).unwrap();
             known.topics().iter().all(|topic| topic.error().is_none() && !topic.partitions().is_empty())
         })
         .await;
@@ -352,10 +382,20 @@ impl Stage {
         Writing { progress, stop, task }
     }
 
+    /// What the setup has set a key to.
+    pub(crate) fn setting(&self, key: &str) -> String {
+        let found = self.environment.iter().find(|(name, _)| name.strip_prefix("OUTBOXD__") == Some(key));
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+
     fn reader(&self) -> Reader {
+        self.reader_of(&[&self.topic])
+    }
+
+    fn reader_of(&self, topics: &[&str]) -> Reader {
         let settings = ReaderSettings {
             bootstrap_servers: self.bootstrap(),
-            topics: vec![self.topic.clone()],
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             isolation: Isolation::ReadCommitted,
         };
         Reader::new(&settings).unwrap()
@@ -376,8 +416,13 @@ impl Stage {
 
     /// Reads until every committed event has been seen, or patience ends; then judges all that the topic has.
     pub(crate) async fn verdict(&self, journal: &Journal) -> Verdict {
+        self.verdict_of(journal, &[&self.topic]).await
+    }
+
+    /// The same of several topics.
+    pub(crate) async fn verdict_of(&self, journal: &Journal, topics: &[&str]) -> Verdict {
         let expected = journal.committed().count();
-        let mut reader = self.reader();
+        let mut reader = self.reader_of(topics);
         let all = |seen: &Seen| seen.distinct() >= expected;
         reader.read_until(Instant::now() + PATIENCE, all).await.unwrap();
         reader.read_to_end(Instant::now() + PATIENCE).await.unwrap();
@@ -386,9 +431,14 @@ impl Stage {
 
     /// The ending of most tests: everything arrives, the daemon stops clean, and the history has no fault.
     pub(crate) async fn judge(&self, journal: &Journal, daemon: Daemon) -> Verdict {
-        self.verdict(journal).await;
+        self.judge_of(journal, daemon, &[&self.topic]).await
+    }
+
+    /// The same of several topics.
+    pub(crate) async fn judge_of(&self, journal: &Journal, daemon: Daemon, topics: &[&str]) -> Verdict {
+        self.verdict_of(journal, topics).await;
         assert_eq!(daemon.terminate().await, Some(0));
-        let verdict = self.verdict(journal).await;
+        let verdict = self.verdict_of(journal, topics).await;
         assert!(verdict.is_clean() && verdict.unresolved == 0 && verdict.unfinished == 0, "{verdict}");
         verdict
     }

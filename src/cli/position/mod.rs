@@ -3,6 +3,7 @@
 mod moment;
 pub(super) mod place;
 mod set;
+mod wait;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 
 use self::set::{ForgetArguments, SetArguments};
+use self::wait::WaitArguments;
 use super::{code, say, show};
 use crate::config::Loaded;
 use crate::daemon::DaemonError;
@@ -27,6 +29,8 @@ pub(super) enum PositionCommand {
     Set(SetArguments),
     /// Forget the saved position of tables, which begin anew as `start` says: shows what that repeats, and asks
     Forget(ForgetArguments),
+    /// Wait until everything of these tables that the log has up to now, or up to a position, is acknowledged
+    Wait(WaitArguments),
     /// Move the positions of the configured tables from one store to the other, while no daemon runs
     Migrate {
         /// Where they are kept from now on
@@ -40,6 +44,7 @@ pub(super) async fn position(command: PositionCommand, loaded: Loaded) -> Result
         PositionCommand::Show => positions(&loaded).await,
         PositionCommand::Set(arguments) => set::set(arguments, loaded).await,
         PositionCommand::Forget(arguments) => set::forget(arguments, loaded).await,
+        PositionCommand::Wait(arguments) => wait::wait(arguments, loaded).await,
         PositionCommand::Migrate { to } => migrate(&loaded, to).await,
     }
 }

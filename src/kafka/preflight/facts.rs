@@ -1,24 +1,37 @@
 //! What the cluster says about itself: only questions here, and the creation of topics where that is wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
 };
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::client::OAuthToken;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::time::{Instant, sleep};
 
 use super::Creation;
+use super::access::{is_about_login, reach};
+use crate::kafka::producer::client;
+use crate::kafka::security::{OAuth, hand_token};
 use crate::kafka::settings::KafkaSettings;
-use crate::preflight::Unavailable;
+use crate::preflight::{Check, Unavailable};
 
 /// How long the cluster may take for one answer.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the first try takes, before it is heard what the client library has to complain of.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// How long it takes to hear that.
+const HEARING: Duration = Duration::from_millis(10);
 
 /// What the topic of positions is created with: a position is written with every transaction and read as a whole at start,
 /// so what is outdated has to go soon.
@@ -29,22 +42,51 @@ pub(super) const OF_POSITIONS: [(&str, &str); 4] = [
     ("delete.retention.ms", "60000"),
 ];
 
-/// Keeps the last complaint, which says more than that a broker could not be reached.
-#[derive(Clone, Default)]
-struct Complaints(Arc<Mutex<String>>);
+/// Keeps the last complaint, which says more than that a broker could not be reached; one about the login is kept.
+#[derive(Clone)]
+struct Complaints {
+    last: Arc<Mutex<String>>,
+    oauth: OAuth,
+}
+
+impl Complaints {
+    fn last(&self) -> MutexGuard<'_, String> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, complaint: &str) {
+        let mut last = self.last();
+        if !is_about_login(&last) {
+            complaint.clone_into(&mut last);
+        }
+    }
+}
 
 impl ClientContext for Complaints {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.oauth.token()
+    }
+
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         if facility != "FAIL" {
             return;
         }
         // `[thrd:…]: HOST:PORT/ID: what happened`
         let message = message.split_once("]: ").map_or(message, |(_, message)| message);
-        message.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.note(message);
     }
 
-    fn error(&self, _: KafkaError, _: &str) {}
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(Code::Authentication) {
+            // `THREAD: what happened`, or what the broker's connection has logged already
+            self.note(reason.split_once("]: ").map_or(reason, |(_, reason)| reason));
+        }
+    }
 }
+
+impl ConsumerContext for Complaints {}
 
 /// One topic's partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,16 +110,40 @@ pub(super) struct Topic {
 /// Everything that checks look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    pub(super) brokers: usize,
+    /// Where brokers say they are, `host:port`.
+    pub(super) brokers: Vec<String>,
+    /// Whether they can be reached there.
+    pub(super) reach: Check,
     /// The names of all topics that may be seen, but for internal ones.
     pub(super) names: BTreeSet<String>,
     pub(super) topics: Vec<Topic>,
 }
 
 struct Cluster {
+    /// Asks for what there is. Nobody would hear the complaints of an admin client.
+    reader: Arc<BaseConsumer<Complaints>>,
     admin: Arc<AdminClient<Complaints>>,
     complaints: Complaints,
     server: String,
+}
+
+/// Asks for what there is, hearing complaints meanwhile: one that stays as it is ends the waiting.
+fn metadata(reader: &BaseConsumer<Complaints>, complaints: &Complaints) -> Result<Metadata, KafkaError> {
+    let deadline = Instant::now() + DEADLINE;
+    let mut patience = GLANCE;
+    loop {
+        while reader.poll(HEARING).is_some() {}
+        match reader.fetch_metadata(None, patience) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => {
+                while reader.poll(HEARING).is_some() {}
+                patience = deadline.saturating_duration_since(Instant::now());
+                if is_about_login(&complaints.last()) || patience.is_zero() {
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 type Layouts = BTreeMap<String, Layout>;
@@ -93,6 +159,8 @@ impl Facts {
     ) -> Result<Self, Unavailable> {
         let cluster = Cluster::new(settings)?;
         let (brokers, mut layouts) = cluster.layouts().await?;
+        // Further questions go to these addresses.
+        let reach = reach(&brokers, settings).await?;
         let mut described = cluster.settings(names).await?;
         let missing: Vec<&str> = names.iter().copied().filter(|name| !layouts.contains_key(*name)).collect();
         let mut created = BTreeMap::new();
@@ -119,35 +187,44 @@ impl Facts {
         };
         let topics = names.iter().map(topic).collect();
         let names = layouts.into_keys().filter(|name| !name.starts_with("__")).collect();
-        Ok(Self { brokers, names, topics })
+        Ok(Self { brokers, reach, names, topics })
     }
 }
 
 impl Cluster {
     fn new(settings: &KafkaSettings) -> Result<Self, Unavailable> {
-        let mut config = ClientConfig::new();
-        config.extend(settings.properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
-        config.set("bootstrap.servers", &settings.bootstrap_servers);
-        let complaints = Complaints::default();
+        let complaints = Complaints { last: Arc::default(), oauth: OAuth::of(settings) };
         let server = format!("kafka {}", settings.bootstrap_servers);
-        match AdminClient::from_config_and_context(&config, complaints.clone()) {
-            Ok(admin) => Ok(Self { admin: Arc::new(admin), complaints, server }),
-            Err(error) => Err(Unavailable { server, reason: error.to_string(), transient: false }),
-        }
+        let refused = |reason: String| Unavailable { server: server.clone(), reason, transient: false };
+        let config = client(settings).map_err(|error| refused(error.to_string()))?;
+        let reader = BaseConsumer::from_config_and_context(&config, complaints.clone());
+        let reader = Arc::new(reader.map_err(|error| refused(error.to_string()))?);
+        let admin = AdminClient::from_config_and_context(&config, complaints.clone());
+        let admin = Arc::new(admin.map_err(|error| refused(error.to_string()))?);
+        Ok(Self { reader, admin, complaints, server })
     }
 
     fn unavailable(&self, error: &KafkaError) -> Unavailable {
-        let complaint = self.complaints.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let complaint = self.complaints.last();
         let reason = if complaint.is_empty() { error.to_string() } else { format!("{error}: {complaint}") };
         Unavailable { server: self.server.clone(), reason, transient: true }
     }
 
     /// How many brokers there are, and every topic that we may see. Asking for one topic by name might create it.
-    async fn layouts(&self) -> Result<(usize, Layouts), Unavailable> {
-        let admin = Arc::clone(&self.admin);
-        let asked = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, DEADLINE)).await;
+    async fn layouts(&self) -> Result<(Vec<String>, Layouts), Unavailable> {
+        let (reader, admin, complaints) = (Arc::clone(&self.reader), Arc::clone(&self.admin), self.complaints.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let metadata = metadata(&reader, &complaints)?;
+            if complaints.oauth.is_used() {
+                let handed = complaints.oauth.token().map_err(|error| error.to_string());
+                let handed = handed.and_then(|token| hand_token(admin.inner(), &token));
+                handed.map_err(KafkaError::ClientCreation)?;
+            }
+            Ok(metadata)
+        });
+        let asked = asked.await;
         let metadata = match asked {
-            Ok(metadata) => metadata.map_err(|error| self.unavailable(&error))?,
+            Ok(metadata) => metadata.map_err(|error: KafkaError| self.unavailable(&error))?,
             Err(_) => return Err(self.unavailable(&KafkaError::Canceled)),
         };
         let layout = |topic: &rdkafka::metadata::MetadataTopic| {
@@ -156,7 +233,8 @@ impl Cluster {
             Some((topic.name().to_owned(), Layout { partitions: partitions.len(), replicas }))
         };
         let layouts = metadata.topics().iter().filter(|topic| topic.error().is_none()).filter_map(layout).collect();
-        Ok((metadata.brokers().len(), layouts))
+        let brokers = metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port()));
+        Ok((brokers.collect(), layouts))
     }
 
     /// The settings of those topics whose settings we may read.

@@ -1,8 +1,11 @@
 //! Preflight of Kafka: whether every record can be delivered, and acknowledged records stay.
 //!
-//! Questions (`facts`) and judgement (`topics`) are apart, so the judgement needs no cluster to be tested.
+//! Questions (`facts`, `probe`) and judgement (`topics`, `access`) are apart, so the judgement needs no cluster to be
+//! tested.
 
+mod access;
 mod facts;
+mod probe;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,8 +55,19 @@ pub async fn check(
     creation: Creation,
 ) -> Result<Vec<Check>, Unavailable> {
     let names: BTreeSet<&str> = wanted.iter().filter_map(|wanted| wanted.topic.fixed()).chain(positions).collect();
-    let facts = Facts::ask(settings, &names, positions, creation).await?;
-    Ok(topics::check(&facts, settings, wanted, positions, creation))
+    let facts = match Facts::ask(settings, &names, positions, creation).await {
+        Ok(facts) => facts,
+        Err(unavailable) => {
+            return match access::refused(settings, &unavailable.reason).await {
+                Some(check) => Ok(vec![check]),
+                None => Err(unavailable),
+            };
+        }
+    };
+    let mut checks = access::granted(settings).to_vec();
+    checks.push(facts.reach.clone());
+    checks.extend(topics::check(&facts, settings, wanted, positions, creation));
+    Ok(checks)
 }
 
 /// A topic that is there.

@@ -20,12 +20,12 @@ pub(super) fn check(
     let mut checks = Vec::new();
     for topic in &facts.topics {
         if Some(topic.name.as_str()) == positions {
-            checks.extend(of_positions(topic, settings, creation, facts.brokers));
+            checks.extend(of_positions(topic, settings, creation, facts.brokers.len()));
             continue;
         }
         let of = |wanted: &&Wanted| wanted.topic.fixed() == Some(topic.name.as_str());
         let largest = wanted.iter().filter(of).filter_map(|wanted| wanted.largest.as_ref()).max();
-        let mut of_topic = vec![existence(topic, settings, creation, facts.brokers)];
+        let mut of_topic = vec![existence(topic, settings, creation, facts.brokers.len())];
         if let Some(layout) = topic.layout {
             of_topic.push(replication(topic, layout));
             match &topic.settings {
@@ -218,6 +218,10 @@ mod tests {
         Topic { name: "t".to_owned(), layout, creation: None, settings: Some(settings) }
     }
 
+    fn reach() -> Check {
+        Check::passed(Name::Brokers, "", "", "")
+    }
+
     fn wanted(text: &str, bytes: u64) -> Wanted {
         let largest = Some(Largest { bytes, because: "payload text of d.o".to_owned() });
         Wanted { topic: TopicTemplate::parse(text).unwrap(), text: text.to_owned(), largest }
@@ -229,7 +233,12 @@ mod tests {
         settings: &KafkaSettings,
         creation: Creation,
     ) -> Vec<(Name, Status, String)> {
-        let facts = Facts { brokers: 3, names: BTreeSet::from(["t".to_owned()]), topics: vec![topic] };
+        let facts = Facts {
+            brokers: vec![String::new(); 3],
+            reach: reach(),
+            names: BTreeSet::from(["t".to_owned()]),
+            topics: vec![topic],
+        };
         let checks = check(&facts, settings, &[wanted], None, creation);
         let not_passed = checks.into_iter().filter(|check| check.status != Status::Passed);
         not_passed.map(|check| (check.name, check.status, check.cure.unwrap())).collect()
@@ -290,7 +299,8 @@ mod tests {
     #[test]
     fn given_a_topic_of_positions_when_checked_then_it_has_to_be_compacted() {
         let found = |topic, creation| {
-            let facts = Facts { brokers: 3, names: BTreeSet::new(), topics: vec![topic] };
+            let facts =
+                Facts { brokers: vec![String::new(); 3], reach: reach(), names: BTreeSet::new(), topics: vec![topic] };
             let checks = check(&facts, &KafkaSettings::default(), &[], Some("t"), creation);
             let not_passed = checks.into_iter().filter(|check| check.status != Status::Passed);
             not_passed.map(|check| (check.name, check.status, check.cure.unwrap())).collect::<Vec<_>>()

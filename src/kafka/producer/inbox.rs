@@ -1,19 +1,23 @@
 //! What was sent and what became of it, between librdkafka's callbacks and the relay.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Statistics};
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{debug, error, info, warn};
 
 use super::super::error::classify;
+use super::super::security::OAuth;
 use super::Tag;
 use super::opening::Openings;
 use crate::outlet::{Chunk, DeliveryError, PublishError, Reach, Settled};
@@ -136,13 +140,16 @@ impl Inbox {
     }
 
     fn report(&self, reports: Vec<Report>) {
-        for Report { settled, bytes } in reports {
+        for Report { mut settled, bytes } in reports {
             self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
             if let Err(error) = &settled.outcome {
                 self.fail(error);
             }
             let mut state = lock(&self.state);
             if state.open.is_none() {
+                if let (Err(_), Some(first @ DeliveryError::Definite { .. })) = (&settled.outcome, &state.failed) {
+                    settled.outcome = Err(first.clone());
+                }
                 state.settled.push(settled);
             }
         }
@@ -170,7 +177,7 @@ struct Report {
 
 /// What librdkafka calls.
 pub(super) struct Context {
-    inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<Inbox>,
     /// Filled by the callbacks of one poll, on the serving thread only: the lock is never contended.
     reports: Mutex<Vec<Report>>,
     /// `None` in transactions: those are given up whole.
@@ -178,12 +185,13 @@ pub(super) struct Context {
     /// Topics and partitions that have acknowledged something while an opening is awaited.
     acknowledged: Mutex<Vec<(String, i32)>>,
     reach: Arc<Reach>,
+    oauth: OAuth,
 }
 
 impl Context {
-    pub(super) fn new(inbox: Arc<Inbox>, transactional: bool, reach: Arc<Reach>) -> Self {
+    pub(super) fn new(inbox: Arc<Inbox>, transactional: bool, reach: Arc<Reach>, oauth: OAuth) -> Self {
         let openings = (!transactional).then(Openings::default);
-        Self { inbox, reports: Mutex::default(), openings, acknowledged: Mutex::default(), reach }
+        Self { inbox, reports: Mutex::default(), openings, acknowledged: Mutex::default(), reach, oauth }
     }
 
     /// Who has acknowledged something since the last time.
@@ -204,7 +212,31 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.oauth.token()
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        use RDKafkaLogLevel::{Debug, Info, Notice, Warning};
+        match level {
+            Debug => debug!(target: "librdkafka", facility, "{message}"),
+            Info | Notice => info!(target: "librdkafka", facility, "{message}"),
+            Warning => warn!(target: "librdkafka", facility, "{message}"),
+            _ => error!(target: "librdkafka", facility, "{message}"),
+        }
+        // The records of the transaction say afterwards only that they were given up.
+        if let Some(topic) = forbidden(facility, message) {
+            self.inbox.fail(&classify(RDKafkaErrorCode::TopicAuthorizationFailed, topic));
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::ClusterAuthorizationFailed) {
+            // The producer has broken for good, and its records say only that.
+            self.inbox.fail(&classify(RDKafkaErrorCode::ClusterAuthorizationFailed, "of any name"));
+        }
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.reach.set(false);
         }
@@ -215,6 +247,13 @@ impl ClientContext for Context {
         // The bootstrap addresses are brokers too until the real ones are known, so one that is up is enough.
         self.reach.set(statistics.brokers.values().any(|broker| broker.state == "UP"));
     }
+}
+
+/// The topic that a transaction may not write to: `TxnCoordinator/1: Failed to add partition "TOPIC" [0] to transaction: …`.
+fn forbidden<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
+    let (_, named) = message.split_once("Failed to add partition \"").filter(|_| facility == "ADDPARTS")?;
+    let (topic, why) = named.split_once('"')?;
+    why.ends_with("Topic authorization failed").then_some(topic)
 }
 
 impl ProducerContext<NoCustomPartitioner> for Context {
@@ -252,6 +291,25 @@ impl ProducerContext<NoCustomPartitioner> for Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn given_a_word_of_the_client_library_when_a_topic_is_forbidden_to_a_transaction_then_it_is_named() {
+        let word = r#"[thrd:main]: TxnCoordinator/1: Failed to add partition "a-1" [0] to transaction: Broker: "#;
+        assert_eq!(forbidden("ADDPARTS", &format!("{word}Topic authorization failed")), Some("a-1"));
+        assert_eq!(forbidden("ADDPARTS", &format!("{word}Concurrent transactions")), None);
+        assert_eq!(forbidden("TXNERR", &format!("{word}Topic authorization failed")), None);
+    }
+
+    #[test]
+    fn given_records_that_fail_because_of_what_has_to_be_cured_when_settled_then_that_is_told() {
+        let cause = classify(RDKafkaErrorCode::ClusterAuthorizationFailed, "t");
+        let inbox = Inbox::new(false);
+        inbox.enter(Tag::new(0, 1), usize::MAX).unwrap();
+        inbox.fail(&cause);
+        let outcome = Err(classify(RDKafkaErrorCode::Fatal, "t"));
+        inbox.report(vec![Report { settled: Settled { chunk: 0, records: 1, outcome }, bytes: 64 }]);
+        assert_eq!(lock(&inbox.state).settled, [Settled { chunk: 0, records: 1, outcome: Err(cause) }]);
+    }
 
     #[test]
     fn given_a_record_that_was_not_sent_when_its_transaction_fails_meanwhile_then_it_is_settled_by_nobody() {

@@ -154,7 +154,11 @@ impl Shared {
     }
 
     fn failure(&self) -> Result<(), Broken> {
-        self.inbox.failure().map_or(Ok(()), |error| Err(Broken::Over(error.to_string())))
+        match self.inbox.failure() {
+            None => Ok(()),
+            Some(error @ DeliveryError::Definite { .. }) => Err(Broken::Refused(error.to_string())),
+            Some(error) => Err(Broken::Over(error.to_string())),
+        }
     }
 }
 
@@ -164,9 +168,12 @@ fn judge(error: &KafkaError) -> Broken {
     let text = native.string();
     match native.code() {
         Code::TransactionalIdAuthorizationFailed => Broken::Refused(format!(
-            "{text}; grant WRITE and DESCRIBE on the transactional ids of delivery.transactional_id"
+            "{text}; kafka-acls.sh --add --operation Write --operation Describe --resource-pattern-type prefixed \
+             --transactional-id …, for the account, with the beginning that delivery.transactional_id has"
         )),
-        Code::ClusterAuthorizationFailed => Broken::Refused(format!("{text}; grant IDEMPOTENT_WRITE on the cluster")),
+        Code::ClusterAuthorizationFailed => {
+            Broken::Refused(format!("{text}; kafka-acls.sh --add --operation Write --topic …, for the account"))
+        }
         Code::InvalidTransactionTimeout => Broken::Refused(format!(
             "{text}; delivery.transaction_timeout is above the broker's transaction.max.timeout.ms"
         )),

@@ -65,10 +65,12 @@ pub(super) enum OpenOnes {
 pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Result<Log, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     let failed = |error: KafkaError| match error.rdkafka_error_code() {
-        Some(Code::TopicAuthorizationFailed) => {
-            StoreError::Refused(format!("grant READ, WRITE and DESCRIBE on topic {topic}"))
+        Some(Code::TopicAuthorizationFailed) => StoreError::Refused(format!(
+            "kafka-acls.sh --add --operation Read --operation Write --operation Describe --topic {topic}, for the account"
+        )),
+        Some(Code::GroupAuthorizationFailed) => {
+            StoreError::Refused(format!("kafka-acls.sh --add --operation Read --group {GROUP}, for the account"))
         }
-        Some(Code::GroupAuthorizationFailed) => StoreError::Refused(format!("grant READ on group {GROUP}")),
         _ => StoreError::Unavailable(error.to_string()),
     };
     let reader = consumer(settings, GROUP, Isolation::Committed).map_err(failed)?;
