@@ -93,8 +93,9 @@ async fn every_planted_bug_is_found() {
             // Where the position goes with the records, what it is taken from cannot be too far.
             let exactly_once = Some(matches!(bug, Bug::RowOffsetForgotten));
             let plan = Plan { bug: Some(bug), ..Plan::of(rng.u64(..1 << 32), exactly_once) };
-            if AssertUnwindSafe(play(plan)).catch_unwind().await.is_err() {
-                eprintln!("{bug:?} is found in round {rounds}");
+            if let Err(panic) = AssertUnwindSafe(play(plan)).catch_unwind().await {
+                let what = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
+                eprintln!("{bug:?} is found in round {rounds}: {what}");
                 break;
             }
         }

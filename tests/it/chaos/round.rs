@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use fastrand::Rng;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts};
+use mysql_async::{Conn, Opts, Row};
 use outboxd::planted::Bug;
 use outboxd::position::Position;
 use tokio::time::{Instant, sleep};
@@ -303,13 +303,14 @@ impl Round {
         }
     }
 
-    /// Every connection that comes through the proxy ends, as by a server that runs out of patience.
+    /// Every connection ends, those of the writers too, as by a server that runs out of patience.
     async fn end_connections(&self) {
         let mut conn = self.stage.connect().await;
-        let ours = "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND COMMAND <> 'Daemon' AND USER = \
-                    'admin'";
-        let ids: Vec<u64> = conn.query(ours).await.unwrap();
-        for id in ids {
+        // The server's own threads are not of this account; what the connections do may be unfit to show.
+        let all: Vec<Row> = conn.query("SHOW PROCESSLIST").await.unwrap();
+        let ours = all.iter().filter(|row| row.get::<String, _>("User").is_some_and(|user| user == "admin"));
+        let own = u64::from(conn.id());
+        for id in ours.filter_map(|row| row.get::<u64, _>("Id")).filter(|id| *id != own) {
             // Some have ended by themselves.
             let _ = conn.query_drop(format!("KILL {id}")).await;
         }
