@@ -33,6 +33,10 @@ fn events(name: &str, count: usize) -> String {
 /// Relays "first", and loses the log of what these statements do afterwards; gives how the log names what is lost: by the
 /// server's uuid, the domain, or the file.
 async fn lose(stage: &Stage, statements: &[String]) -> String {
+    // Times of tables are whole seconds: one that was made in that of the save may have been made anew.
+    let age = "SELECT CREATE_TIME < NOW() - INTERVAL 1 SECOND FROM information_schema.TABLES WHERE TABLE_NAME = \
+               'delivery-outbox1'";
+    until("the table is older than a second", async || stage.ask(age).await == "1").await;
     let daemon = stage.run();
     daemon.ready().await;
     stage.sql([event(1, "first", "k")]).await;
@@ -146,7 +150,7 @@ async fn a_table_that_does_not_show_that_it_has_all_rows_halts() {
                       KEY, ADD PRIMARY KEY (id)"
             .to_owned();
     for (statement, reason) in
-        [(empty.clone(), "5 are in no row (1-5)"), (truncate, "truncated"), (unnumbered, "no AUTO_INCREMENT")]
+        [(empty.clone(), "it is empty"), (truncate, "it is empty"), (unnumbered, "no AUTO_INCREMENT")]
     {
         let stage = up(Stage::of()).await;
         lose(&stage, &[events("lost", 4), statement]).await;

@@ -4,7 +4,8 @@
 //! where our own cleaning deletes, a number is taken for one of an acknowledged row. Numbers that are handed out for
 //! transactions under way are waited for a moment: what they insert is in the log that is left.
 //!
-//! Numbers are missing for harmless reasons too: a rollback uses them up. Nothing tells these from deleted rows.
+//! Numbers are missing for harmless reasons too: a rollback uses them up. Nothing tells these from deleted rows. And TRUNCATE
+//! begins them anew: a table that was truncated and has got rows since is not told from one that was not.
 
 use std::time::Duration;
 
@@ -43,9 +44,7 @@ pub(super) async fn remains(conn: &mut Conn, table: &TableName, lapse: &Lapse) -
         return Ok(Remains::Doubtful(why.to_owned()));
     };
     if let Some(made) = made_since(conn, table, lapse).await? {
-        return Ok(Remains::Doubtful(format!(
-            "it was created, truncated or rebuilt at {made} UTC, after its position was saved"
-        )));
+        return Ok(Remains::Doubtful(format!("it was created or rebuilt at {made} UTC, after its position was saved")));
     }
     let next: Option<Option<u64>> = conn
         .exec_first(
@@ -56,7 +55,10 @@ pub(super) async fn remains(conn: &mut Conn, table: &TableName, lapse: &Lapse) -
     let name = quote(&column);
     let sql = format!("SELECT CAST(MIN({name}) AS UNSIGNED) FROM {} WHERE {name} > 0", table.quoted());
     let lowest: Option<Option<u64>> = patiently(conn.query_first(sql)).await?;
-    let first = lowest.flatten().filter(|_| lapse.is_cleaned).unwrap_or(1);
+    let Some(lowest) = lowest.flatten() else {
+        return Ok(Remains::Doubtful("it is empty: its rows were deleted or truncated, if it had any".to_owned()));
+    };
+    let first = if lapse.is_cleaned { lowest } else { 1 };
     let numbers = Numbers { table: table.quoted(), column: name, next: next.flatten().unwrap_or(1), first };
     let deadline = Instant::now() + UNDER_WAY;
     loop {
@@ -77,7 +79,7 @@ pub(super) async fn remains(conn: &mut Conn, table: &TableName, lapse: &Lapse) -
     }
 }
 
-/// When the table was made, to the second, if that was not before its position was saved: TRUNCATE makes a table anew.
+/// When the table was made or rebuilt, to the second, if that was not before its position was saved. TRUNCATE does not show.
 async fn made_since(conn: &mut Conn, table: &TableName, lapse: &Lapse) -> Result<Option<String>, Error> {
     let Some(saved) = lapse.saved_micros else { return Ok(None) };
     let made: Option<Option<String>> = conn
