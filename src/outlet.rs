@@ -43,29 +43,82 @@ pub struct Settled {
     pub outcome: Result<(), DeliveryError>,
 }
 
+/// What has to be waited for before a record is published again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failing {
+    /// The place of delivery, or the way there.
+    Cluster,
+    /// The client, which is over: another one is made.
+    Client,
+    /// An event is refused, and which one of those that were sent together is not known yet.
+    Event,
+}
+
+impl Failing {
+    /// Lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Client => "client",
+            Self::Event => "event",
+        }
+    }
+}
+
+/// A record is not taken, and publishing it again brings the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: topic {topic}: {reason}; {cure}")]
+pub struct Rejection {
+    /// Stable name for alerts and documents.
+    pub name: &'static str,
+    /// The record's topic.
+    pub topic: String,
+    /// What Kafka says.
+    pub reason: String,
+    /// What cures it.
+    pub cure: &'static str,
+}
+
+/// Which event a record is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Event {
+    /// The record's key.
+    pub key: Vec<u8>,
+    /// The header `id`.
+    pub id: Vec<u8>,
+}
+
 /// A record that cannot be delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
     /// Publishing the same again, from the last acknowledged record on, may succeed.
     #[error("{topic}: {reason}")]
     Retriable {
+        /// What has to be waited for.
+        failing: Failing,
         /// The record's topic.
         topic: String,
         /// What Kafka says.
         reason: String,
     },
-    /// Publishing again brings the same; an operator has to act.
-    #[error("{name}: topic {topic}: {reason}; {cure}")]
-    Definite {
-        /// Stable name for alerts and documents.
-        name: &'static str,
-        /// The record's topic.
-        topic: String,
-        /// What Kafka says.
-        reason: String,
-        /// What cures it.
-        cure: &'static str,
+    /// An operator has to act before any record can be delivered there.
+    #[error(transparent)]
+    Definite(Rejection),
+    /// It is this record that is refused; others can be delivered.
+    #[error("{refusal}")]
+    Poison {
+        /// Why.
+        refusal: Rejection,
+        /// Whose record, where the error comes later than the record was taken.
+        event: Option<Box<Event>>,
     },
+}
+
+impl DeliveryError {
+    /// The place of delivery is in the way, for now.
+    pub fn retriable(topic: &str, reason: &str) -> Self {
+        Self::Retriable { failing: Failing::Cluster, topic: topic.to_owned(), reason: reason.to_owned() }
+    }
 }
 
 /// Why a record was not taken.
@@ -73,7 +126,7 @@ pub enum DeliveryError {
 pub enum PublishError {
     /// There is no room; wait for [`Outlet::room`] and publish the same record again.
     Full,
-    /// The record is refused.
+    /// The record is refused. If it is for the record alone ([`DeliveryError::Poison`]), others are still taken.
     Refused(DeliveryError),
 }
 

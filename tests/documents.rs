@@ -47,7 +47,7 @@ fn every_halt_has_its_cure() {
     let patterns = [
         r#"(?:Fault|Halt) \{\s*name: "([a-z_]+)""#,
         r#"\bfault\(\s*"([a-z_]+)""#,
-        r#"\bdefinite\(\s*"([a-z_]+)""#,
+        r#"\b(?:halt|park)\(\s*"([a-z_]+)""#,
         r#"StoreError::[^=]+=> "([a-z_]+)""#,
     ];
     assert_eq!(undocumented(&patterns), BTreeSet::new());

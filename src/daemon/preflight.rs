@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::{DaemonError, Table, select, servers, store};
 use crate::config::Config;
 use crate::kafka::preflight::{self as kafka, Creation, Largest};
-use crate::mysql::connect::is_transient;
+use crate::mysql::error::is_transient;
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn, tls};
 use crate::mysql::servers::Servers;
 use crate::mysql::settings::Keeper;

@@ -100,21 +100,6 @@ impl Endpoint {
     }
 }
 
-/// Whether the same request may succeed later without anybody's doing.
-pub fn is_transient(error: &Error) -> bool {
-    match error {
-        // Server codes: 1040 too many connections, 1053 shutdown in progress, 1205 and 1213 lock waits, 1317 interrupted,
-        // 1836 and 1290 read-only for now, 3169 session killed, 1927 connection killed (MariaDB), 1158-1161 network.
-        Error::Server(server) => {
-            matches!(server.code, 1040 | 1053 | 1158..=1161 | 1205 | 1213 | 1290 | 1317 | 1836 | 1927 | 3169 | 4031)
-        }
-        // Waiting teaches nobody a way to log in.
-        Error::Driver(DriverError::UnknownAuthPlugin { .. }) => false,
-        Error::Io(_) | Error::Driver(_) => true,
-        _ => false,
-    }
-}
-
 /// What the server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flavor {

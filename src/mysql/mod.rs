@@ -6,6 +6,7 @@ pub mod cleanup;
 pub mod connect;
 pub mod decode;
 mod definition;
+pub mod error;
 pub mod files;
 mod history;
 #[cfg(any(test, feature = "testing"))]

@@ -13,7 +13,8 @@ use mysql_async::{Conn, Error};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::connect::{Endpoint, Flavor, is_transient};
+use super::connect::{Endpoint, Flavor};
+use super::error::is_transient;
 
 /// What a server must be to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,9 +11,10 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::anonymous;
-use super::connect::{Endpoint, Flavor, is_transient};
+use super::connect::{Endpoint, Flavor};
 use super::decode::{Checksum, Dialect};
 use super::definition::Definition;
+use super::error::{self, Verdict};
 use super::history::{self, Judged, Policy};
 use super::servers::{Identity, Servers};
 use super::settings::{OnLost, OnNewServer};
@@ -109,9 +110,9 @@ pub(super) fn other(error: &dyn std::fmt::Display) -> Error {
 pub(super) fn classify(error: &Error, at: &str) -> SourceError {
     let fault =
         |name, cure: &str| SourceError::Definite(Fault { name, detail: format!("{error}; {cure}"), at: at.to_owned() });
-    match error {
-        // ER_MASTER_FATAL_ERROR_READING_BINLOG: purged, damaged, or another replica with our server id.
-        Error::Server(server) if server.code == 1236 => {
+    match (error::of(error), error) {
+        // Purged, damaged, or another replica with our server id.
+        (Verdict::Log, Error::Server(server)) => {
             let message = server.message.to_lowercase();
             if message.contains("same server_uuid")
                 || message.contains("same server_id")
@@ -133,11 +134,13 @@ pub(super) fn classify(error: &Error, at: &str) -> SourceError {
                 fault("log_not_available", "the position is purged or not in this server's log")
             }
         }
-        Error::Server(server) if matches!(server.code, 1044 | 1045 | 1142 | 1227 | 1698) => {
+        (Verdict::Denied, _) => {
             fault("access_denied", "grant REPLICATION SLAVE, REPLICATION CLIENT on *.* and SELECT on the outbox tables")
         }
-        error if is_transient(error) => SourceError::Transient(error.to_string()),
-        _ => fault("log_refused", "see the server's message"),
+        (Verdict::Retry | Verdict::Locked, _) => SourceError::Transient(error.to_string()),
+        (Verdict::Missing | Verdict::Redefined | Verdict::Log | Verdict::Refused, _) => {
+            fault("log_refused", "see the server's message")
+        }
     }
 }
 

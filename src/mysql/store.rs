@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::connect::is_transient;
+use super::error::is_transient;
 use super::servers::Servers;
 use crate::planted::{self, Bug};
 use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};

@@ -66,6 +66,10 @@ impl State {
     }
 }
 
+/// What a relay starts again for: the cluster or the way to it, the client within this process, an event that is refused and
+/// is looked for, the position store, the table's place in the log.
+pub const RETRIES: [&str; 5] = ["cluster", "client", "event", "store", "log"];
+
 /// Counters and gauges of one table. Everything is cumulative since the process started unless it says otherwise.
 #[derive(Debug)]
 pub struct TableStats {
@@ -110,6 +114,7 @@ pub struct TableStats {
     position: Mutex<Option<Arc<Position>>>,
     replay: Mutex<Option<Arc<Progress>>>,
     reason: Mutex<Option<String>>,
+    retries: Mutex<[u64; RETRIES.len()]>,
     margin: Mutex<Option<Margin>>,
     kept: Mutex<Option<Kept>>,
 }
@@ -150,6 +155,7 @@ impl TableStats {
             position: Mutex::new(None),
             replay: Mutex::new(None),
             reason: Mutex::new(None),
+            retries: Mutex::default(),
             margin: Mutex::new(None),
             kept: Mutex::new(None),
         }
@@ -239,6 +245,18 @@ impl TableStats {
     /// Notes how large the table is after it was cleaned.
     pub fn set_kept(&self, kept: Kept) {
         *lock(&self.kept) = Some(kept);
+    }
+
+    /// How often the relay has started again, by what it was for: the names are [`RETRIES`].
+    pub fn retries(&self) -> [u64; RETRIES.len()] {
+        *lock(&self.retries)
+    }
+
+    /// Counts a fresh start.
+    pub(super) fn retry(&self, class: &str) {
+        if let Some(place) = RETRIES.iter().position(|name| *name == class) {
+            lock(&self.retries)[place] += 1;
+        }
     }
 
     /// The latest replay, if there was one.

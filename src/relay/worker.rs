@@ -261,7 +261,7 @@ impl<O: Outlet> Worker<O> {
                 Ok(())
             }
             Item::Foreign(ForeignDml::Delete | ForeignDml::Truncate) => Ok(()),
-            Item::Displaced(reason) => Err(End::Restart(reason.clone())),
+            Item::Displaced(reason) => Err(self.again_for("log", reason.clone())),
             Item::Fault(fault) => Err(End::Halt(fault.clone().into())),
         }
     }
@@ -357,7 +357,7 @@ impl<O: Outlet> Worker<O> {
                     return Ok(Ok(size));
                 }
                 Ok((Err(PublishError::Full), _)) => self.wait_for_room(stop, patience).await?,
-                Ok((Err(PublishError::Refused(error)), _)) => return Err(delivery(&error)),
+                Ok((Err(PublishError::Refused(error)), _)) => return Err(self.undelivered(&error)),
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -411,7 +411,7 @@ impl<O: Outlet> Worker<O> {
             }
         }
         self.forget_repeated();
-        failed.map_or(Ok(()), |error| Err(delivery(&error)))
+        failed.map_or(Ok(()), |error| Err(self.undelivered(&error)))
     }
 
     /// Whether there is a position to save that the durable one does not cover.
@@ -483,7 +483,7 @@ impl<O: Outlet> Worker<O> {
             }
             Err(StoreError::Broken(reason)) => {
                 self.refused = true;
-                Err(End::Restart(reason))
+                Err(self.again_for("store", reason))
             }
             Err(error) => {
                 self.refused = true;
@@ -522,6 +522,21 @@ impl<O: Outlet> Worker<O> {
         first
     }
 
+    /// Starting again may cure it.
+    fn again_for(&self, class: &'static str, reason: String) -> End {
+        self.stats.retry(class);
+        End::Restart(reason)
+    }
+
+    fn undelivered(&self, error: &DeliveryError) -> End {
+        match error {
+            DeliveryError::Retriable { failing, .. } => self.again_for(failing.name(), error.to_string()),
+            DeliveryError::Definite(refusal) | DeliveryError::Poison { refusal, .. } => {
+                End::Halt(Halt { name: refusal.name, detail: error.to_string() })
+            }
+        }
+    }
+
     fn observe(&self) {
         self.stats.in_flight.store(self.window.in_flight(), Relaxed);
         self.stats.queue_bytes.store(self.queue.bytes() as u64, Relaxed);
@@ -533,13 +548,6 @@ async fn finish(saving: &mut Option<Save>) -> Result<(), StoreError> {
     match saving {
         Some(save) => save.future.as_mut().await,
         None => std::future::pending().await,
-    }
-}
-
-fn delivery(error: &DeliveryError) -> End {
-    match error {
-        DeliveryError::Retriable { .. } => End::Restart(error.to_string()),
-        DeliveryError::Definite { name, .. } => End::Halt(Halt { name, detail: error.to_string() }),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Metrics: what relays and the tail tell of themselves, in Prometheus' text form.
 
+mod trouble;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use self::trouble::Trouble;
 use crate::outlet::Reach;
 use crate::relay::stats::{State, TableStats, TailStats, now_micros};
 
@@ -39,6 +42,7 @@ pub struct Metrics {
     connected: IntGauge,
     kafka_connected: IntGauge,
     reconnects: IntCounter,
+    trouble: Trouble,
 }
 
 impl Metrics {
@@ -141,6 +145,7 @@ impl Metrics {
             connected: single("outboxd_tail_connected", "1 while the binlog is open")?,
             kafka_connected: single("outboxd_kafka_connected", "1 while a broker is connected")?,
             reconnects,
+            trouble: Trouble::new(&registry)?,
             registry,
             tables,
             tail,
@@ -183,6 +188,7 @@ impl Metrics {
                 let counter = metric.with_label_values(&labels);
                 counter.inc_by(value.load(Relaxed).saturating_sub(counter.get()));
             }
+            self.trouble.tell(stats, &name);
             let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             self.in_flight.with_label_values(&labels).set(signed(stats.in_flight.load(Relaxed)));
             self.queue_bytes.with_label_values(&labels).set(signed(stats.queue_bytes.load(Relaxed)));

@@ -202,7 +202,7 @@ impl State {
     fn acknowledge(&mut self, partition: usize) {
         let Some(pending) = self.partitions[partition].pop_front() else { return };
         if self.failing.contains(&pending.record.topic) {
-            let error = DeliveryError::Retriable { topic: pending.record.topic, reason: "on command".to_owned() };
+            let error = DeliveryError::retriable(&pending.record.topic, "on command");
             return self.settle(pending.publisher, pending.chunk, Err(error));
         }
         let publisher = &mut self.publishers[pending.publisher];

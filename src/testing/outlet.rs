@@ -24,7 +24,7 @@ impl<S: PositionStore + Clone> MemoryTransactions<S> {
 }
 
 fn given_up(reason: &str) -> DeliveryError {
-    DeliveryError::Retriable { topic: "transaction".to_owned(), reason: reason.to_owned() }
+    DeliveryError::retriable("transaction", reason)
 }
 
 impl<S: PositionStore + Clone> Outlet for MemoryTransactions<S> {

@@ -103,7 +103,8 @@ impl Inbox {
     pub(super) fn fail(&self, error: &DeliveryError) {
         let mut state = lock(&self.state);
         // What has to be cured says more than what followed from it.
-        if state.failed.as_ref().is_none_or(|first| matches!(first, DeliveryError::Retriable { .. })) {
+        let says_more = !matches!(error, DeliveryError::Retriable { .. });
+        if state.failed.as_ref().is_none_or(|first| says_more && matches!(first, DeliveryError::Retriable { .. })) {
             state.failed = Some(error.clone());
         }
         self.settle_all(&mut state, &Err(error.clone()));
@@ -313,7 +314,7 @@ mod tests {
 
     #[test]
     fn given_a_record_that_was_not_sent_when_its_transaction_fails_meanwhile_then_it_is_settled_by_nobody() {
-        let failure = DeliveryError::Retriable { topic: "t".to_owned(), reason: "over".to_owned() };
+        let failure = DeliveryError::retriable("t", "over");
         for fails in [false, true] {
             let inbox = Inbox::new(true);
             inbox.enter(Tag::new(0, 1), usize::MAX).unwrap();

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::inbox::lock;
 use super::serve::poll;
 use super::{Publisher, Shared, Tag};
+use crate::kafka::error::{Cure, Verdict, judge as verdict};
 use crate::outlet::DeliveryError;
 
 /// How long one call waits for the broker before it looks whether it is still wanted.
@@ -95,8 +96,7 @@ impl Shared {
                 match &committed {
                     Ok(()) => self.inbox.committed(),
                     Err(broken) => {
-                        let (topic, reason) = (position.topic, broken.to_string());
-                        self.inbox.fail(&DeliveryError::Retriable { topic, reason });
+                        self.inbox.fail(&DeliveryError::retriable(&position.topic, &broken.to_string()));
                     }
                 }
                 answer.send(committed)
@@ -166,17 +166,8 @@ impl Shared {
 fn judge(error: &KafkaError) -> Broken {
     let KafkaError::Transaction(native) = error else { return Broken::Unavailable(error.to_string()) };
     let text = native.string();
-    match native.code() {
-        Code::TransactionalIdAuthorizationFailed => Broken::Refused(format!(
-            "{text}; kafka-acls.sh --add --operation Write --operation Describe --resource-pattern-type prefixed \
-             --transactional-id …, for the account, with the beginning that delivery.transactional_id has"
-        )),
-        Code::ClusterAuthorizationFailed => {
-            Broken::Refused(format!("{text}; kafka-acls.sh --add --operation Write --topic …, for the account"))
-        }
-        Code::InvalidTransactionTimeout => Broken::Refused(format!(
-            "{text}; delivery.transaction_timeout is above the broker's transaction.max.timeout.ms"
-        )),
+    match verdict(native.code()) {
+        Verdict::Halt(Cure { cure, .. }) => Broken::Refused(format!("{text}; {cure}")),
         _ if native.is_retriable() => Broken::Unavailable(text),
         _ => Broken::Over(text),
     }

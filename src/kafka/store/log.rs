@@ -11,6 +11,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::Entry;
 use crate::kafka::consumer::{Isolation, consumer};
+use crate::kafka::error::{Cure, Verdict, judge};
 use crate::kafka::settings::KafkaSettings;
 use crate::position::StoreError;
 use crate::table::TableName;
@@ -70,6 +71,12 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
         )),
         Some(Code::GroupAuthorizationFailed) => {
             StoreError::Refused(format!("kafka-acls.sh --add --operation Read --group {GROUP}, for the account"))
+        }
+        Some(code)
+            if let Verdict::Halt(Cure { name, cure }) = judge(code)
+                && name != "topic_missing" =>
+        {
+            StoreError::Refused(format!("{error}; {cure}"))
         }
         _ => StoreError::Unavailable(error.to_string()),
     };

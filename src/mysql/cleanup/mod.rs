@@ -16,6 +16,7 @@ use mysql_async::{Conn, Error, Params, Row, Value};
 use tokio::time::timeout;
 
 use super::connect::Flavor;
+use super::error::{self, Verdict};
 use super::servers::{Identity, Servers};
 use super::snapshot::layout::{ALIAS, Layout};
 use super::snapshot::point::prepare;
@@ -171,7 +172,7 @@ impl Cleaner {
 impl CleanupError {
     /// Whether somebody else had a row locked, so that it was not deleted this time.
     pub fn is_locked(&self) -> bool {
-        matches!(self, Self::Server(Error::Server(error)) if matches!(error.code, 1205 | 1213))
+        matches!(self, Self::Server(error) if error::of(error) == Verdict::Locked)
     }
 }
 

@@ -9,6 +9,7 @@ use mysql_async::{Conn, Error, Row};
 use super::Wanted;
 use crate::mysql::connect::Flavor;
 use crate::mysql::snapshot::layout::{numbering, primary_key};
+use crate::mysql::error::{self, Verdict};
 use crate::mysql::source::start;
 use crate::position::Position;
 use crate::table::TableName;
@@ -72,7 +73,12 @@ pub(super) struct Refusal {
 impl Refusal {
     /// Whether a grant is missing.
     pub(super) fn is_denied(&self) -> bool {
-        matches!(self.code, 1044 | 1045 | 1142 | 1143 | 1227 | 1698)
+        error::judge(self.code) == Verdict::Denied
+    }
+
+    /// Whether what the statement is about is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        error::judge(self.code) == Verdict::Missing
     }
 }
 

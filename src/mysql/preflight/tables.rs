@@ -45,7 +45,7 @@ fn existence(table: &Table, account: &str) -> Check {
             "GRANT SELECT ON {} TO {account}; and `outboxd migrate` if it is not there",
             table.name.quoted()
         )),
-        Some(refusal) if matches!(refusal.code, 1049 | 1146) => check("not there".to_owned()).failed("outboxd migrate"),
+        Some(refusal) if refusal.is_missing() => check("not there".to_owned()).failed("outboxd migrate"),
         Some(refusal) => check(refusal.message.clone()).failed("see the server's message"),
         None if table.kind != "BASE TABLE" => check(format!("a {}", table.kind.to_lowercase()))
             .failed("name the table behind it under [[outbox]]; only tables are in the log"),

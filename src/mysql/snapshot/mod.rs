@@ -32,7 +32,8 @@ use tokio::time::timeout;
 use self::layout::Layout;
 pub(super) use self::point::settled;
 use self::window::Window;
-use super::connect::{Endpoint, Flavor, is_transient};
+use super::connect::{Endpoint, Flavor};
+use super::error::{self, Verdict};
 use super::source::{MysqlSource, classify, start as oldest};
 use crate::position::{Key, Position, Scan};
 use crate::source::{BatchBuilder, BatchFull, Fault, Lapse, LogSource, Recovery, SourceError, Subscription, TableScan};
@@ -284,14 +285,13 @@ async fn patiently<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<
 
 /// What an error means for a table that is read.
 fn refused(error: &Error, at: &str) -> SourceError {
-    match error {
-        // ER_TABLE_DEF_CHANGED: it was altered between the view and the first look at it.
-        Error::Server(server) if server.code == 1412 => SourceError::Transient(error.to_string()),
-        error if is_transient(error) => SourceError::Transient(error.to_string()),
-        Error::Server(server) if !matches!(server.code, 1044 | 1045 | 1142 | 1227 | 1698) => {
+    match (error::of(error), error) {
+        // It was altered between the view and the first look at it.
+        (Verdict::Redefined, _) => SourceError::Transient(error.to_string()),
+        (Verdict::Missing | Verdict::Log | Verdict::Refused, Error::Server(_)) => {
             SourceError::Definite(Fault { name: "table_not_readable", detail: error.to_string(), at: at.to_owned() })
         }
-        error => classify(error, at),
+        _ => classify(error, at),
     }
 }
 

@@ -147,7 +147,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::mysql::connect::is_transient;
+    use crate::mysql::error::is_transient;
 
     /// What an answer to a dump means: an event's bytes, or the error and whether it may pass.
     async fn heard(payload: &[u8]) -> Result<Vec<u8>, (String, bool)> {

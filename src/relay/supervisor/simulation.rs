@@ -145,7 +145,7 @@ impl Simulation {
             }
             91..95 => {
                 let partition = self.random.usize(0..PARTITIONS);
-                let error = DeliveryError::Retriable { topic: "t".to_owned(), reason: "on command".to_owned() };
+                let error = DeliveryError::retriable("t", "on command");
                 let failed = self.stage.broker.fail(partition, &error);
                 self.tell(format_args!("partition {partition} fails: {failed}"));
             }
@@ -290,7 +290,7 @@ impl Simulation {
     /// The next record is refused for now.
     fn refuse(&mut self) {
         self.tell(format_args!("a record is refused"));
-        let error = DeliveryError::Retriable { topic: "t".to_owned(), reason: "refused".to_owned() };
+        let error = DeliveryError::retriable("t", "refused");
         self.stage.broker.refuse(error);
     }
 

@@ -6,18 +6,23 @@ use bytesize::ByteSize;
 
 use super::stage::{Process, Stage, pass};
 use super::*;
-use crate::outlet::DeliveryError;
+use crate::outlet::{DeliveryError, Rejection};
 use crate::position::Pause;
 use crate::relay::control::{Answer, Order, Refusal};
 use crate::relay::replay::Plan;
 use crate::testing::log::{Insert, Step, after};
 
 fn retriable() -> DeliveryError {
-    DeliveryError::Retriable { topic: "t".into(), reason: "later".into() }
+    DeliveryError::retriable("t", "later")
 }
 
 fn definite() -> DeliveryError {
-    DeliveryError::Definite { name: "topic_missing", topic: "t".into(), reason: "gone".into(), cure: "create it" }
+    DeliveryError::Definite(Rejection {
+        name: "topic_missing",
+        topic: "t".into(),
+        reason: "gone".into(),
+        cure: "create it",
+    })
 }
 
 fn transient() -> SourceError {

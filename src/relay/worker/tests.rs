@@ -5,6 +5,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::outbox::{Columns, TopicTemplate};
+use crate::outlet::Rejection;
 use crate::position::PositionStore;
 use crate::relay::queue::{Sender, bounded};
 use crate::source::{BatchBuilder, RowSet};
@@ -78,11 +79,16 @@ impl Bench {
 }
 
 fn definite() -> DeliveryError {
-    DeliveryError::Definite { name: "topic_missing", topic: "t".into(), reason: "gone".into(), cure: "create it" }
+    DeliveryError::Definite(Rejection {
+        name: "topic_missing",
+        topic: "t".into(),
+        reason: "gone".into(),
+        cure: "create it",
+    })
 }
 
 fn retriable() -> DeliveryError {
-    DeliveryError::Retriable { topic: "t".into(), reason: "later".into() }
+    DeliveryError::retriable("t", "later")
 }
 
 #[tokio::test(start_paused = true)]
