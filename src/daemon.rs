@@ -98,6 +98,8 @@ pub fn servers(config: &Config) -> Result<(Servers, Servers), DaemonError> {
 pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, DaemonError> {
     let wrong = |error: &dyn std::fmt::Display| DaemonError::Configuration(error.to_string());
     let mut tables: BTreeMap<TableName, Table> = BTreeMap::new();
+    let aside = config.delivery.aside().map_err(|(key, found)| wrong(&format!("delivery.{key}: {found:?}")))?;
+    let aside = Arc::new(aside);
     for (block, outbox) in config.outbox.iter().enumerate() {
         let mut names = Vec::new();
         for pattern in &outbox.tables {
@@ -115,6 +117,7 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
         let mappings =
             mappings::of(outbox, &names).map_err(|(key, why)| wrong(&format!("outbox.{block}.{key}: {why}")))?;
         for (name, mapping) in names.into_iter().zip(mappings) {
+            let mapping = mapping.with_aside(Arc::clone(&aside));
             let subscription = Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) };
             let table = Table {
                 start: outbox.start.clone(),
@@ -301,8 +304,9 @@ impl Shared {
         let limit = usize::try_from(self.config.relay.in_flight_bytes.as_u64()).unwrap_or(usize::MAX);
         match self.config.delivery.guarantee {
             Guarantee::AtLeastOnce => {
-                let outlet = move |claim| {
-                    let publisher = this.producers.publisher(limit).map_err(|error| error.to_string())?;
+                let outlet = move |claim: Claim| {
+                    let publisher = this.producers.publisher(&claim.table.to_string(), limit);
+                    let publisher = publisher.map_err(|error| error.to_string())?;
                     Ok(AtLeastOnce::new(publisher, this.store.clone(), claim))
                 };
                 self.supervisor(self.store.clone(), outlet).run(relays, stop).await

@@ -20,6 +20,7 @@
 //! - [`mysql`]: connections, preflight, the log's stream, decoding, the position store
 //! - [`kafka`]: the producer and its outlet
 //! - [`credentials`]: certificates, keys and passwords out of files
+//! - [`size`]: sizes in text
 //! - [`debezium`]: what a connector left behind, to go on from
 //! - [`preflight`]: what is asked of the servers before anything is relayed
 //! - [`telemetry`]: logging and metrics; [`admin`]: the listener that shows them, and the operator's hand
@@ -46,6 +47,7 @@ pub mod position;
 pub mod preflight;
 pub mod relay;
 pub mod services;
+pub mod size;
 pub mod source;
 pub mod status;
 pub mod table;

@@ -11,7 +11,8 @@ mod at_least_once;
 pub use at_least_once::AtLeastOnce;
 
 use crate::outbox::Record;
-use crate::position::{Position, StoreError};
+use crate::outbox::aside::Unpacked;
+use crate::position::{Parked, Position, StoreError};
 
 /// Which batch of a relay a record belongs to: batches are numbered from 0 as they are published.
 pub type Chunk = u64;
@@ -130,6 +131,17 @@ pub enum PublishError {
     Refused(DeliveryError),
 }
 
+/// Records that were set aside: of some topics, those with this key and these headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Topics.
+    pub topics: Vec<String>,
+    /// Key.
+    pub key: Vec<u8>,
+    /// Names and values.
+    pub headers: Vec<(&'static str, String)>,
+}
+
 /// The way of one table's records, acknowledged one by one, to where they are delivered.
 pub trait Publish: Send + 'static {
     /// As [`Outlet::publish`].
@@ -138,6 +150,8 @@ pub trait Publish: Send + 'static {
     fn room(&self) -> impl Future<Output = ()> + Send + 'static;
     /// As [`Outlet::settled`].
     fn settled(&self, into: &mut Vec<Settled>) -> impl Future<Output = ()> + Send;
+    /// As [`Outlet::read`].
+    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static;
 }
 
 /// Where one relay delivers.
@@ -155,7 +169,18 @@ pub trait Outlet: Send + 'static {
     fn settled(&mut self, into: &mut Vec<Settled>) -> impl Future<Output = ()> + Send;
     /// Makes a position durable. The future does not borrow the outlet, so that publishing goes on beside it; at most
     /// one is under way at a time.
-    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static;
+    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
+        self.keep(position, None)
+    }
+    /// As [`Outlet::save`], and with the position, which aggregates are parked; without that they are what they were.
+    fn keep(
+        &mut self,
+        position: &Position,
+        parked: Option<&Parked>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static;
+    /// Reads back records that were acknowledged before, those of one key in order; or says why that cannot be. A record may
+    /// be there more than once. Does not borrow the outlet.
+    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static;
     /// Ends ownership after the last save.
     fn release(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }

@@ -24,6 +24,8 @@ pub enum Bug {
     GapMerged,
     /// Rows of a savepoint that was rolled back are published (R7).
     SavepointForgotten,
+    /// Later events of a parked aggregate are published (R1).
+    ParkedOvertaken,
     /// A table that is to be read itself goes on with the log at once (R6).
     SnapshotSkipped,
 }

@@ -62,10 +62,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["admin", "kafka", "mysql", "outbox", "relay", "table", "telemetry"]),
     // Rows of the log are put together as relays put them together.
     ("verify", &["position", "relay", "source"]),
-    ("relay", &["outbox", "outlet", "planted", "position", "source", "table"]),
+    ("relay", &["outbox", "outlet", "planted", "position", "size", "source", "table"]),
     // Column mappings are checked by name against what a server has.
     ("mysql", &["credentials", "outbox", "planted", "position", "preflight", "source", "table"]),
-    ("kafka", &["credentials", "outbox", "outlet", "planted", "position", "preflight", "table"]),
+    ("kafka", &["credentials", "outbox", "outlet", "planted", "position", "preflight", "size", "table"]),
     // A row is what the source seam gives; mapping it is what this room is for.
     ("outbox", &["source", "table"]),
     ("source", &["position", "table"]),
@@ -76,6 +76,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Bugs on purpose stand where they would be; a usual build has none.
     ("planted", &[]),
     ("preflight", &["table"]),
+    ("size", &[]),
     ("table", &[]),
     // It exports what relays tell of themselves, which are plain values.
     ("telemetry", &["outlet", "position", "relay", "table"]),

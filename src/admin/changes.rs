@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::guard::Guard;
 use super::{Current, Failure};
-use crate::position::{Pause, Position};
+use crate::position::{Aggregate, Pause, Position};
 use crate::relay::control::Order;
 use crate::relay::replay::Plan;
 use crate::table::TableName;
@@ -70,6 +70,13 @@ pub(super) struct Wish {
 pub(super) struct PauseWish {
     by: Option<String>,
     reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReleaseWish {
+    by: Option<String>,
+    aggregate: Aggregate,
 }
 
 #[derive(Deserialize)]
@@ -158,6 +165,11 @@ pub(super) async fn replay(asked: Asked, body: Bytes) -> Result<Json<Begun>, Fai
     let Json(Changed { table, before, after }) =
         Caller::new(asked, by)?.ask("replay", Order::Replay(Box::new(plan))).await?;
     Ok(Json(Begun { table, run, from: before, to: after }))
+}
+
+pub(super) async fn release(asked: Asked, body: Bytes) -> Result<Json<Changed>, Failure> {
+    let ReleaseWish { by, aggregate } = read(&body)?;
+    Caller::new(asked, by)?.ask("release", Order::Release(aggregate)).await
 }
 
 fn place(name: &str, text: &str) -> Result<Position, Failure> {

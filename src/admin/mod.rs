@@ -3,7 +3,8 @@
 //! Promise: whoever can reach the listener may read; only who is let in may change; every change, done or refused
 //! by a relay, is a line in the log, `audit`, with who asked and what it changed. Errors are JSON with a stable name.
 //!
-//! `/api/v1/openapi.json` describes the interface; `outboxd status`, `pause`, `resume`, `retry`, `replay` and `position set` use it.
+//! `/api/v1/openapi.json` describes the interface; `outboxd status`, `pause`, `resume`, `retry`, `replay`,
+//! `parked` and `position set` use it.
 
 mod changes;
 mod guard;
@@ -65,6 +66,7 @@ fn router(guard: Guard, current: Current) -> Router {
         .route("/api/v1/tables/{table}/position", put(changes::position))
         .route("/api/v1/tables/{table}/position", delete(changes::forget))
         .route("/api/v1/tables/{table}/replay", post(changes::replay))
+        .route("/api/v1/tables/{table}/release", post(changes::release))
         .route_layer(middleware::from_fn_with_state(guard, changes::admit))
         .layer(DefaultBodyLimit::max(LARGEST_BODY));
     Router::new()
@@ -74,6 +76,7 @@ fn router(guard: Guard, current: Current) -> Router {
         .route("/api/v1/tables", get(pages::tables))
         .route("/api/v1/tables/{table}", get(pages::table))
         .route("/api/v1/tables/{table}/replay", get(pages::replay))
+        .route("/api/v1/tables/{table}/parked", get(pages::parked))
         .route("/api/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], OPENAPI) }))
         .merge(changes)
         .fallback(|| async { Failure::new(404, "not_found", "there is no such page") })

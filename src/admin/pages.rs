@@ -123,6 +123,48 @@ pub(super) async fn table(
     Ok(Json(TableStatus::of(found.ok_or_else(unknown)?, view.metrics.tail())))
 }
 
+/// A parked aggregate as `/api/v1/tables/TABLE/parked` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedStatus {
+    /// The key of its records; 0x and the bytes where they are no text.
+    pub aggregate: String,
+    /// The id of its first event.
+    pub run: String,
+    /// Why that event could not be delivered.
+    pub reason: String,
+    /// When it was committed.
+    pub since: String,
+    /// The position of the batch that it came in.
+    pub position: String,
+    /// Where its events are.
+    pub topics: Vec<String>,
+    /// Events that are parked.
+    pub events: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+pub(super) async fn parked(
+    Path(name): Path<String>,
+    Shared(current): Shared<Current>,
+) -> Result<Json<Vec<ParkedStatus>>, Failure> {
+    let view = Arc::clone(&current.borrow());
+    let found = view.metrics.tables().iter().find(|stats| stats.table.to_string() == name);
+    let unknown = || Failure::new(404, "unknown_table", format!("no table {name} is relayed here"));
+    let parked = found.ok_or_else(unknown)?.parked();
+    let shown = parked.iter().map(|(aggregate, parking)| ParkedStatus {
+        aggregate: aggregate.to_string(),
+        run: parking.run.clone(),
+        reason: parking.reason.clone(),
+        since: parking.since.to_string(),
+        position: parking.position.clone(),
+        topics: parking.topics.iter().cloned().collect(),
+        events: parking.left(),
+        bytes: parking.bytes,
+    });
+    Ok(Json(shown.collect()))
+}
+
 /// A replay as `/api/v1/tables/TABLE/replay` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayStatus {

@@ -46,7 +46,7 @@ impl From<Refusal> for Failure {
         let status = match &refusal {
             Refusal::Unknown(_) => 404,
             Refusal::NotPaused(_) | Refusal::NotHalted { .. } | Refusal::Halted { .. } | Refusal::Unfit { .. } => 409,
-            Refusal::Misplaced { .. } | Refusal::NoReplay { .. } => 422,
+            Refusal::Misplaced { .. } | Refusal::NoReplay { .. } | Refusal::NotReleased { .. } => 422,
             Refusal::Store(_) | Refusal::Busy(_) | Refusal::Stopping => 503,
         };
         Self::new(status, refusal.name(), refusal.to_string())

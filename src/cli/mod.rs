@@ -8,6 +8,7 @@ mod demo;
 mod hand;
 mod import_debezium;
 mod migrate;
+mod parked;
 mod position;
 mod replay;
 mod run;
@@ -24,6 +25,7 @@ use self::decode::DecodeArguments;
 use self::demo::DemoArguments;
 use self::hand::{HandArguments, PauseArguments};
 use self::import_debezium::ImportArguments;
+use self::parked::ParkedCommand;
 use self::position::PositionCommand;
 use self::replay::ReplayArguments;
 use self::status::StatusArguments;
@@ -102,6 +104,11 @@ enum Command {
     /// Start tables once more that have halted, from their saved positions; asks the running daemon
     Retry(HandArguments),
     Replay(ReplayArguments),
+    /// Aggregates whose events are set aside, because one of them cannot be delivered; asks the running daemon
+    Parked {
+        #[command(subcommand)]
+        command: ParkedCommand,
+    },
     /// Saved positions
     Position {
         #[command(subcommand)]
@@ -171,6 +178,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Resume(arguments) => hand::resume(arguments, load(&options)).await,
         Command::Retry(arguments) => hand::retry(arguments, load(&options)).await,
         Command::Replay(arguments) => replay::replay(arguments, &loaded()?).await,
+        Command::Parked { command } => parked::parked(command, load(&options)).await,
         Command::Position { command } => position::position(command, loaded()?).await,
         Command::Verify(arguments) => verify::verify(arguments, &loaded()?).await,
         Command::Config => Ok(config::config(&loaded()?)),

@@ -154,8 +154,11 @@ fn kafka(settings: &KafkaSettings, problems: &mut Problems) {
 }
 
 fn delivery(config: &Config, problems: &mut Problems) {
-    let DeliverySettings { guarantee, commit_interval, commit_events, transactional_id, transaction_timeout } =
+    let DeliverySettings { guarantee, commit_interval, commit_events, transactional_id, transaction_timeout, .. } =
         &config.delivery;
+    if let Err((key, found)) = config.delivery.aside() {
+        problems.invalid(&["delivery", key], "the name of a topic, in which {topic} may be", format!("{found:?}"));
+    }
     if *guarantee == Guarantee::ExactlyOnce && config.positions.store == Some(Keeper::Mysql) {
         let expected = "\"kafka\", for delivery.guarantee = \"exactly_once\" commits records and positions together";
         problems.invalid(&["positions", "store"], expected, "\"mysql\"");

@@ -11,6 +11,7 @@ use crate::mysql::error::is_transient;
 use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn, tls};
 use crate::mysql::servers::Servers;
 use crate::mysql::settings::Keeper;
+use crate::outbox::TopicTemplate;
 use crate::preflight::{Check, Name, Report, Status, Unavailable};
 use crate::relay::settings::{OnPurged, Start};
 
@@ -59,6 +60,10 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
             bytes: widest.bytes.saturating_add(RECORD_OVERHEAD),
             because: format!("{} of {}", widest.column, widest.table),
         });
+        for aside in names.iter().filter_map(|table| table.mapping.aside_topic()).take(1) {
+            let topic = TopicTemplate::parse(&aside).map_err(|error| DaemonError::Configuration(error.to_string()))?;
+            wanted.push(kafka::Wanted { topic, text: aside, largest: None });
+        }
         wanted.push(kafka::Wanted { topic, text: outbox.topic.clone(), largest });
     }
     let positions = (config.keeper() == Keeper::Kafka).then_some(config.positions.topic.as_str());
@@ -159,7 +164,12 @@ impl Looked {
         let (mut fit, mut unfit) = (Vec::new(), Vec::new());
         for table in tables {
             let name = &table.subscription.table;
-            let failed = report.failed_for(name, &table.mapping.topic().to_string());
+            let mut failed = report.failed_for(name, &table.mapping.topic().to_string());
+            for check in table.mapping.aside_topic().map(|topic| report.failed_for(name, &topic)).unwrap_or_default() {
+                if !failed.contains(&check) {
+                    failed.push(check);
+                }
+            }
             if failed.is_empty() {
                 fit.push(table);
             } else {

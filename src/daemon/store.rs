@@ -12,7 +12,7 @@ use crate::kafka::KafkaStore;
 use crate::mysql::MysqlStore;
 use crate::mysql::servers::Servers;
 use crate::mysql::settings::Keeper;
-use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
 use crate::preflight::{Check, Name, Unavailable};
 use crate::relay::supervisor::Table;
 use crate::table::TableName;
@@ -66,10 +66,10 @@ impl PositionStore for Store {
         }
     }
 
-    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+    async fn keep(&self, claim: &Claim, position: &Position, parked: Option<&Parked>) -> Result<(), StoreError> {
         match self {
-            Self::Mysql(store) => store.save(claim, position).await,
-            Self::Kafka(store) => store.save(claim, position).await,
+            Self::Mysql(store) => store.keep(claim, position, parked).await,
+            Self::Kafka(store) => store.keep(claim, position, parked).await,
         }
     }
 
@@ -183,7 +183,7 @@ async fn one(old: &Store, new: &Store, table: &TableName) -> Result<Option<Posit
     let durable = if let Some(there) = to.position.filter(|_| ahead) {
         there
     } else {
-        new.save(&to.claim, &position).await?;
+        new.keep(&to.claim, &position, Some(&from.parked)).await?;
         position
     };
     if from.pause != to.pause {

@@ -18,8 +18,8 @@ use crate::mysql::preflight;
 use crate::mysql::scan::{self, ScanError};
 use crate::mysql::servers::Servers;
 use crate::mysql::settings::MysqlSettings;
-use crate::outbox::{Mapping, Record, TopicTemplate};
-use crate::position::{Point, Position, PositionStore};
+use crate::outbox::{Mapping, OnPoison, Record, TopicTemplate};
+use crate::position::{Parked, Point, Position, PositionStore};
 use crate::source::{LogSource, Row, SourceError, Subscription};
 use crate::table::{TableName, TablePattern};
 use crate::verify::{
@@ -68,8 +68,31 @@ struct Shard {
     subscription: Subscription,
     mapping: Mapping,
     durable: Option<Point>,
+    /// Aggregates whose events are not in their topics for now.
+    parked: Parked,
     /// Whether it is asked after; otherwise it only shares a topic with one that is.
     asked: bool,
+}
+
+impl Shard {
+    /// What is not in its topic on purpose.
+    fn note(&self) -> Option<String> {
+        let table = &self.subscription.table;
+        let (parked, aside) = (&self.parked, self.mapping.aside());
+        if !self.asked {
+            return None;
+        }
+        if !parked.is_empty() {
+            return Some(format!(
+                "{table}: {} events of {} aggregates are parked (outboxd parked list): events of these aggregates that are not in \
+                 their topic count as in flight",
+                parked.events(),
+                parked.len()
+            ));
+        }
+        let letters = || format!("{table}: dead letters count as missing: look for them in {}", aside.dead_letters);
+        (aside.on_poison == OnPoison::DeadLetter).then(letters)
+    }
 }
 
 /// The outcome of a comparison.
@@ -191,12 +214,15 @@ async fn shards(config: &Config, endpoint: &Servers, patterns: &[TablePattern]) 
             subscription: table.subscription.clone(),
             mapping: table.mapping.clone(),
             durable: None,
+            parked: Parked::default(),
             asked: asked(&table.subscription.table),
         })
         .collect();
     for saved in Store::new(config, std::time::Duration::ZERO)?.list().await? {
         let found = shards.iter_mut().find(|shard| shard.subscription.table == saved.table);
-        if let (Some(shard), Some(position)) = (found, saved.position) {
+        let Some(shard) = found else { continue };
+        shard.parked = saved.parked;
+        if let Some(position) = saved.position {
             // Of a transaction that is relayed in part, nothing is due yet; nor of a table whose rows are still read.
             shard.durable = position.scan.is_none().then_some(position.point);
         }
@@ -237,7 +263,7 @@ struct Run {
 impl Run {
     fn new(shards: Vec<Shard>, extents: Vec<Extent>, request: &Request, progress: Arc<dyn Progress>) -> Self {
         let (comparison, since) = (Comparison::new(request.room.clone()), request.since.clone());
-        let (notes, faults) = (Vec::new(), Vec::new());
+        let (notes, faults) = (shards.iter().filter_map(Shard::note).collect(), Vec::new());
         let is_fixed =
             |extent: &Extent| shards.iter().any(|shard| shard.mapping.topic().fixed() == Some(&extent.topic));
         let topic = |extent| Topic { is_named: is_fixed(&extent), extent };
@@ -249,7 +275,7 @@ impl Run {
     /// Takes in the rows that the tables have.
     async fn tables(&mut self, endpoint: &Servers, from: &Position) -> Result<(), DaemonError> {
         for slot in 0..self.shards.len() {
-            let Shard { subscription, mapping, durable, asked } = self.shards[slot].clone();
+            let Shard { subscription, mapping, durable, asked, .. } = self.shards[slot].clone();
             let table = &subscription.table;
             let covers = durable.as_ref().is_some_and(|durable| *durable >= from.point);
             match &durable {
@@ -345,6 +371,8 @@ impl Run {
 
     fn row(&mut self, slot: usize, mapping: &Mapping, row: Row<'_>, order: Option<u64>, duty: Duty) -> io::Result<()> {
         let Self { topics, comparison, .. } = self;
+        let is_parked = self.shards[slot].parked.get(mapping.key(row).unwrap_or_default()).is_some();
+        let duty = if is_parked && duty == Duty::Due { Duty::InFlight } else { duty };
         let mapped = mapping.with_record(row, None, |record: &Record<'_>| {
             let topic = number(topics, record.topic)?;
             let [id, ..] = record.headers else { return Ok(()) };
@@ -360,6 +388,7 @@ impl Run {
         });
         match mapped {
             Ok(taken) => taken,
+            Err(_) if is_parked || mapping.aside().on_poison == OnPoison::DeadLetter => Ok(()),
             Err(error) => {
                 let table = &self.shards[slot].subscription.table;
                 if self.faults.iter().all(|(faulty, _)| faulty != table) {
@@ -395,7 +424,7 @@ impl Run {
             );
             let read = tokio::task::spawn_blocking(move || {
                 let mut done = 0;
-                let horizons = readback::read(&settings, &extent, since, |seen| {
+                let horizons = readback::read(&settings, &extent, since, |seen, _| {
                     done += 1;
                     if done % OFTEN == 0 {
                         progress.reach(done);

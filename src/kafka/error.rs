@@ -211,13 +211,25 @@ const TABLE: &[(Verdict, &[Code])] = &[
         halt("topic_missing", "create the topic"),
         &[Code::UnknownTopic, Code::UnknownTopicOrPartition, Code::UnknownTopicId],
     ),
-    (halt("topic_forbidden", "kafka-acls.sh --add --operation Write --operation Describe --topic …, for the account"), &[Code::TopicAuthorizationFailed]),
-    (halt("group_forbidden", "kafka-acls.sh --add --operation Read --group …, for the account"), &[Code::GroupAuthorizationFailed]),
-    (halt(
+    (
+        halt(
+            "topic_forbidden",
+            "kafka-acls.sh --add --operation Write --operation Describe --topic …, for the account",
+        ),
+        &[Code::TopicAuthorizationFailed],
+    ),
+    (
+        halt("group_forbidden", "kafka-acls.sh --add --operation Read --group …, for the account"),
+        &[Code::GroupAuthorizationFailed],
+    ),
+    (
+        halt(
             "cluster_forbidden",
             "kafka-acls.sh --add --operation Write --topic …, for the account: whoever may write to some topic may write \
              idempotently (brokers before 2.8: --operation IdempotentWrite --cluster)",
-        ), &[Code::ClusterAuthorizationFailed]),
+        ),
+        &[Code::ClusterAuthorizationFailed],
+    ),
     (
         halt(
             "transactional_id_forbidden",

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::producer::Publisher;
 use super::store::KafkaStore;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, Outlet, Publish, PublishError, Settled};
-use crate::position::{Claim, Position, PositionStore, StoreError};
+use crate::outbox::aside::Unpacked;
+use crate::outlet::{Chunk, Outlet, Publish, PublishError, Settled, Wanted};
+use crate::position::{Claim, Parked, Position, PositionStore, StoreError};
 
 /// Publishes in transactions; a save commits what was published, and the position with it.
 pub struct ExactlyOnce {
@@ -40,8 +41,16 @@ impl Outlet for ExactlyOnce {
         self.producer.settled(into).await;
     }
 
-    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
-        self.store.commit(&self.claim, position)
+    fn keep(
+        &mut self,
+        position: &Position,
+        parked: Option<&Parked>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
+        self.store.commit(&self.claim, position, parked)
+    }
+
+    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static {
+        self.producer.read(wanted)
     }
 
     async fn release(&mut self) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! Kafka: the producers behind the outlets, positions in a topic, and topics read back.
 
+mod aside;
 mod consumer;
 pub mod delivery;
 mod error;

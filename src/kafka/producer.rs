@@ -5,6 +5,7 @@
 //! table's producer is its own: when one has broken, no other table notices (R8), and the relay that starts again makes
 //! a new one.
 
+mod care;
 mod inbox;
 mod opening;
 mod serve;
@@ -21,14 +22,17 @@ use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
+use self::care::Careful;
 use self::inbox::{Context, Inbox};
 pub(super) use self::opening::hashed;
 pub(super) use self::transaction::{Broken, PositionRecord};
 use super::error::classify;
 use super::security::{self, OAuth, SecurityError};
 use super::settings::KafkaSettings;
+use crate::kafka::aside;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, Publish, PublishError, Reach, Settled};
+use crate::outbox::aside::Unpacked;
+use crate::outlet::{Chunk, DeliveryError, Publish, PublishError, Reach, Settled, Wanted};
 use crate::planted::{self, Bug};
 
 /// How often librdkafka tells which brokers are connected.
@@ -108,14 +112,15 @@ fn config(settings: &KafkaSettings) -> Result<ClientConfig, ProducerError> {
 /// Makes the producers of the tables.
 #[derive(Debug, Clone)]
 pub struct Producers {
-    settings: KafkaSettings,
+    settings: Arc<KafkaSettings>,
     reach: Arc<Reach>,
+    careful: Careful,
 }
 
 impl Producers {
     /// Connects to nothing yet.
     pub fn new(settings: &KafkaSettings) -> Self {
-        Self { settings: settings.clone(), reach: Arc::default() }
+        Self { settings: Arc::new(settings.clone()), reach: Arc::default(), careful: Careful::default() }
     }
 
     /// Whether a broker is connected, by the latest word of any of the producers.
@@ -123,27 +128,39 @@ impl Producers {
         Arc::clone(&self.reach)
     }
 
-    /// A producer for one table, with at most `limit` bytes in flight (one record more, if that is larger).
-    pub fn publisher(&self, limit: usize) -> Result<Publisher, ProducerError> {
+    /// A producer for the table of this name, with at most `limit` bytes in flight (one record more, if that is larger).
+    pub fn publisher(&self, name: &str, limit: usize) -> Result<Publisher, ProducerError> {
         let mut config = config(&self.settings)?;
         config
             // An outage stalls, it does not fail: retries go on until the broker answers.
             .set("message.timeout.ms", "0")
             // A refused batch ends the producer, before it sends what comes after under new numbers.
             .set("enable.gapless.guarantee", if planted::is(Bug::RetryReorders) { "false" } else { "true" });
-        Publisher::new(&config, limit, self.context(false))
+        self.make(&mut config, name, limit, false)
     }
 
     /// A producer for one table's transactions.
     pub(super) fn transactional(&self, id: &str, timeout: Duration) -> Result<Publisher, ProducerError> {
         let mut config = config(&self.settings)?;
         config.set("transactional.id", id).set("transaction.timeout.ms", timeout.as_millis().to_string());
-        Publisher::new(&config, usize::MAX, self.context(true))
+        self.make(&mut config, id, usize::MAX, true)
     }
 
-    fn context(&self, transactional: bool) -> Context {
+    fn make(
+        &self,
+        config: &mut ClientConfig,
+        name: &str,
+        limit: usize,
+        transactional: bool,
+    ) -> Result<Publisher, ProducerError> {
+        let care = self.careful.of(name);
+        if care.is_alone() {
+            config.set("batch.num.messages", "1");
+        }
         let inbox = Arc::new(Inbox::new(transactional));
-        Context::new(inbox, transactional, Arc::clone(&self.reach), OAuth::of(&self.settings))
+        let context =
+            Context::new(inbox, transactional, Arc::clone(&self.reach), OAuth::of(&self.settings)).with_care(care);
+        Publisher::new(config, limit, context, Arc::clone(&self.settings))
     }
 }
 
@@ -188,10 +205,16 @@ impl Shared {
 pub struct Publisher {
     shared: Arc<Shared>,
     limit: usize,
+    settings: Arc<KafkaSettings>,
 }
 
 impl Publisher {
-    fn new(config: &ClientConfig, limit: usize, context: Context) -> Result<Self, ProducerError> {
+    fn new(
+        config: &ClientConfig,
+        limit: usize,
+        context: Context,
+        settings: Arc<KafkaSettings>,
+    ) -> Result<Self, ProducerError> {
         let inbox = Arc::clone(&context.inbox);
         let native =
             Native::from_config_and_context(config, context).map_err(|error| ProducerError(error.to_string()))?;
@@ -209,7 +232,7 @@ impl Publisher {
             .spawn(move || serve::serve(&served))
             .map_err(|error| ProducerError(format!("cannot start a thread: {error}")))?;
         shared.thread.get_or_init(|| thread.thread().clone());
-        Ok(Self { shared, limit })
+        Ok(Self { shared, limit, settings })
     }
 
     /// Hands a record to librdkafka, which copies it, with at most `limit` bytes in flight.
@@ -241,8 +264,10 @@ impl Publisher {
                 return PublishError::Full;
             }
             let error = classify(code, record.topic);
-            // In a transaction, what went before it is given up with it.
-            inbox.fail(&error);
+            // In a transaction, what went before it is given up with it; but others can be delivered without this one.
+            if !matches!(error, DeliveryError::Poison { .. }) {
+                inbox.fail(&error);
+            }
             PublishError::Refused(error)
         })
     }
@@ -259,6 +284,10 @@ impl Publish for Publisher {
         async move {
             let _ = tokio::time::timeout(Duration::from_millis(20), room.notified()).await;
         }
+    }
+
+    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static {
+        aside::read(Arc::clone(&self.settings), wanted)
     }
 
     async fn settled(&self, into: &mut Vec<Settled>) {

@@ -136,7 +136,7 @@ pub fn read(
     settings: &KafkaSettings,
     extent: &Extent,
     since: Option<i64>,
-    mut each: impl FnMut(&Seen<'_>) -> io::Result<()>,
+    mut each: impl FnMut(&Seen<'_>, &BorrowedMessage<'_>) -> io::Result<()>,
 ) -> Result<Vec<Option<i64>>, ReadbackError> {
     let consumer = consumer(settings, GROUP, Isolation::Committed)?;
     let mut reading = Reading::open(&consumer, extent, since)?;
@@ -198,7 +198,7 @@ impl Reading {
     fn take(
         &mut self,
         message: &BorrowedMessage<'_>,
-        each: &mut impl FnMut(&Seen<'_>) -> io::Result<()>,
+        each: &mut impl FnMut(&Seen<'_>, &BorrowedMessage<'_>) -> io::Result<()>,
     ) -> io::Result<bool> {
         let (partition, offset) = (message.partition(), message.offset());
         let Some(end) = self.left.get(&partition).copied() else { return Ok(false) };
@@ -212,7 +212,7 @@ impl Reading {
             }
             let headers = || message.headers().into_iter().flat_map(Headers::iter);
             let [id, _] = STANDARD_HEADERS;
-            each(&Seen {
+            let seen = Seen {
                 partition,
                 offset,
                 millis,
@@ -220,7 +220,8 @@ impl Reading {
                 id: headers().find(|header| header.key == id).and_then(|header| header.value).unwrap_or_default(),
                 again: headers().any(|header| AGAIN_HEADERS.contains(&header.key)),
                 scanned: headers().any(|header| header.key == SNAPSHOT_HEADER),
-            })?;
+            };
+            each(&seen, message)?;
         }
         let ends = offset + 1 >= end;
         if ends {

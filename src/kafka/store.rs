@@ -18,7 +18,7 @@ use self::log::OpenOnes;
 use super::producer::{Broken, PositionRecord, Producers, Publisher};
 use super::settings::KafkaSettings;
 use crate::outlet::Reach;
-use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
 use crate::table::TableName;
 
 /// Positions in a topic. Cheap to clone; the clones share their producers.
@@ -45,39 +45,49 @@ struct Held {
     /// Only the owner moves it, so it need not be asked for.
     durable: Option<Position>,
     pause: Option<Pause>,
+    parked: Parked,
     /// `None` once it has broken or was given back.
     producer: Option<Arc<Publisher>>,
 }
 
 impl Held {
-    /// Position and pause after a change. A save that is not at or after the durable position is refused.
-    fn after(&self, table: &TableName, change: Change) -> Result<(Option<Position>, Option<Pause>), StoreError> {
+    /// What is kept after a change. A save that is not at or after the durable position is refused.
+    fn after(&self, table: &TableName, change: Change) -> Result<Kept, StoreError> {
+        let now = Kept { position: self.durable.clone(), pause: self.pause.clone(), parked: self.parked.clone() };
         match change {
-            Change::Save(to) => {
+            Change::Save(to, parked) => {
                 let forward = |durable: &&Position| durable.partial_cmp(&&to).is_some_and(Ordering::is_le);
                 if let Some(durable) = self.durable.as_ref().filter(|durable| !forward(durable)) {
                     let (from, to) = (durable.to_string(), to.to_string());
                     return Err(StoreError::Backwards { table: table.clone(), from, to });
                 }
-                Ok((Some(to), self.pause.clone()))
+                Ok(Kept { position: Some(to), parked: parked.unwrap_or(now.parked), ..now })
             }
-            Change::Set(to) => Ok((Some(to), self.pause.clone())),
-            Change::Forget => Ok((None, self.pause.clone())),
-            Change::Pause(pause) => Ok((self.durable.clone(), pause)),
+            Change::Set(to) => Ok(Kept { position: Some(to), ..now }),
+            Change::Forget => Ok(Kept { position: None, ..now }),
+            Change::Pause(pause) => Ok(Kept { pause, ..now }),
         }
     }
 }
 
 /// What is to become of a claimed table's entry.
 enum Change {
-    Save(Position),
+    Save(Position, Option<Parked>),
     Set(Position),
     Forget,
     Pause(Option<Pause>),
 }
 
+/// What is kept of a table.
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    position: Option<Position>,
+    pause: Option<Pause>,
+    parked: Parked,
+}
+
 /// What is being made durable, and how that ends.
-type Begun<F> = (Option<Position>, Option<Pause>, F);
+type Begun<F> = (Kept, F);
 
 /// A position as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +100,8 @@ struct Entry {
     instance: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pause: Option<Pause>,
+    #[serde(default, skip_serializing_if = "Parked::is_empty")]
+    parked: Parked,
 }
 
 impl Entry {
@@ -147,19 +159,14 @@ impl KafkaStore {
         log.get(&table.to_string()).map(|stored| stored.entry(table)).transpose()
     }
 
-    fn record(
-        &self,
-        table: &TableName,
-        epoch: u64,
-        position: Option<&Position>,
-        pause: Option<&Pause>,
-    ) -> Result<PositionRecord, StoreError> {
+    fn record(&self, table: &TableName, epoch: u64, kept: &Kept) -> Result<PositionRecord, StoreError> {
         let entry = Entry {
-            position: position.map(ToString::to_string),
+            position: kept.position.as_ref().map(ToString::to_string),
             epoch,
             owner: self.inner.owner.clone(),
             instance: self.inner.instance.clone(),
-            pause: pause.cloned(),
+            pause: kept.pause.clone(),
+            parked: kept.parked.clone(),
         };
         let value = serde_json::to_string(&entry).map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(PositionRecord { topic: self.inner.topic.clone(), key: table.to_string(), value })
@@ -181,8 +188,9 @@ impl KafkaStore {
         &self,
         claim: &Claim,
         position: &Position,
+        parked: Option<&Parked>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        self.change(claim, Change::Save(position.clone()))
+        self.change(claim, Change::Save(position.clone(), parked.cloned()))
     }
 
     /// Begins to make a change durable.
@@ -190,12 +198,12 @@ impl KafkaStore {
         let begun = self.begin(claim, change);
         let (this, claim) = (self.clone(), claim.clone());
         async move {
-            let (position, pause, committed) = begun?;
+            let (kept, committed) = begun?;
             match committed.await {
                 Ok(()) => {
                     let mut all = this.held();
                     if let Some(held) = all.get_mut(&claim.table).filter(|held| held.epoch == claim.epoch) {
-                        (held.durable, held.pause) = (position, pause);
+                        (held.durable, held.pause, held.parked) = (kept.position, kept.pause, kept.parked);
                     }
                     Ok(())
                 }
@@ -218,10 +226,10 @@ impl KafkaStore {
         let Some(held) = all.get(table).filter(|held| held.epoch == *ours) else {
             return Err(StoreError::Fenced { table: table.clone(), ours: *ours, theirs });
         };
-        let (position, pause) = held.after(table, change)?;
-        let record = self.record(table, *ours, position.as_ref(), pause.as_ref())?;
+        let kept = held.after(table, change)?;
+        let record = self.record(table, *ours, &kept)?;
         match &held.producer {
-            Some(producer) => Ok((position, pause, producer.commit(record))),
+            Some(producer) => Ok((kept, producer.commit(record))),
             None => Err(StoreError::Broken("the claim was given back".to_owned())),
         }
     }
@@ -251,15 +259,18 @@ impl PositionStore for KafkaStore {
         let found = self.entry(table).await?;
         let durable = found.as_ref().map(|entry| entry.position(table)).transpose()?.flatten();
         let epoch = found.as_ref().map_or(0, |entry| entry.epoch) + 1;
-        let pause = found.and_then(|entry| entry.pause);
-        producer.commit(self.record(table, epoch, durable.as_ref(), pause.as_ref())?).await.map_err(answer)?;
-        let held = Held { epoch, durable: durable.clone(), pause: pause.clone(), producer: Some(producer) };
+        let (pause, parked) = found.map(|entry| (entry.pause, entry.parked)).unwrap_or_default();
+        let kept = Kept { position: durable, pause, parked };
+        producer.commit(self.record(table, epoch, &kept)?).await.map_err(answer)?;
+        let Kept { position, pause, parked } = kept.clone();
+        let held =
+            Held { epoch, durable: kept.position, pause: kept.pause, parked: kept.parked, producer: Some(producer) };
         self.held().insert(table.clone(), held);
-        Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position: durable, pause })
+        Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position, pause, parked })
     }
 
-    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
-        self.commit(claim, position).await
+    async fn keep(&self, claim: &Claim, position: &Position, parked: Option<&Parked>) -> Result<(), StoreError> {
+        self.commit(claim, position, parked).await
     }
 
     async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
@@ -292,8 +303,8 @@ impl PositionStore for KafkaStore {
                 name.parse().map_err(|_| StoreError::Refused(format!("`{name}` is no table name")))?;
             let entry = stored.entry(&table)?;
             let position = entry.position(&table)?;
-            let Entry { epoch, owner, pause, .. } = entry;
-            Ok(Saved { table, position, epoch, owner, saved_micros: stored.millis * 1000, pause })
+            let Entry { epoch, owner, pause, parked, .. } = entry;
+            Ok(Saved { table, position, epoch, owner, saved_micros: stored.millis * 1000, pause, parked })
         };
         self.read(OpenOnes::Glance).await?.iter().map(saved).collect()
     }

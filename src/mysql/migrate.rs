@@ -10,8 +10,11 @@ use mysql_async::{Conn, Error};
 use crate::table::{TableName, quote};
 
 /// Migrations of the position table: the first makes version 1, and so on.
-const POSITIONS: [&str; 2] =
-    [include_str!("../../migrations/0001_positions.sql"), include_str!("../../migrations/0003_paused.sql")];
+const POSITIONS: [&str; 3] = [
+    include_str!("../../migrations/0001_positions.sql"),
+    include_str!("../../migrations/0003_paused.sql"),
+    include_str!("../../migrations/0004_parked.sql"),
+];
 
 /// The newest version of the position table.
 pub const NEWEST: usize = POSITIONS.len();
@@ -137,7 +140,7 @@ mod tests {
     #[test]
     fn every_table_is_created_once_with_its_name_quoted() {
         let positions = of_positions(&TableName::new("outboxd", "positions"), 0);
-        assert_eq!(positions.len(), 3, "{positions:#?}");
+        assert_eq!(positions.len(), 4, "{positions:#?}");
         assert_eq!(positions[0], "CREATE DATABASE IF NOT EXISTS `outboxd`");
         let outboxes = of_outboxes(&[TableName::new("d", "d-outbox1"), TableName::new("d", "d-outbox2")]);
         assert_eq!(outboxes.len(), 3, "{outboxes:#?}");

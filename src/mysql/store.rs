@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error};
+use mysql_async::{Conn, Error, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::info;
@@ -18,7 +18,7 @@ use tracing::info;
 use super::error::is_transient;
 use super::servers::Servers;
 use crate::planted::{self, Bug};
-use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
 use crate::table::{TableName, quote};
 
 /// A lock's name on the server, made from one that may be longer than the server takes.
@@ -37,8 +37,11 @@ pub struct MysqlStore {
     session: Arc<Mutex<Session>>,
 }
 
-/// A row: name, position, epoch, owner, when it was saved, pause.
-type Stored = (String, Option<String>, u64, String, u64, Option<String>);
+/// A row: name, position, epoch, owner, when it was saved, pause, parked aggregates.
+type Stored = (String, Option<String>, u64, String, u64, Option<String>, Option<String>);
+
+/// What a claim reads of a row: epoch, position, pause, parked aggregates.
+type Claimable = (u64, Option<String>, Option<String>, Option<String>);
 
 #[derive(Default)]
 struct Session {
@@ -54,6 +57,8 @@ struct Session {
 struct Held {
     /// Only the owner moves it, so it need not be asked for.
     durable: Option<Position>,
+    /// The same goes for these.
+    parked: Parked,
     /// The epoch of our claim.
     epoch: u64,
     /// The lock was lost with a connection, and somebody else has it.
@@ -155,15 +160,15 @@ impl MysqlStore {
     /// both good, unless somebody else has been there meanwhile. Called under the table's lock.
     async fn restore(&self, conn: &mut Conn, table: &TableName, held: &mut Held) -> Result<(), Failure> {
         let name = table.to_string();
-        let row: Option<(u64, String, Option<String>)> = conn
-            .exec_first(format!("SELECT epoch, owner, position FROM {} WHERE table_name = ?", self.table), (&name,))
-            .await?;
-        if let Some((epoch, owner, position)) = row {
+        let sql = format!("SELECT epoch, owner, position, parked FROM {} WHERE table_name = ?", self.table);
+        let row: Option<(u64, String, Option<String>, Option<String>)> = conn.exec_first(sql, (&name,)).await?;
+        if let Some((epoch, owner, position, parked)) = row {
             let theirs = read(table, position.as_deref())?;
+            let same = theirs == held.durable && read_parked(table, parked.as_deref())? == held.parked;
             let order = theirs.as_ref().map_or(Some(Less), |theirs| theirs.partial_cmp(held.durable.as_ref()?));
             match (epoch.cmp(&held.epoch), owner == self.owner) {
                 // A save whose answer was lost may have brought it further than we know.
-                (Equal, true) if order != Some(Less) || theirs == held.durable => return Ok(()),
+                (Equal, true) if same || order != Some(Less) && theirs != held.durable => return Ok(()),
                 (Equal | Less, true) => {}
                 (Less, false) if matches!(order, Some(Less | Equal)) => {}
                 _ => {
@@ -177,11 +182,12 @@ impl MysqlStore {
         let position = held.durable.as_ref().map(ToString::to_string);
         conn.exec_drop(
             format!(
-                "INSERT INTO {} (table_name, epoch, owner, position, saved_at) VALUES (?, ?, ?, ?, NOW(6)) ON DUPLICATE KEY \
-                 UPDATE epoch = VALUES(epoch), owner = VALUES(owner), position = VALUES(position), saved_at = VALUES(saved_at)",
+                "INSERT INTO {} (table_name, epoch, owner, position, parked, saved_at) VALUES (?, ?, ?, ?, ?, NOW(6)) ON DUPLICATE \
+                 KEY UPDATE epoch = VALUES(epoch), owner = VALUES(owner), position = VALUES(position), \
+                 parked = VALUES(parked), saved_at = VALUES(saved_at)",
                 self.table
             ),
-            (&name, held.epoch, &self.owner, position),
+            (&name, held.epoch, &self.owner, position, held.parked.text()),
         )
         .await?;
         Ok(())
@@ -243,12 +249,14 @@ impl MysqlStore {
         Ok(held)
     }
 
-    /// Changes a column of the table's row under the claim.
-    async fn update(&self, conn: &mut Conn, claim: &Claim, what: &str, to: Option<String>) -> Result<(), Failure> {
+    /// Changes columns of the table's row under the claim.
+    async fn update(&self, conn: &mut Conn, claim: &Claim, what: &str, to: &[Option<String>]) -> Result<(), Failure> {
         let Claim { table, epoch } = claim;
         let fence = if planted::is(Bug::FenceIgnored) { "0 < ?" } else { "epoch = ?" };
         let sql = format!("UPDATE {} SET {what} WHERE table_name = ? AND {fence}", self.table);
-        conn.exec_drop(sql, (to, table.to_string(), epoch)).await?;
+        let mut parameters: Vec<Value> = to.iter().map(Value::from).collect();
+        parameters.extend([Value::from(table.to_string()), Value::from(epoch)]);
+        conn.exec_drop(sql, parameters).await?;
         if conn.affected_rows() == 0 {
             let theirs: Option<u64> = conn
                 .exec_first(format!("SELECT epoch FROM {} WHERE table_name = ?", self.table), (table.to_string(),))
@@ -282,6 +290,11 @@ fn read_pause(table: &TableName, text: Option<&str>) -> Result<Option<Pause>, St
     text.map(|text| serde_json::from_str(text).map_err(unreadable)).transpose()
 }
 
+fn read_parked(table: &TableName, text: Option<&str>) -> Result<Parked, StoreError> {
+    Parked::read(text)
+        .map_err(|error| StoreError::Unreadable { table: table.clone(), reason: format!("column parked: {error}") })
+}
+
 fn read(table: &TableName, text: Option<&str>) -> Result<Option<Position>, StoreError> {
     let unreadable = |error: crate::position::PositionError| StoreError::Unreadable {
         table: table.clone(),
@@ -304,18 +317,20 @@ impl PositionStore for MysqlStore {
                 (&name, &self.owner),
             )
             .await?;
-            let row: Option<(u64, Option<String>, Option<String>)> = conn
-                .exec_first(format!("SELECT epoch, position, paused FROM {} WHERE table_name = ?", self.table), (&name,))
-                .await?;
-            let (epoch, position, pause) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
+            let sql = format!("SELECT epoch, position, paused, parked FROM {} WHERE table_name = ?", self.table);
+            let row: Option<Claimable> =
+                conn.exec_first(sql, (&name,)).await?;
+            let (epoch, position, pause, parked) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
             let (position, pause) = (read(table, position.as_deref())?, read_pause(table, pause.as_deref())?);
-            claimed.insert(table.clone(), Held { durable: position.clone(), epoch, lost: false });
-            Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position, pause })
+            let parked = read_parked(table, parked.as_deref())?;
+            let held = Held { durable: position.clone(), parked: parked.clone(), epoch, lost: false };
+            claimed.insert(table.clone(), held);
+            Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position, pause, parked })
         })
         .await
     }
 
-    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+    async fn keep(&self, claim: &Claim, position: &Position, parked: Option<&Parked>) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
             let table = &claim.table;
             let held = self.own(conn, claimed, claim).await?;
@@ -324,7 +339,15 @@ impl PositionStore for MysqlStore {
                 let (from, to) = (durable.to_string(), position.to_string());
                 return Err(StoreError::Backwards { table: table.clone(), from, to }.into());
             }
-            self.update(conn, claim, "position = ?, saved_at = NOW(6)", Some(position.to_string())).await?;
+            let position_text = Some(position.to_string());
+            match parked {
+                None => self.update(conn, claim, "position = ?, saved_at = NOW(6)", &[position_text]).await?,
+                Some(parked) => {
+                    let both = [position_text, parked.text()];
+                    self.update(conn, claim, "position = ?, parked = ?, saved_at = NOW(6)", &both).await?;
+                    held.parked = parked.clone();
+                }
+            }
             held.durable = Some(position.clone());
             Ok(())
         })
@@ -334,7 +357,7 @@ impl PositionStore for MysqlStore {
     async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
             let held = self.own(conn, claimed, claim).await?;
-            self.update(conn, claim, "position = ?, saved_at = NOW(6)", Some(position.to_string())).await?;
+            self.update(conn, claim, "position = ?, saved_at = NOW(6)", &[Some(position.to_string())]).await?;
             held.durable = Some(position.clone());
             Ok(())
         })
@@ -344,7 +367,7 @@ impl PositionStore for MysqlStore {
     async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
             let held = self.own(conn, claimed, claim).await?;
-            self.update(conn, claim, "position = ?, saved_at = NOW(6)", None).await?;
+            self.update(conn, claim, "position = ?, saved_at = NOW(6)", &[None]).await?;
             held.durable = None;
             Ok(())
         })
@@ -356,7 +379,7 @@ impl PositionStore for MysqlStore {
         let text = text.map_err(|error| StoreError::Refused(error.to_string()))?;
         self.with(async |conn, claimed| {
             self.own(conn, claimed, claim).await?;
-            self.update(conn, claim, "paused = ?", text).await
+            self.update(conn, claim, "paused = ?", &[text]).await
         })
         .await
     }
@@ -374,17 +397,18 @@ impl PositionStore for MysqlStore {
         self.with(async |conn, _| {
             let rows: Vec<Stored> = conn
                 .query(format!(
-                    "SELECT table_name, position, epoch, owner, CAST(UNIX_TIMESTAMP(saved_at) * 1000000 AS UNSIGNED), paused \
-                     FROM {} ORDER BY table_name",
+                    "SELECT table_name, position, epoch, owner, CAST(UNIX_TIMESTAMP(saved_at) * 1000000 AS UNSIGNED), paused, \
+                     parked FROM {} ORDER BY table_name",
                     self.table
                 ))
                 .await?;
             let mut all = Vec::with_capacity(rows.len());
-            for (name, position, epoch, owner, saved_micros, pause) in rows {
+            for (name, position, epoch, owner, saved_micros, pause, parked) in rows {
                 let table: TableName = name.parse().map_err(|_| StoreError::Refused(format!("`{name}` is no table name")))?;
                 let position = read(&table, position.as_deref())?;
                 let pause = read_pause(&table, pause.as_deref())?;
-                all.push(Saved { table, position, epoch, owner, saved_micros, pause });
+                let parked = read_parked(&table, parked.as_deref())?;
+                all.push(Saved { table, position, epoch, owner, saved_micros, pause, parked });
             }
             Ok(all)
         })

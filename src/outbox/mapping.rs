@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use smallvec::{SmallVec, smallvec};
 
+use super::aside::{Aside, OnPoison};
 use super::cloudevents::{self, Attributes, CloudEvents};
 use super::shard::ShardRule;
 use super::topic::{Part, TopicName, is_topic_byte, is_topic_name};
@@ -74,6 +75,7 @@ pub struct Mapping {
     cloud_events: Option<Arc<CloudEvents>>,
     /// The writers' rule, the column that it is about, and the shard that the table is.
     shard: Option<(ShardRule, usize, u32)>,
+    aside: Arc<Aside>,
 }
 
 /// Gives every wanted column a place, the same one to those that are wanted twice.
@@ -135,6 +137,7 @@ impl Mapping {
             shape,
             cloud_events: None,
             shard: None,
+            aside: Arc::default(),
         }
     }
 
@@ -162,6 +165,28 @@ impl Mapping {
         self.columns = places.0.into();
         self.shard = Some((rule, column, number));
         self
+    }
+
+    /// The same, with something else done with events that cannot be delivered.
+    #[must_use]
+    pub fn with_aside(mut self, aside: Arc<Aside>) -> Self {
+        self.aside = aside;
+        self
+    }
+
+    /// What is done with events that cannot be delivered.
+    pub fn aside(&self) -> &Aside {
+        &self.aside
+    }
+
+    /// The topic that events are set aside in, if some may be and it does not depend on the event.
+    pub fn aside_topic(&self) -> Option<String> {
+        let template = match self.aside.on_poison {
+            OnPoison::Halt => return None,
+            OnPoison::Park => &self.aside.parking,
+            OnPoison::DeadLetter => &self.aside.dead_letters,
+        };
+        self.topic.fixed().map(|topic| template.of(topic))
     }
 
     /// The columns that rows must deliver, in this order.
@@ -206,6 +231,25 @@ impl Mapping {
         self.shard.as_ref().is_some_and(|(rule, column, number)| {
             row.get(*column).and_then(|value| rule.shard(value)).is_none_or(|shard| shard != *number)
         })
+    }
+
+    /// The place of the payload among the columns.
+    pub(super) fn payload(&self) -> usize {
+        self.payload
+    }
+
+    /// The kind of event.
+    pub(super) fn event_type<'a>(&self, row: Row<'a>) -> Option<&'a [u8]> {
+        row.get(self.event_type)
+    }
+
+    /// The topic of a row, if it has one.
+    pub(super) fn topic_of(&self, row: Row<'_>) -> Option<String> {
+        let mut name = TopicName::new();
+        match self.topic.fixed() {
+            Some(topic) => Some(topic.to_owned()),
+            None => self.resolve(row, &mut name).ok().map(ToOwned::to_owned),
+        }
     }
 
     /// The event's id, for people to find it by.

@@ -3,6 +3,7 @@
 //! Promise: the payload leaves as it was committed, byte for byte (JSON columns as JSON text); a row that cannot become
 //! a record is an error that names the column, never a record with something missing.
 
+pub mod aside;
 mod cloudevents;
 mod mapping;
 mod murmur2;
@@ -13,6 +14,7 @@ mod timestamp;
 mod topic;
 mod value;
 
+pub use aside::{Aside, OnPoison};
 pub use cloudevents::CloudEvents;
 pub use mapping::{Mapping, MappingError};
 pub use murmur2::murmur2;

@@ -1,8 +1,9 @@
 //! At-least-once delivery: records are acknowledged one by one, and a position store keeps what is acknowledged.
 
-use super::{Chunk, Outlet, Publish, PublishError, Settled};
+use super::{Chunk, Outlet, Publish, PublishError, Settled, Wanted};
 use crate::outbox::Record;
-use crate::position::{Claim, Position, PositionStore, StoreError};
+use crate::outbox::aside::Unpacked;
+use crate::position::{Claim, Parked, Position, PositionStore, StoreError};
 
 /// Publishes, and saves what is acknowledged to a store.
 #[derive(Debug)]
@@ -32,9 +33,18 @@ impl<P: Publish, S: PositionStore + Clone> Outlet for AtLeastOnce<P, S> {
         self.publisher.settled(into).await;
     }
 
-    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
-        let (store, claim, position) = (self.store.clone(), self.claim.clone(), position.clone());
-        async move { store.save(&claim, &position).await }
+    fn keep(
+        &mut self,
+        position: &Position,
+        parked: Option<&Parked>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
+        let (store, claim) = (self.store.clone(), self.claim.clone());
+        let (position, parked) = (position.clone(), parked.cloned());
+        async move { store.keep(&claim, &position, parked.as_ref()).await }
+    }
+
+    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static {
+        self.publisher.read(wanted)
     }
 
     async fn release(&mut self) -> Result<(), StoreError> {

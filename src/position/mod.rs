@@ -9,6 +9,7 @@ mod file;
 mod gtid;
 mod margin;
 mod mariadb;
+mod parked;
 mod scan;
 mod store;
 
@@ -22,6 +23,7 @@ pub use file::{FileError, FilePoint, FilePosition};
 pub use gtid::{Gtid, GtidError, GtidSet, Interval, Origin};
 pub use margin::Margin;
 pub use mariadb::{DomainError, DomainGtid, DomainPoint};
+pub use parked::{Aggregate, AggregateError, Parked, Parking};
 pub use scan::{Key, Scan, ScanError};
 pub use store::{Claim, Claimed, Pause, PositionStore, Saved, StoreError};
 

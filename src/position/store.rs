@@ -11,7 +11,7 @@ use std::future::Future;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Position;
+use super::{Parked, Position};
 use crate::table::TableName;
 
 /// The right to save a table's position.
@@ -32,6 +32,8 @@ pub struct Claimed {
     pub position: Option<Position>,
     /// Somebody wants the table not to be relayed.
     pub pause: Option<Pause>,
+    /// Aggregates whose events are set aside, as of the position.
+    pub parked: Parked,
 }
 
 /// A table is not to be relayed until somebody says otherwise; kept with the position, so that a restart changes nothing.
@@ -67,6 +69,8 @@ pub struct Saved {
     pub saved_micros: u64,
     /// Somebody wants the table not to be relayed.
     pub pause: Option<Pause>,
+    /// Aggregates whose events are set aside.
+    pub parked: Parked,
 }
 
 /// Why a position could not be claimed, read or saved.
@@ -125,7 +129,17 @@ pub trait PositionStore: Send + Sync + 'static {
     /// Claims a table for this process, raising its epoch.
     fn claim(&self, table: &TableName) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
     /// Makes a position durable; when it returns, a crash does not undo it. Saving the same one again is no error.
-    fn save(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn save(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.keep(claim, position, None)
+    }
+    /// As [`PositionStore::save`], and with the position, at once with it, which aggregates are parked; without that they are
+    /// what they were. Nothing else changes them.
+    fn keep(
+        &self,
+        claim: &Claim,
+        position: &Position,
+        parked: Option<&Parked>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Makes a position durable wherever it lies, also before the durable one. For an operator's
     /// explicit command, and for a position of a history that is no more.
     fn set(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send;

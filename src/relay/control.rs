@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::replay::Plan;
 use super::stats::State;
-use crate::position::{Pause, Position, StoreError};
+use crate::position::{Aggregate, Pause, Position, StoreError};
 use crate::table::TableName;
 
 /// What is to be done with a table.
@@ -29,6 +29,8 @@ pub enum Order {
     Forget,
     /// Publish once more what was published before.
     Replay(Box<Plan>),
+    /// Put the events of a parked aggregate back.
+    Release(Aggregate),
 }
 
 /// What an order has changed: the table's state, or its position.
@@ -89,6 +91,16 @@ pub enum Refusal {
         /// Why not.
         reason: String,
     },
+    /// The aggregate stays parked, or is not.
+    #[error("{table}: aggregate {aggregate} is not released: {reason}")]
+    NotReleased {
+        /// The table.
+        table: TableName,
+        /// The aggregate.
+        aggregate: Aggregate,
+        /// Why not.
+        reason: String,
+    },
     /// The position store refuses, or does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -111,6 +123,7 @@ impl Refusal {
             Self::Unfit { .. } => "unfit",
             Self::Misplaced { .. } => "misplaced",
             Self::NoReplay { .. } => "no_replay",
+            Self::NotReleased { .. } => "not_released",
             Self::Store(_) => "position_store",
             Self::Busy(_) => "busy",
             Self::Stopping => "stopping",

@@ -14,16 +14,16 @@ use crate::position::{Position, PositionError};
 #[serde(default)]
 pub struct RelaySettings {
     /// Rows that wait between the log and one table's relay.
-    #[serde(with = "exact")]
+    #[serde(with = "crate::size")]
     pub queue_bytes: ByteSize,
     /// Rows that go through the queue as one batch.
-    #[serde(with = "exact")]
+    #[serde(with = "crate::size")]
     pub batch_bytes: ByteSize,
     /// A transaction's rows are held until its end is seen, up to this size; a larger one is relayed as it comes.
-    #[serde(with = "exact")]
+    #[serde(with = "crate::size")]
     pub transaction_hold_bytes: ByteSize,
     /// Records sent and not acknowledged.
-    #[serde(with = "exact")]
+    #[serde(with = "crate::size")]
     pub in_flight_bytes: ByteSize,
     /// How long a full queue may keep the tail from tables that have nothing to do; then the table is detached.
     #[serde(with = "humantime_serde")]
@@ -33,7 +33,7 @@ pub struct RelaySettings {
     /// Tables that are read themselves at the same time.
     pub snapshot_readers: usize,
     /// The keys that such a reader remembers: of rows that the log brings while the table is read.
-    #[serde(with = "exact")]
+    #[serde(with = "crate::size")]
     pub snapshot_keys_bytes: ByteSize,
     /// Acknowledged events after which the position is saved before the interval is over; bounds what a crash repeats.
     pub max_unsaved_events: u64,
@@ -166,54 +166,6 @@ pub enum StartError {
     /// It is a position that is not readable.
     #[error(transparent)]
     Position(PositionError),
-}
-
-/// Sizes in text that lose nothing: the largest unit that divides them.
-mod exact {
-    use std::fmt;
-
-    use bytesize::ByteSize;
-    use serde::de::{Deserializer, Error, Unexpected, Visitor};
-    use serde::{Serialize, Serializer};
-
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-    pub(super) fn serialize<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes = size.as_u64();
-        let unit = [(30, "GiB"), (20, "MiB"), (10, "KiB")]
-            .into_iter()
-            .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
-        match unit {
-            Some((shift, name)) => format!("{} {name}", bytes >> shift),
-            None => format!("{bytes} B"),
-        }
-        .serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
-        deserializer.deserialize_any(Size)
-    }
-
-    struct Size;
-
-    impl Visitor<'_> for Size {
-        type Value = ByteSize;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a size such as \"16 MiB\", or a number of bytes")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
-            text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
-        }
-
-        fn visit_u64<E: Error>(self, bytes: u64) -> Result<ByteSize, E> {
-            Ok(ByteSize(bytes))
-        }
-
-        fn visit_i64<E: Error>(self, bytes: i64) -> Result<ByteSize, E> {
-            u64::try_from(bytes).map(ByteSize).map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::replay::Progress;
-use crate::position::{Margin, Position};
+use crate::position::{Margin, Parked, Position};
 use crate::table::TableName;
 
 /// State of one relay.
@@ -93,6 +93,10 @@ pub struct TableStats {
     pub updates: AtomicU64,
     /// Events that the writers' rule has in another table.
     pub misrouted: AtomicU64,
+    /// Events that were parked.
+    pub parked_total: AtomicU64,
+    /// Events that were set aside alone.
+    pub dead_letters: AtomicU64,
     /// Failed saves that are retried.
     pub save_retries: AtomicU64,
     /// Transactions that the table's position covered and that the server lost in a failover.
@@ -114,6 +118,7 @@ pub struct TableStats {
     position: Mutex<Option<Arc<Position>>>,
     replay: Mutex<Option<Arc<Progress>>>,
     reason: Mutex<Option<String>>,
+    parked: Mutex<Arc<Parked>>,
     retries: Mutex<[u64; RETRIES.len()]>,
     margin: Mutex<Option<Margin>>,
     kept: Mutex<Option<Kept>>,
@@ -142,6 +147,8 @@ impl TableStats {
             saved_micros: AtomicU64::new(0),
             updates: AtomicU64::new(0),
             misrouted: AtomicU64::new(0),
+            parked_total: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
             save_retries: AtomicU64::new(0),
             lost_transactions: AtomicU64::new(0),
             detaches: AtomicU64::new(0),
@@ -155,6 +162,7 @@ impl TableStats {
             position: Mutex::new(None),
             replay: Mutex::new(None),
             reason: Mutex::new(None),
+            parked: Mutex::default(),
             retries: Mutex::default(),
             margin: Mutex::new(None),
             kept: Mutex::new(None),
@@ -245,6 +253,16 @@ impl TableStats {
     /// Notes how large the table is after it was cleaned.
     pub fn set_kept(&self, kept: Kept) {
         *lock(&self.kept) = Some(kept);
+    }
+
+    /// Which aggregates are parked, as far as that is durable.
+    pub fn parked(&self) -> Arc<Parked> {
+        Arc::clone(&lock(&self.parked))
+    }
+
+    /// Notes which aggregates are parked.
+    pub fn set_parked(&self, parked: Arc<Parked>) {
+        *lock(&self.parked) = parked;
     }
 
     /// How often the relay has started again, by what it was for: the names are [`RETRIES`].

@@ -30,10 +30,10 @@ use super::queue;
 use super::settings::{OnPurged, OnUpdate, RelaySettings, Start};
 use super::stats::{State, TableStats, TailStats};
 use super::tail::{Making, Request, Tail};
-use super::worker::{Halt, Outcome, Worker};
+use super::worker::{Condemned, Halt, Outcome, Worker};
 use crate::outbox::Mapping;
 use crate::outlet::Outlet;
-use crate::position::{Claim, Claimed, Pause, Position, PositionStore, StoreError};
+use crate::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, StoreError};
 use crate::source::{Fault, LogSource, Lost, Place, SourceError, Subscription};
 use crate::table::TableName;
 
@@ -127,7 +127,11 @@ struct Relay {
     stats: Arc<TableStats>,
     backoff: Backoff,
     started: Instant,
+    condemned: Condemned,
 }
+
+/// A claimed table: the right to it, where it resumes, and which of its aggregates are parked.
+type Ours = (Claim, Position, Parked);
 
 /// A claimed table's worker, what it reads from, and where it resumes.
 struct Ready<O> {
@@ -171,7 +175,8 @@ where
         let stop = stop.child_token();
         let deadline = Instant::now() + CLAIM_WAIT;
         let claims = tables.into_iter().map(async |Supervised { table, stats, orders, unfit }| {
-            let relay = Box::new(Relay { table, stats, backoff: this.backoff(), started: Instant::now() });
+            let (backoff, condemned) = (this.backoff(), Condemned::default());
+            let relay = Box::new(Relay { table, stats, backoff, started: Instant::now(), condemned });
             let found = match unfit {
                 None => this.ready(&relay, deadline, &stop).await,
                 Some(detail) => Ok(Found::Ended(Outcome::Halted(Halt { name: "preflight", detail }))),
@@ -280,7 +285,7 @@ where
     ) -> Result<Found<Ready<O>>, SupervisorError> {
         let Relay { table, stats, .. } = relay;
         let name = &table.subscription.table;
-        let (claim, resume) = match self.claim(table, stats, deadline, stop).await? {
+        let (claim, resume, parked) = match self.claim(table, stats, deadline, stop).await? {
             Ok(Some(Found::Here(claimed))) => claimed,
             Ok(Some(Found::Paused(claim, pause))) => return Ok(Found::Paused(claim, pause)),
             Ok(Some(Found::Ended(outcome))) => return Ok(Found::Ended(outcome)),
@@ -298,6 +303,7 @@ where
         };
         let (end, line) = queue::line();
         let worker = Worker::new(table.mapping.clone(), outlet, line, (&self.settings).into(), Arc::clone(stats));
+        let worker = worker.resuming(Arc::new(resume.clone()), parked, relay.condemned.clone());
         Ok(Found::Here(Ready { worker, line: end, resume }))
     }
 
@@ -309,20 +315,23 @@ where
         stats: &TableStats,
         deadline: Instant,
         stop: &CancellationToken,
-    ) -> Result<Result<Option<Found<(Claim, Position)>>, Halt>, SupervisorError> {
+    ) -> Result<Result<Option<Found<Ours>>, Halt>, SupervisorError> {
         let name = &table.subscription.table;
         let mut backoff = self.backoff();
         while !stop.is_cancelled() {
             let result = match self.store.claim(name).await {
-                Ok(Claimed { claim, position, pause: Some(pause) }) => {
+                Ok(Claimed { claim, position, pause: Some(pause), parked }) => {
                     if let Some(position) = position {
                         stats.set_position(Arc::new(position));
                     }
+                    stats.set_parked(Arc::new(parked));
                     return Ok(Ok(Some(Found::Paused(claim, pause))));
                 }
                 Ok(claimed) => match claimed.position {
                     Some(position) => match self.resume(stats, &claimed.claim, position).await {
-                        Ok(Ok(position)) => return Ok(Ok(Some(Found::Here((claimed.claim, position))))),
+                        Ok(Ok(position)) => {
+                            return Ok(Ok(Some(Found::Here((claimed.claim, position, claimed.parked)))));
+                        }
                         Ok(Err(halt)) => {
                             let _ = self.store.release(&claimed.claim).await;
                             return Ok(Err(halt));
@@ -337,7 +346,8 @@ where
                         }
                         // Where it starts must not depend on when it starts again.
                         Ok(Some(first)) => {
-                            self.store.save(&claimed.claim, &first).await.map(|()| Some((claimed.claim, first)))
+                            let saved = self.store.save(&claimed.claim, &first).await;
+                            saved.map(|()| Some((claimed.claim, first, claimed.parked)))
                         }
                     },
                 },

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::outlet::Chunk;
 use crate::planted::{self, Bug};
-use crate::position::Position;
+use crate::position::{Parked, Position};
 
 #[derive(Debug)]
 struct Entry {
@@ -18,6 +18,8 @@ struct Entry {
     closed: bool,
     /// `None` for a batch that was given up half-way, or of which a record failed: nothing from it on is covered.
     position: Option<Arc<Position>>,
+    /// Which aggregates are parked once it is covered, if it has changed that.
+    parked: Option<Arc<Parked>>,
     oldest_commit_micros: u64,
 }
 
@@ -31,6 +33,7 @@ pub struct Window {
     /// There is a batch that will not be covered, whether it has left or not.
     is_torn: bool,
     acknowledged: Option<Arc<Position>>,
+    parked: Option<Arc<Parked>>,
     published: u64,
     settled_in_order: u64,
     saved: u64,
@@ -45,9 +48,34 @@ impl Window {
             records: 0,
             closed: false,
             position: Some(position),
+            parked: None,
             oldest_commit_micros,
         });
         self.first + self.entries.len() as Chunk - 1
+    }
+
+    /// Nothing is published yet, and what comes follows this.
+    #[must_use]
+    pub fn resuming(self, position: Arc<Position>) -> Self {
+        Self { acknowledged: Some(position), ..self }
+    }
+
+    /// Notes which aggregates are parked once the open batch is covered.
+    pub fn park(&mut self, parked: Arc<Parked>) {
+        if let Some(entry) = self.entries.back_mut() {
+            debug_assert!(!entry.closed, "events are parked in an open batch");
+            entry.parked = Some(parked);
+        }
+    }
+
+    /// Which aggregates are parked as of [`Window::acknowledged`]; `None` if nothing has changed since the start.
+    pub fn acknowledged_parked(&self) -> Option<&Arc<Parked>> {
+        self.parked.as_ref()
+    }
+
+    /// Which aggregates are parked as of [`Window::published`]; `None` if nothing has changed since the start.
+    pub fn published_parked(&self) -> Option<&Arc<Parked>> {
+        self.entries.iter().rev().find_map(|entry| entry.parked.as_ref()).or(self.parked.as_ref())
     }
 
     /// The position that everything published so far reaches; `None` before the first, and after something torn.
@@ -144,6 +172,7 @@ impl Window {
             if let Some(position) = covered.as_ref().filter(|_| !self.broken) {
                 self.settled_in_order += entry.records;
                 self.acknowledged = Some(Arc::clone(position));
+                self.parked = entry.parked.clone().or(self.parked.take());
             }
             self.entries.pop_front();
             self.first += 1;
@@ -160,6 +189,11 @@ impl Window {
     pub fn published(&self) -> Option<(&Arc<Position>, u64)> {
         let whole = !self.is_torn && self.entries.back().is_none_or(|entry| entry.closed);
         self.latest().filter(|_| whole).map(|position| (position, self.published))
+    }
+
+    /// Records published, since the start.
+    pub fn published_records(&self) -> u64 {
+        self.published
     }
 
     /// Whether something that was published will not be covered: it failed, or its batch was given up half-way.
@@ -310,6 +344,45 @@ mod tests {
         assert_eq!((window.acknowledged(), window.published()), (Some(&at(3)), Some((&at(4), 2))));
         window.acknowledge(again, 1);
         assert_eq!((window.acknowledged(), window.acknowledged_records(), window.first()), (Some(&at(4)), 2, 2));
+    }
+
+    #[test]
+    fn what_is_parked_is_known_as_of_the_position() {
+        let parked = |events| {
+            let mut parked = Parked::default();
+            let parking = crate::position::Parking {
+                run: "r".into(),
+                reason: "why".into(),
+                since: jiff::Timestamp::UNIX_EPOCH,
+                position: "p".into(),
+                topics: [].into(),
+                events,
+                released: 0,
+                bytes: 0,
+            };
+            parked.put(crate::position::Aggregate::new(b"k"), parking);
+            Arc::new(parked)
+        };
+        let mut window = Window::default().resuming(at(1));
+        assert_eq!((window.acknowledged(), window.acknowledged_parked()), (Some(&at(1)), None));
+        let mut open = |offset, events: Option<u64>| {
+            let chunk = window.open(at(offset), 1);
+            window.publish();
+            if let Some(events) = events {
+                window.park(parked(events));
+            }
+            window.close();
+            chunk
+        };
+        let chunks = [open(2, None), open(3, Some(1)), open(4, None), open(5, Some(2))];
+        window.acknowledge(chunks[0], 1);
+        assert_eq!((window.acknowledged(), window.acknowledged_parked()), (Some(&at(2)), None));
+        assert_eq!(window.published_parked(), Some(&parked(2)));
+        window.acknowledge(chunks[1], 1);
+        window.acknowledge(chunks[3], 1);
+        assert_eq!((window.acknowledged(), window.acknowledged_parked()), (Some(&at(3)), Some(&parked(1))));
+        window.acknowledge(chunks[2], 1);
+        assert_eq!((window.acknowledged(), window.acknowledged_parked()), (Some(&at(5)), Some(&parked(2))));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! way: drained, abandoned, halted, or to be started again from its durable position. Whatever the end, what is in flight
 //! is waited for within the grace period, so that a relay that starts again does not overtake itself.
 
+mod aside;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,16 +20,18 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::aside::{Aside, Poison, Turn};
+pub use self::aside::{Condemned, Release};
 use super::Item;
 use super::queue::Line;
 use super::replay::Again;
 use super::settings::RelaySettings;
 use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
-use crate::outbox::{Header, Mapping, MappingError, REPLAY_HEADER, SNAPSHOT_HEADER};
+use crate::outbox::{Header, Mapping, REPLAY_HEADER, SNAPSHOT_HEADER};
 use crate::outlet::{Chunk, DeliveryError, Outlet, PublishError, Settled};
 use crate::planted::{self, Bug};
-use crate::position::{Position, StoreError};
+use crate::position::{Parked, Position, StoreError};
 use crate::source::{Batch, Fault, ForeignDml, Row};
 
 /// How far a worker may go, and how often it saves.
@@ -95,6 +99,8 @@ struct Save {
     position: Arc<Position>,
     /// What is saved for it.
     durable: Arc<Position>,
+    /// Which aggregates are parked, if that is to be saved too.
+    parked: Option<Arc<Parked>>,
     records: u64,
 }
 
@@ -124,6 +130,7 @@ pub struct Worker<O> {
     warned: Option<Instant>,
     /// When an event in the wrong table was.
     misrouted: Option<Instant>,
+    aside: Aside,
 }
 
 /// How long giving up the table may take.
@@ -164,13 +171,25 @@ impl<O: Outlet> Worker<O> {
             settled: Vec::new(),
             warned: None,
             misrouted: None,
+            aside: Aside::default(),
         }
     }
 
-    /// Also publishes what comes here, between its other events.
+    /// From this durable position on, with these aggregates parked, and with what is known of events from before.
     #[must_use]
-    pub fn repeating(mut self, again: mpsc::Receiver<Again>) -> Self {
+    pub fn resuming(mut self, position: Arc<Position>, parked: Parked, condemned: Condemned) -> Self {
+        self.window = self.window.resuming(Arc::clone(&position));
+        self.saved = Some(position);
+        self.aside = Aside::new(parked, condemned);
+        self.stats.set_parked(Arc::clone(&self.aside.saved));
+        self
+    }
+
+    /// Also publishes what comes here, between its other events, and puts aggregates back.
+    #[must_use]
+    pub fn repeating(mut self, again: mpsc::Receiver<Again>, releases: mpsc::Receiver<Release>) -> Self {
         self.again = again;
+        self.aside.releases = releases;
         self
     }
 
@@ -179,7 +198,9 @@ impl<O: Outlet> Worker<O> {
         self.stats.set_state(State::Running, None);
         let end = self.relay(&stop).await;
         self.window.abandon();
-        let end = match (end, self.drain().await) {
+        let drained = self.drain().await;
+        self.pursue_release();
+        let end = match (end, drained) {
             // What has to be cured says more than what followed from it.
             (End::Stop, Some(later)) | (End::Restart(_), Some(later @ End::Halt(_))) => later,
             (end, _) => end,
@@ -213,8 +234,11 @@ impl<O: Outlet> Worker<O> {
         loop {
             self.observe();
             self.begin_save(false);
+            self.pursue_release();
             // What is published beside an atomic save would be in neither transaction.
-            let room = self.window.unsaved() < self.pace.max_unsaved && !(O::ATOMIC && self.saving.is_some());
+            let room = self.window.unsaved() < self.pace.max_unsaved
+                && !(O::ATOMIC && self.saving.is_some())
+                && !self.aside.rests();
             let due = self.save_due().filter(|_| self.saving.is_none());
             let done = tokio::select! {
                 biased;
@@ -222,6 +246,13 @@ impl<O: Outlet> Worker<O> {
                 result = finish(&mut self.saving) => self.end_save(result),
                 () = self.outlet.settled(&mut self.settled), if !self.window.is_settled() => self.settle(),
                 Some(again) = self.again.recv(), if room && self.window.leads_somewhere() => self.repeat(again, stop).await,
+                turn = self.aside.next() => match turn {
+                    Turn::Asked(release) => {
+                        self.aside.begin(release);
+                        Ok(())
+                    }
+                    Turn::Read(read) => self.put_back(read, stop).await,
+                },
                 held = self.queue.recv(), if room => match held {
                     Some(held) => self.item(&held.item, stop).await,
                     // The tail has ended; it says itself why. What is in flight goes on.
@@ -279,24 +310,25 @@ impl<O: Outlet> Worker<O> {
             if self.mapping.is_misrouted(row) {
                 self.misrouted(row);
             }
-            let published = match self.row(row, mark, chunk, stop, &mut patience).await {
-                Err(End::Restart(_)) if planted::is(Bug::RetryReorders) => {
-                    late.push(row);
-                    continue;
-                }
-                published => published?,
+            let foregone = match self.foregone(row) {
+                None => match self.row(row, mark, chunk, stop, &mut patience).await {
+                    Err(End::Restart(_)) if planted::is(Bug::RetryReorders) => {
+                        late.push(row);
+                        continue;
+                    }
+                    published => published?.map_err(|poison| (poison, false)),
+                },
+                Some(foregone) => Err(foregone),
             };
-            match published {
-                Ok(size) => bytes += size,
-                Err(error) => {
-                    let detail = format!("after {}: {error}", batch.position());
-                    return Err(End::Halt(Halt { name: "unmappable_event", detail }));
-                }
-            }
+            bytes += match foregone {
+                Ok(size) => size,
+                Err(why) => self.set_aside(row, why, batch.position(), (chunk, stop, &mut patience)).await?,
+            };
         }
         for row in late {
             let _ = self.row(row, mark, chunk, stop, &mut patience).await?;
         }
+        self.note_parked();
         self.window.close();
         self.stats.bytes.fetch_add(bytes, Relaxed);
         Ok(())
@@ -309,14 +341,15 @@ impl<O: Outlet> Worker<O> {
         let mut patience = None;
         let mut bytes = 0;
         for row in again.batch.rows() {
-            if !plan.wants(&self.mapping, row) {
+            // What is parked was not published before.
+            if !plan.wants(&self.mapping, row) || self.is_parked(row) {
                 continue;
             }
             let mark = Header { name: REPLAY_HEADER, value: Some(plan.run.as_bytes()) };
             match self.row(row, Some(mark), chunk, stop, &mut patience).await? {
                 Ok(size) => bytes += size,
-                Err(error) => {
-                    progress.end(Err(format!("unmappable_event: after {}: {error}", progress.at())));
+                Err(Poison { name, detail }) => {
+                    progress.end(Err(format!("{name}: after {}: {detail}", progress.at())));
                     break;
                 }
             }
@@ -344,7 +377,7 @@ impl<O: Outlet> Worker<O> {
         chunk: Chunk,
         stop: &CancellationToken,
         patience: &mut Option<Instant>,
-    ) -> Result<Result<u64, MappingError>, End> {
+    ) -> Result<Result<u64, Poison>, End> {
         loop {
             let outlet = &mut self.outlet;
             let published = self.mapping.with_record(row, mark, |record| {
@@ -357,8 +390,11 @@ impl<O: Outlet> Worker<O> {
                     return Ok(Ok(size));
                 }
                 Ok((Err(PublishError::Full), _)) => self.wait_for_room(stop, patience).await?,
+                Ok((Err(PublishError::Refused(DeliveryError::Poison { refusal, event: None })), _)) => {
+                    return Ok(Err((&refusal).into()));
+                }
                 Ok((Err(PublishError::Refused(error)), _)) => return Err(self.undelivered(&error)),
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok(Err(Poison { name: "unmappable_event", detail: error.to_string() })),
             }
         }
     }
@@ -436,7 +472,10 @@ impl<O: Outlet> Worker<O> {
         let (_, records) = self.coverable().filter(|_| self.wants_save())?;
         let due = if records == self.saved_records {
             self.last_save + self.pace.idle_checkpoint_interval
-        } else if self.window.unsaved() >= self.pace.max_unsaved / 2 || O::ATOMIC && self.queue.bytes() == 0 {
+        } else if self.window.unsaved() >= self.pace.max_unsaved / 2
+            || O::ATOMIC && self.queue.bytes() == 0
+            || self.aside.is_releasing()
+        {
             // Consumers wait for an atomic save; it waits only for what it can take along.
             self.last_save
         } else {
@@ -451,7 +490,10 @@ impl<O: Outlet> Worker<O> {
         let position = Arc::clone(position);
         let durable =
             self.stats.position().map_or_else(|| Arc::clone(&position), |from| Arc::new(from.on_to(&position)));
-        self.saving = Some(Save { future: Box::pin(self.outlet.save(&durable)), position, durable, records });
+        let parked = if O::ATOMIC { self.window.published_parked() } else { self.window.acknowledged_parked() };
+        let parked = parked.filter(|parked| !Arc::ptr_eq(parked, &self.aside.saved)).map(Arc::clone);
+        let future = Box::pin(self.outlet.keep(&durable, parked.as_deref()));
+        self.saving = Some(Save { future, position, durable, parked, records });
     }
 
     fn end_save(&mut self, result: Result<(), StoreError>) -> Result<(), End> {
@@ -466,6 +508,10 @@ impl<O: Outlet> Worker<O> {
                 self.saved_records = save.records;
                 self.stats.saved_micros.store(now_micros(), Relaxed);
                 self.stats.set_position(save.durable);
+                if let Some(parked) = save.parked {
+                    self.stats.set_parked(Arc::clone(&parked));
+                    self.aside.saved = parked;
+                }
                 self.saved = Some(save.position);
                 if std::mem::take(&mut self.save_fails) {
                     self.stats.set_reason(None);
@@ -526,15 +572,6 @@ impl<O: Outlet> Worker<O> {
     fn again_for(&self, class: &'static str, reason: String) -> End {
         self.stats.retry(class);
         End::Restart(reason)
-    }
-
-    fn undelivered(&self, error: &DeliveryError) -> End {
-        match error {
-            DeliveryError::Retriable { failing, .. } => self.again_for(failing.name(), error.to_string()),
-            DeliveryError::Definite(refusal) | DeliveryError::Poison { refusal, .. } => {
-                End::Halt(Halt { name: refusal.name, detail: error.to_string() })
-            }
-        }
     }
 
     fn observe(&self) {

@@ -11,7 +11,7 @@ use ureq::Agent;
 use ureq::http::{Method, Request, StatusCode};
 
 use crate::admin::Failure;
-use crate::admin::pages::{ReplayStatus, TableStatus};
+use crate::admin::pages::{ParkedStatus, ReplayStatus, TableStatus};
 use crate::table::TableName;
 
 /// How often a change is asked for of a daemon that has too much to do, a second apart.
@@ -76,6 +76,12 @@ impl Client {
     pub async fn replay(&self, table: &TableName) -> Result<ReplayStatus, Silent> {
         let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
         self.ask(&format!("api/v1/tables/{table}/replay"), |mut answer| answer.body_mut().read_json()).await
+    }
+
+    /// The aggregates of a table that are parked.
+    pub async fn parked(&self, table: &TableName) -> Result<Vec<ParkedStatus>, Silent> {
+        let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
+        self.ask(&format!("api/v1/tables/{table}/parked"), |mut answer| answer.body_mut().read_json()).await
     }
 
     /// Whether the daemon is ready; the error says why it is not, or that it does not answer.

@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 
 use super::lock;
 use crate::outbox::Record;
-use crate::outlet::{Chunk, DeliveryError, Publish, PublishError, Settled};
+use crate::outbox::aside::Unpacked;
+use crate::outlet::{Chunk, DeliveryError, Event, Publish, PublishError, Rejection, Settled, Wanted};
 
 /// A record as a consumer would see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Delivered {
     pub id: String,
     /// Commit time in milliseconds since the Unix epoch.
     pub timestamp_millis: i64,
+    /// Value and headers.
+    pub content: Unpacked,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,8 @@ struct State {
     failing: BTreeSet<String>,
     /// What ids begin with of which nothing is taken.
     blocked: BTreeSet<String>,
+    /// Topics, and ids of events that they never take.
+    poison: BTreeSet<(String, String)>,
     partitions: Vec<VecDeque<Pending>>,
     publishers: Vec<Publisher>,
     delivered: Vec<Delivered>,
@@ -75,6 +80,7 @@ impl MemoryBroker {
             refusals: VecDeque::new(),
             failing: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            poison: BTreeSet::new(),
             partitions,
             publishers: vec![],
             delivered: vec![],
@@ -151,6 +157,16 @@ impl MemoryBroker {
         lock(&self.state).failing.insert(topic.to_owned());
     }
 
+    /// The topic refuses the event of this id, and no other; or takes it from now on.
+    pub fn poison(&self, topic: &str, id: &str, refused: bool) {
+        let (mut state, poison) = (lock(&self.state), (topic.to_owned(), id.to_owned()));
+        if refused {
+            state.poison.insert(poison);
+        } else {
+            state.poison.remove(&poison);
+        }
+    }
+
     /// Takes no record whose id begins like this, as if its publisher had too many in flight; or takes them again.
     pub fn block(&self, prefix: &str, blocked: bool) {
         let mut state = lock(&self.state);
@@ -205,6 +221,9 @@ impl State {
             let error = DeliveryError::retriable(&pending.record.topic, "on command");
             return self.settle(pending.publisher, pending.chunk, Err(error));
         }
+        if self.poison.contains(&(pending.record.topic.clone(), pending.record.id.clone())) {
+            return self.refuse(partition, &pending);
+        }
         let publisher = &mut self.publishers[pending.publisher];
         if let Some(open) = &mut publisher.open {
             open.push(pending);
@@ -215,6 +234,26 @@ impl State {
         }
         self.delivered.push(pending.record);
         self.settle(pending.publisher, pending.chunk, Ok(()));
+    }
+
+    /// An event is refused, and what its publisher has behind it there fails with it, as over a gap.
+    fn refuse(&mut self, partition: usize, pending: &Pending) {
+        let Delivered { topic, key, id, .. } = &pending.record;
+        let (name, cure, reason) = ("record_too_large", "make it smaller", "on command".to_owned());
+        let refusal = Rejection { name, topic: topic.clone(), reason, cure };
+        let event = Event { key: key.as_bytes().to_vec(), id: id.as_bytes().to_vec() };
+        let error = DeliveryError::Poison { refusal, event: Some(Box::new(event)) };
+        self.settle(pending.publisher, pending.chunk, Err(error));
+        if self.publishers[pending.publisher].open.is_some() {
+            return;
+        }
+        let queue = std::mem::take(&mut self.partitions[partition]);
+        let (behind, kept): (VecDeque<_>, _) =
+            queue.into_iter().partition(|other| other.publisher == pending.publisher);
+        self.partitions[partition] = kept;
+        for other in behind {
+            self.settle(other.publisher, other.chunk, Err(DeliveryError::retriable(topic, "over a gap")));
+        }
     }
 
     /// A transaction is given up: all of its records have failed, and none is taken any more.
@@ -325,12 +364,14 @@ impl Publish for MemoryPublisher {
             return Err(PublishError::Full);
         }
         if let Some(error) = state.refusals.pop_front() {
-            if state.publishers[self.number].open.is_some() {
+            let alone = matches!(error, DeliveryError::Poison { .. });
+            if state.publishers[self.number].open.is_some() && !alone {
                 state.give_up(self.number, &error);
             }
             return Err(PublishError::Refused(error));
         }
         let hash = record.key.iter().fold(7_usize, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let headers = record.headers.iter().map(|header| (header.name, header.value));
         let given = record.partition.and_then(|partition| usize::try_from(partition).ok());
         let partition = given.unwrap_or(hash) % state.partitions.len();
         let record = Delivered {
@@ -339,6 +380,10 @@ impl Publish for MemoryPublisher {
             key: text(record.key),
             id,
             timestamp_millis: record.timestamp_millis,
+            content: Unpacked {
+                value: record.value.map(<[u8]>::to_vec),
+                headers: headers.map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),
+            },
         };
         let publisher = &mut state.publishers[self.number];
         publisher.handed.push(record.id.clone());
@@ -348,6 +393,17 @@ impl Publish for MemoryPublisher {
             state.acknowledge(partition);
         }
         Ok(())
+    }
+
+    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static {
+        let matches = |record: &&Delivered| {
+            wanted.topics.contains(&record.topic)
+                && record.key.as_bytes() == wanted.key
+                && wanted.headers.iter().all(|(name, value)| record.content.text(name) == Some(value))
+        };
+        let state = lock(&self.broker.state);
+        let found = state.delivered.iter().filter(matches).map(|record| record.content.clone()).collect();
+        std::future::ready(Ok(found))
     }
 
     fn room(&self) -> impl Future<Output = ()> + Send + 'static {

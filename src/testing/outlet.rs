@@ -2,8 +2,9 @@
 
 use super::broker::MemoryPublisher;
 use crate::outbox::Record;
-use crate::outlet::{AtLeastOnce, Chunk, DeliveryError, Outlet, Publish, PublishError, Settled};
-use crate::position::{Claim, Position, PositionStore, StoreError};
+use crate::outbox::aside::Unpacked;
+use crate::outlet::{AtLeastOnce, Chunk, DeliveryError, Outlet, Publish, PublishError, Settled, Wanted};
+use crate::position::{Claim, Parked, Position, PositionStore, StoreError};
 
 /// At least once, into memory.
 pub type MemoryOutlet<S> = AtLeastOnce<MemoryPublisher, S>;
@@ -42,14 +43,22 @@ impl<S: PositionStore + Clone> Outlet for MemoryTransactions<S> {
         self.publisher.settled(into).await;
     }
 
-    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
+    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static {
+        self.publisher.read(wanted)
+    }
+
+    fn keep(
+        &mut self,
+        position: &Position,
+        parked: Option<&Parked>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
         let (publisher, store) = (self.publisher.clone(), self.store.clone());
-        let (claim, position) = (self.claim.clone(), position.clone());
+        let (claim, position, parked) = (self.claim.clone(), position.clone(), parked.cloned());
         publisher.close();
         async move {
             publisher.written().await.map_err(|error| StoreError::Broken(error.to_string()))?;
             // The store in memory does not make us wait, so nobody comes between it and the commit.
-            match store.save(&claim, &position).await {
+            match store.keep(&claim, &position, parked.as_ref()).await {
                 Ok(()) => publisher.commit(),
                 Err(error) => {
                     publisher.abort(&given_up(&error.to_string()));

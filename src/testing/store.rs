@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::planted::{self, Bug};
-use crate::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
+use crate::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
 use crate::table::TableName;
 
 #[derive(Debug, Default)]
 struct Row {
     position: Option<Position>,
     pause: Option<Pause>,
+    parked: Parked,
     epoch: u64,
     owner: u64,
     /// The session that holds the table now.
@@ -71,6 +72,11 @@ impl MemoryPositions {
         lock(&self.state).rows.get(table)?.position.clone()
     }
 
+    /// The parked aggregates of a table.
+    pub fn parked(&self, table: &TableName) -> Parked {
+        lock(&self.state).rows.get(table).map(|row| row.parked.clone()).unwrap_or_default()
+    }
+
     /// Every save that was taken, in order.
     pub fn saves(&self) -> Vec<(TableName, Position)> {
         lock(&self.state).saves.clone()
@@ -105,11 +111,12 @@ impl PositionStore for MemoryStore {
             (row.held_by, row.owner) = (Some(self.session), self.session);
             row.epoch += 1;
             let claim = Claim { table: table.clone(), epoch: row.epoch };
-            Ok(Claimed { claim, position: row.position.clone(), pause: row.pause.clone() })
+            let (position, pause, parked) = (row.position.clone(), row.pause.clone(), row.parked.clone());
+            Ok(Claimed { claim, position, pause, parked })
         })
     }
 
-    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
+    async fn keep(&self, claim: &Claim, position: &Position, parked: Option<&Parked>) -> Result<(), StoreError> {
         self.with(|state| {
             let Claim { table, .. } = claim;
             let row = state.row(claim)?;
@@ -119,6 +126,9 @@ impl PositionStore for MemoryStore {
                 return Err(StoreError::Backwards { table: table.clone(), from, to });
             }
             row.position = Some(position.clone());
+            if let Some(parked) = parked {
+                row.parked = parked.clone();
+            }
             state.saves.push((table.clone(), position.clone()));
             Ok(())
         })
@@ -163,6 +173,7 @@ impl PositionStore for MemoryStore {
                 owner: format!("session {}", row.owner),
                 saved_micros: 0,
                 pause: row.pause.clone(),
+                parked: row.parked.clone(),
             };
             Ok(state.rows.iter().map(saved).collect())
         })

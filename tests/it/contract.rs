@@ -9,7 +9,7 @@ use outboxd::kafka::settings::KafkaSettings;
 use outboxd::kafka::{AtLeastOnce, ExactlyOnce, KafkaStore, Producers};
 use outboxd::mysql::connect::Endpoint;
 use outboxd::mysql::{MysqlSource, MysqlStore};
-use outboxd::position::{Claim, Claimed, Pause, Position, PositionStore, Saved, StoreError};
+use outboxd::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
 use outboxd::source::ForeignDml;
 use outboxd::table::TableName;
 use outboxd::testing::contract::{outlet, source, store};
@@ -44,8 +44,8 @@ impl PositionStore for Session {
         self.0.claim(table).await
     }
 
-    async fn save(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
-        self.0.save(claim, position).await
+    async fn keep(&self, claim: &Claim, position: &Position, parked: Option<&Parked>) -> Result<(), StoreError> {
+        self.0.keep(claim, position, parked).await
     }
 
     async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
@@ -123,7 +123,7 @@ impl outlet::Bench for Outlets<'_> {
     async fn outlet(&self, table: &TableName) -> Self::Outlet {
         let store = outlet::Bench::store(self).await;
         let claim = store.claim(table).await.unwrap().claim;
-        AtLeastOnce::new(self.producers.publisher(64 << 10).unwrap(), store, claim)
+        AtLeastOnce::new(self.producers.publisher("contract", 64 << 10).unwrap(), store, claim)
     }
 
     async fn store(&self) -> MysqlStore {
@@ -210,7 +210,7 @@ impl outlet::Bench for Mixed<'_> {
     async fn outlet(&self, table: &TableName) -> AtLeastOnce<KafkaStore> {
         let store = self.0.session();
         let claim = store.claim(table).await.unwrap().claim;
-        AtLeastOnce::new(Producers::new(&settings(self.0.stage)).publisher(64 << 10).unwrap(), store, claim)
+        AtLeastOnce::new(Producers::new(&settings(self.0.stage)).publisher("contract", 64 << 10).unwrap(), store, claim)
     }
 
     async fn store(&self) -> KafkaStore {

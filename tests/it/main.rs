@@ -32,6 +32,7 @@ mod nights;
 mod order;
 mod outages;
 mod ownership;
+mod poison;
 mod proxy;
 mod recovery;
 mod refusals;

@@ -12,7 +12,7 @@ use crate::order::event;
 use crate::stage::{PATIENCE, Stage, until};
 
 /// Every record of a topic of one partition, once there are so many: key, value and headers as text.
-fn texts(stage: &Stage, topic: &str, records: usize) -> Vec<String> {
+pub(crate) fn texts(stage: &Stage, topic: &str, records: usize) -> Vec<String> {
     let config = [("bootstrap.servers", stage.bootstrap().as_str()), ("group.id", "routing")]
         .map(|(k, v)| (k.to_owned(), v.to_owned()));
     let consumer: BaseConsumer = ClientConfig::from_iter(config).create().unwrap();

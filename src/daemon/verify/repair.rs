@@ -164,7 +164,7 @@ struct Way {
 
 impl Way {
     fn open(config: &Config, limit: usize) -> Result<Self, DaemonError> {
-        let publisher = Producers::new(&config.kafka).publisher(limit);
+        let publisher = Producers::new(&config.kafka).publisher("repair", limit);
         let publisher = publisher.map_err(|error| DaemonError::Server(error.to_string()))?;
         Ok(Self { publisher, sent: 0, acknowledged: 0 })
     }

@@ -19,6 +19,7 @@ use tracing::{debug, error, info, warn};
 use super::super::error::classify;
 use super::super::security::OAuth;
 use super::Tag;
+use super::care::Care;
 use super::opening::Openings;
 use crate::outlet::{Chunk, DeliveryError, PublishError, Reach, Settled};
 
@@ -187,12 +188,19 @@ pub(super) struct Context {
     acknowledged: Mutex<Vec<(String, i32)>>,
     reach: Arc<Reach>,
     oauth: OAuth,
+    care: Care,
 }
 
 impl Context {
     pub(super) fn new(inbox: Arc<Inbox>, transactional: bool, reach: Arc<Reach>, oauth: OAuth) -> Self {
         let openings = (!transactional).then(Openings::default);
-        Self { inbox, reports: Mutex::default(), openings, acknowledged: Mutex::default(), reach, oauth }
+        let (reports, acknowledged, care) = (Mutex::default(), Mutex::default(), Care::default());
+        Self { inbox, reports, openings, acknowledged, reach, oauth, care }
+    }
+
+    /// With what its producers know of each other.
+    pub(super) fn with_care(self, care: Care) -> Self {
+        Self { care, ..self }
     }
 
     /// Who has acknowledged something since the last time.
@@ -274,7 +282,7 @@ impl ProducerContext<NoCustomPartitioner> for Context {
             }
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                (Tag(opaque), Err(classify(code, message.topic())))
+                (Tag(opaque), Err(self.care.judge(classify(code, message.topic()), message)))
             }
         };
         let mut reports = lock(&self.reports);

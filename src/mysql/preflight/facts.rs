@@ -8,8 +8,8 @@ use mysql_async::{Conn, Error, Row};
 
 use super::Wanted;
 use crate::mysql::connect::Flavor;
-use crate::mysql::snapshot::layout::{numbering, primary_key};
 use crate::mysql::error::{self, Verdict};
+use crate::mysql::snapshot::layout::{numbering, primary_key};
 use crate::mysql::source::start;
 use crate::position::Position;
 use crate::table::TableName;

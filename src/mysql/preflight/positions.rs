@@ -33,7 +33,7 @@ impl Store {
         let account: Option<String> = conn.query_first("SELECT CURRENT_USER()").await?;
         let mut refusals = Vec::new();
         let mut saved = HashMap::new();
-        let read = format!("SELECT table_name, epoch, owner, position, saved_at, paused FROM {table} LIMIT 0");
+        let read = format!("SELECT table_name, epoch, owner, position, saved_at, paused, parked FROM {table} LIMIT 0");
         if let Some(refusal) = refusal(conn, &read).await? {
             refusals.push(("SELECT", refusal));
         } else {

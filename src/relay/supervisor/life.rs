@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,13 +15,13 @@ use tracing::{error, info, warn};
 
 use super::{CLAIM_WAIT, Found, Reader, Relay, Supervisor, SupervisorError, recovery};
 use crate::outlet::Outlet;
-use crate::position::{Claim, Claimed, Pause, Position, PositionStore, StoreError};
+use crate::position::{Aggregate, Claim, Claimed, Pause, Position, PositionStore, StoreError};
 use crate::relay::control::{Done, Order, Orders, Refusal, Told};
 use crate::relay::feeder::{Feeder, Shared};
 use crate::relay::places;
 use crate::relay::replay::{self, Again, Plan, Replay};
 use crate::relay::stats::{State, TableStats};
-use crate::relay::worker::{Halt, Outcome, Worker};
+use crate::relay::worker::{Halt, Outcome, Release, Worker};
 use crate::source::LogSource;
 use crate::table::TableName;
 
@@ -124,10 +124,11 @@ where
         let one = stop.child_token();
         let mut between = None;
         let (repeat, again) = mpsc::channel(1);
+        let (release, releases) = mpsc::channel(1);
         // Ends with the attempt.
         let mut replaying: Option<AbortOnDropHandle<()>> = None;
         let ended = {
-            let mut attempt = pin!(self.attempt(relay, turn, shared, stop, &one, again));
+            let mut attempt = pin!(self.attempt(relay, turn, shared, stop, &one, (again, releases)));
             loop {
                 tokio::select! {
                     biased;
@@ -141,6 +142,10 @@ where
                         Order::Retry => {
                             let (table, state) = (relay.stats.table.clone(), relay.stats.state());
                             told.answer(Err(Refusal::NotHalted { table, state }));
+                        }
+                        Order::Release(aggregate) => {
+                            let aggregate = aggregate.clone();
+                            put_back(&relay.stats, told, aggregate, &release);
                         }
                         Order::Replay(plan) => {
                             let under_way = replaying.as_ref().is_some_and(|replaying| !replaying.is_finished());
@@ -189,7 +194,7 @@ where
         shared: &Shared,
         process: &CancellationToken,
         one: &CancellationToken,
-        again: mpsc::Receiver<Again>,
+        (again, releases): (mpsc::Receiver<Again>, mpsc::Receiver<Release>),
     ) -> Result<Ended, SupervisorError> {
         let (worker, feeder) = match turn {
             Turn::Relay(ready) => *ready,
@@ -207,7 +212,7 @@ where
             Turn::Pause(claim, pause) => return Ok(Ended::Paused(claim, pause)),
             Turn::Halt(halt) => return Ok(Ended::Outcome(Outcome::Halted(halt))),
         };
-        let mut worker = pin!(worker.repeating(again).run(one.clone(), process.clone()));
+        let mut worker = pin!(worker.repeating(again, releases).run(one.clone(), process.clone()));
         tokio::select! {
             biased;
             outcome = &mut worker => return Ok(Ended::Outcome(outcome)),
@@ -282,7 +287,7 @@ where
                 told.answer(moved);
                 now
             }
-            Order::Resume | Order::Retry | Order::Replay(_) => now,
+            Order::Resume | Order::Retry | Order::Replay(_) | Order::Release(_) => now,
         }
     }
 
@@ -346,6 +351,10 @@ where
                     told.answer(Err(Refusal::NotHalted { table: table.clone(), state: State::Paused }));
                 }
                 Order::Replay(_) => told.answer(Err(at_rest(table, State::Paused))),
+                Order::Release(aggregate) => {
+                    let refused = stays_parked(table, aggregate, format!("the table is {}", State::Paused.name()));
+                    told.answer(Err(refused));
+                }
                 order @ (Order::Set(_) | Order::Forget) => {
                     let from = relay.stats.position().map(|position| (*position).clone());
                     let moved = self.move_to(&relay.stats, claim, from, goal(order)).await;
@@ -374,6 +383,10 @@ where
                 Order::Pause(_) => told.answer(Err(Refusal::Halted { table, detail: halt.to_string() })),
                 Order::Resume => told.answer(Err(Refusal::NotPaused(table))),
                 Order::Replay(_) => told.answer(Err(at_rest(&table, State::Halted))),
+                Order::Release(aggregate) => {
+                    let refused = stays_parked(&table, aggregate, format!("the table has halted: {halt}"));
+                    told.answer(Err(refused));
+                }
                 order @ (Order::Set(_) | Order::Forget) => {
                     let moved = self.move_halted(relay, goal(order)).await;
                     told.answer(moved);
@@ -394,6 +407,33 @@ where
 /// Where an order moves the position; `None` for nowhere.
 fn goal(order: &Order) -> Option<&Position> {
     if let Order::Set(to) = order { Some(to) } else { None }
+}
+
+fn stays_parked(table: &TableName, aggregate: &Aggregate, reason: String) -> Refusal {
+    Refusal::NotReleased { table: table.clone(), aggregate: aggregate.clone(), reason }
+}
+
+/// Hands a release to the worker, and its answer to whoever asked.
+fn put_back(stats: &TableStats, told: Told, aggregate: Aggregate, worker: &mpsc::Sender<Release>) {
+    let table = stats.table.clone();
+    let Some(parking) = stats.parked().get(aggregate.key()).cloned() else {
+        return told.answer(Err(stays_parked(&table, &aggregate, "it is not parked".to_owned())));
+    };
+    let (answer, answered) = oneshot::channel();
+    let release = Release { aggregate: aggregate.clone(), answer };
+    if worker.try_send(release).is_err() {
+        let busy = "another release is under way, or the relay starts again; try again later".to_owned();
+        return told.answer(Err(stays_parked(&table, &aggregate, busy)));
+    }
+    tokio::spawn(async move {
+        let stopped = || Err("the relay stopped before all was acknowledged".to_owned());
+        told.answer(match answered.await.unwrap_or_else(|_| stopped()) {
+            Ok(events) => {
+                Ok(done(&format!("parked: {} events", parking.left()), &format!("released: {events} events")))
+            }
+            Err(reason) => Err(stays_parked(&table, &aggregate, reason)),
+        });
+    });
 }
 
 fn at_rest(table: &TableName, state: State) -> Refusal {

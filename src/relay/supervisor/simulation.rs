@@ -14,9 +14,10 @@ use fastrand::Rng;
 
 use super::stage::{Process, Stage, pass};
 use super::*;
+use crate::outbox::OnPoison;
 use crate::outlet::DeliveryError;
 use crate::planted::{self, Bug};
-use crate::position::Pause;
+use crate::position::{Aggregate, Pause};
 use crate::relay::control::Order;
 use crate::source::ForeignDml;
 use crate::testing::log::{Insert, MemoryLog, Step, Terms};
@@ -52,6 +53,10 @@ struct Simulation {
     /// XA transactions whose outcome is open, and the rows that each has in the tables.
     prepared: Vec<(String, Vec<Vec<Row>>)>,
     blocked: [bool; TABLES],
+    /// Events that Kafka does not take.
+    poisoned: Vec<String>,
+    /// How many were parked to the end.
+    parked: u64,
     /// Of every daemon so far.
     stats: Vec<Arc<TableStats>>,
     story: String,
@@ -83,6 +88,7 @@ impl Simulation {
         stage.distances = Distances { together: some(&mut random), near: some(&mut random), turn };
         stage.in_flight = random.usize(1..40);
         stage.transactional = random.bool();
+        stage.aside.on_poison = *random.choice(&[OnPoison::Halt, OnPoison::Park]).unwrap();
         stage.broker.hold();
         // The rows in a table come in the order of their keys, which here is that of their commits.
         let committed = if stage.start == Start::Snapshot { fill(&mut random, &stage) } else { Vec::new() };
@@ -99,6 +105,8 @@ impl Simulation {
             parts,
             prepared: Vec::new(),
             blocked: [false; TABLES],
+            poisoned: Vec::new(),
+            parked: 0,
             stats,
             story: String::new(),
         }
@@ -118,7 +126,10 @@ impl Simulation {
             0..33 => self.transaction(),
             33..34 => self.outcome(),
             34..35 => self.hand().await,
-            35..60 => self.acknowledge(),
+            35..37 => self.poison(),
+            37..38 => self.cure(),
+            38..40 => self.release().await,
+            40..60 => self.acknowledge(),
             60..65 => self.block(),
             65..80 => {
                 let millis = *self.random.choice(&[0, 1, 10, 100, 1_000, 3_000]).unwrap();
@@ -164,6 +175,60 @@ impl Simulation {
         let control = self.process.control.clone();
         tokio::spawn(async move { control.order(&table, order).await });
         tokio::task::yield_now().await;
+    }
+
+    /// Kafka will not take some event, and perhaps has not yet.
+    fn poison(&mut self) {
+        let rows = &self.committed[self.random.usize(0..TABLES)];
+        if self.stage.aside.on_poison == OnPoison::Park && !rows.is_empty() {
+            // A late one rather than one that was delivered long ago.
+            let back = self.random.usize(0..rows.len().min(20));
+            let id = rows[rows.len() - 1 - back].id.clone();
+            self.tell(format_args!("{id} is poison"));
+            self.stage.broker.poison("t", &id, true);
+            self.poisoned.push(id);
+        }
+    }
+
+    /// It takes one of them from now on.
+    fn cure(&mut self) {
+        if !self.poisoned.is_empty() {
+            let id = self.poisoned.swap_remove(self.random.usize(0..self.poisoned.len()));
+            self.tell(format_args!("{id} is cured"));
+            self.stage.broker.poison("t", &id, false);
+        }
+    }
+
+    /// An operator has an aggregate put back, cured or not, and does not wait for the answer.
+    async fn release(&mut self) {
+        let table = self.random.usize(0..TABLES);
+        let parked: Vec<Aggregate> =
+            self.process.stats[table].parked().iter().map(|(aggregate, _)| aggregate.clone()).collect();
+        if let Some(aggregate) = self.random.choice(&parked) {
+            let (table, order) = (self.stage.tables[table].clone(), Order::Release(aggregate.clone()));
+            self.tell(format_args!("{table}: {order:?}"));
+            let control = self.process.control.clone();
+            tokio::spawn(async move { control.order(&table, order).await });
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Everything is cured, and put back.
+    async fn release_all(&mut self) {
+        while !self.poisoned.is_empty() {
+            self.cure();
+        }
+        for stats in self.process.stats.clone() {
+            for _ in 0..200 {
+                let parked = stats.parked();
+                let Some((aggregate, parking)) = parked.iter().next() else { break };
+                self.parked += parking.left();
+                let answer = self.process.control.order(&stats.table, Order::Release(aggregate.clone())).await;
+                self.tell(format_args!("{}: {aggregate:?} is released: {answer:?}", stats.table));
+                pass(1_000).await;
+            }
+            assert!(stats.parked().is_empty(), "{}: {:?} are still parked", stats.table, stats.parked());
+        }
     }
 
     fn tell(&mut self, what: std::fmt::Arguments<'_>) {
@@ -359,6 +424,7 @@ impl Simulation {
             }
         }
         pass(5_000).await;
+        self.release_all().await;
         for zombie in self.zombies.drain(..) {
             zombie.stop.cancel();
             zombie.running.await.unwrap().unwrap();
@@ -388,7 +454,12 @@ impl Simulation {
                 .find(|row| !saved.as_ref().is_some_and(|saved| covers(self.stage.log.terms(), saved, row)));
             assert!(uncovered.is_none(), "a clean stop saves everything");
             for partition in 0..PARTITIONS {
-                let delivered = self.stage.broker.delivered();
+                let delivered: Vec<_> =
+                    self.stage.broker.delivered().into_iter().filter(|record| record.topic == "t").collect();
+                if self.stage.aside.on_poison == OnPoison::Park {
+                    self.judge_keys(index, partition, &delivered);
+                    continue;
+                }
                 let of = delivered.iter().filter(|record| record.partition == partition);
                 let keys: HashSet<_> = of.map(|record| record.key.as_str()).collect();
                 let first = first_ids(&delivered, index, partition);
@@ -396,10 +467,14 @@ impl Simulation {
                     committed.iter().filter(|row| keys.contains(row.key.as_str())).map(|row| row.id.as_str());
                 assert_eq!(first, expected.collect::<Vec<_>>(), "R1, R7: table {index}, partition {partition}");
             }
-            let arrivals = self.stage.arrived(index);
+            let arrivals = self.stage.delivered(index);
             let arrived: HashSet<_> = arrivals.iter().collect();
             assert_eq!(arrived.len(), committed.len(), "R6, R7: table {index}");
             assert!(!self.stage.transactional || arrivals.len() == arrived.len(), "R4: table {index}, exactly once");
+        }
+        if self.stage.aside.on_poison == OnPoison::Park {
+            // What is put back is handed on between others.
+            return;
         }
         let outlets = self.stage.outlets.lock().unwrap();
         for (handed, (table, durable)) in self.stage.broker.handed().iter().zip(outlets.iter()) {
@@ -411,6 +486,23 @@ impl Simulation {
             let run: Range<usize> = begin..(begin + handed.len()).min(committed.len());
             let expected: Vec<_> = committed[run].iter().map(|row| &row.id).collect();
             assert_eq!(handed.iter().collect::<Vec<_>>(), expected, "R1, R4: {table} from {durable:?} on");
+        }
+    }
+}
+
+impl Simulation {
+    /// R1 where aggregates were parked: each by itself, in a partition.
+    fn judge_keys(&self, table: usize, partition: usize, delivered: &[crate::testing::broker::Delivered]) {
+        let keys: HashSet<_> = self.committed[table].iter().map(|row| row.key.as_str()).collect();
+        for key in keys {
+            let of: Vec<_> =
+                delivered.iter().filter(|record| record.key == key && record.partition == partition).cloned().collect();
+            let first = first_ids(&of, table, partition);
+            let rows = self.committed[table].iter().filter(|row| row.key == key).map(|row| row.id.as_str());
+            assert!(
+                first.is_empty() || first == rows.collect::<Vec<_>>(),
+                "R1, R7: table {table}, partition {partition}, {key}: {first:?}"
+            );
         }
     }
 }
@@ -457,8 +549,8 @@ fn pause() -> Order {
     Order::Pause(Pause { by: "the simulation".to_owned(), at: jiff::Timestamp::UNIX_EPOCH, reason: None })
 }
 
-/// Gives how often tables were detached.
-fn run(seed: u64, tell: bool) -> u64 {
+/// Gives how often tables were detached, and how many events were parked to the end.
+fn run(seed: u64, tell: bool) -> (u64, u64) {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
@@ -469,7 +561,8 @@ fn run(seed: u64, tell: bool) -> u64 {
             assert!(!tell, "{}", simulation.story);
             resume_unwind(panic);
         }
-        simulation.stats.iter().map(|stats| stats.detaches.load(std::sync::atomic::Ordering::Relaxed)).sum()
+        let detaches = simulation.stats.iter().map(|stats| stats.detaches.load(std::sync::atomic::Ordering::Relaxed));
+        (detaches.sum(), simulation.parked)
     })
 }
 
@@ -491,15 +584,18 @@ fn under_random_troubles_every_committed_row_arrives_in_order_and_no_position_ru
         run(seed, true);
         return;
     }
-    let mut detaches = 0;
+    let (mut detaches, mut parked) = (0, 0);
     for seed in 0..number("OUTBOXD_SIMULATION_SEEDS").unwrap_or(SEEDS) {
         match catch_unwind(|| run(seed, false)) {
-            Ok(times) => detaches += times,
+            Ok((times, events)) => (detaches, parked) = (detaches + times, parked + events),
             Err(panic) => {
                 let what = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
                 panic!("replay with OUTBOXD_SIMULATION_SEED={seed}: {what}");
             }
         }
     }
-    assert!(detaches > 0, "no table was detached: the simulation does not do what it is for");
+    assert!(
+        detaches > 0 && parked > 0,
+        "{detaches} detached, {parked} parked: the simulation does not do what it is for"
+    );
 }

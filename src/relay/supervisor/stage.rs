@@ -8,7 +8,7 @@ use futures::FutureExt;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::outbox::{Columns, TopicTemplate};
+use crate::outbox::{Aside, Columns, TopicTemplate};
 use crate::relay::control::Control;
 use crate::testing::broker::MemoryBroker;
 use crate::testing::log::MemoryLog;
@@ -35,6 +35,8 @@ pub(super) struct Stage {
     pub(super) fits: Arc<AtomicBool>,
     /// Whether tables are delivered in transactions.
     pub(super) transactional: bool,
+    /// What is done with events that cannot be delivered.
+    pub(super) aside: Aside,
     /// Of every outlet that was made, in order: whose it is, and the durable position at that time.
     pub(super) outlets: Arc<Mutex<Vec<Made>>>,
 }
@@ -66,6 +68,7 @@ impl Stage {
             unfit: Vec::new(),
             fits: Arc::new(AtomicBool::new(true)),
             transactional: false,
+            aside: Aside::default(),
             outlets: Arc::default(),
         }
     }
@@ -86,6 +89,7 @@ impl Stage {
         let (source, settings) = (move |_| log.clone(), self.settings.clone());
         let deliver = session.clone();
         let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
+        let mapping = mapping.with_aside(Arc::new(self.aside.clone()));
         let table = |name: &TableName| Table {
             subscription: Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) },
             mapping: mapping.clone(),
@@ -132,6 +136,13 @@ impl Stage {
     pub(super) fn arrived(&self, table: usize) -> Vec<String> {
         let prefix = format!("{table}/");
         self.broker.ids().into_iter().filter(|id| id.starts_with(&prefix)).collect()
+    }
+
+    /// Those of them that arrived where they belong.
+    pub(super) fn delivered(&self, table: usize) -> Vec<String> {
+        let prefix = format!("{table}/");
+        let there = |record: &crate::testing::broker::Delivered| record.topic == "t" && record.id.starts_with(&prefix);
+        self.broker.delivered().into_iter().filter(there).map(|record| record.id).collect()
     }
 
     pub(super) fn saved(&self, table: usize) -> Option<Position> {

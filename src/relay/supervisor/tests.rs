@@ -6,8 +6,9 @@ use bytesize::ByteSize;
 
 use super::stage::{Process, Stage, pass};
 use super::*;
+use crate::outbox::OnPoison;
 use crate::outlet::{DeliveryError, Rejection};
-use crate::position::Pause;
+use crate::position::{Aggregate, Pause};
 use crate::relay::control::{Answer, Order, Refusal};
 use crate::relay::replay::Plan;
 use crate::testing::log::{Insert, Step, after};
@@ -717,4 +718,93 @@ async fn a_replay_keeps_to_its_rate_lets_others_through_and_ends_with_a_pause() 
     order(&process, 0, Order::Replay(Box::new(plan(0, None, 10)))).await.unwrap();
     assert!(ended(&process, 0).await.is_err(), "the log does not have it any more");
     assert_eq!(process.stats[0].state(), State::Running);
+}
+
+/// A stage whose topic refuses the event `0/2`, and a daemon that has met it between others.
+async fn poisoned(on_poison: OnPoison, transactional: bool) -> (Stage, Process) {
+    let mut stage = Stage::new(1, 1);
+    stage.aside.on_poison = on_poison;
+    stage.transactional = transactional;
+    stage.broker.poison("t", "0/2", true);
+    let process = stage.run();
+    for (id, key) in [("0/1", "k"), ("0/2", "k"), ("0/3", "other"), ("0/4", "k")] {
+        stage.log.insert(&stage.tables[0], id, key);
+    }
+    pass(5_000).await;
+    (stage, process)
+}
+
+async fn release(stage: &Stage, process: &Process, key: &str) -> Answer {
+    let order = Order::Release(Aggregate::new(key.as_bytes()));
+    process.control.order(&stage.tables[0], order).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_aggregate_stays_parked_over_a_crash_and_is_put_back_in_order() {
+    for transactional in [false, true] {
+        let (stage, mut process) = poisoned(OnPoison::Park, transactional).await;
+        let first = |stage: &Stage| {
+            let mut seen = std::collections::HashSet::new();
+            stage.delivered(0).into_iter().filter(|id| seen.insert(id.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(first(&stage), ["0/1", "0/3"]);
+        process.kill(&stage, |_| 0).await;
+        let process = stage.run();
+        stage.log.insert(&stage.tables[0], "0/5", "k");
+        stage.log.insert(&stage.tables[0], "0/6", "other");
+        pass(5_000).await;
+        assert_eq!(first(&stage), ["0/1", "0/3", "0/6"]);
+        let parked = process.stats[0].parked();
+        let parking = parked.get(b"k").unwrap();
+        assert_eq!((parking.events, parking.run.as_str()), (3, "0/2"));
+        assert!(parking.reason.starts_with("record_too_large: "), "{}", parking.reason);
+
+        // Still poison: it is refused, and nothing of it leaves.
+        let refused = release(&stage, &process, "k").await.unwrap_err();
+        assert!(refused.to_string().contains("record_too_large"), "{refused}");
+        pass(5_000).await;
+        assert_eq!((first(&stage).len(), process.stats[0].parked().len()), (3, 1));
+        assert_eq!(process.stats[0].state(), State::Running);
+
+        stage.broker.poison("t", "0/2", false);
+        assert_eq!(release(&stage, &process, "k").await.unwrap().after, "released: 3 events");
+        stage.log.insert(&stage.tables[0], "0/7", "k");
+        pass(5_000).await;
+        assert_eq!(first(&stage), ["0/1", "0/3", "0/6", "0/2", "0/4", "0/5", "0/7"]);
+        assert!(process.stats[0].parked().is_empty() && stage.positions.parked(&stage.tables[0]).is_empty());
+        assert!(!transactional || stage.delivered(0).len() == 7, "{:?}", stage.delivered(0));
+        let refused = release(&stage, &process, "k").await.unwrap_err();
+        assert!(refused.to_string().contains("it is not parked"), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_alone_and_leaves_a_hole() {
+    for transactional in [false, true] {
+        let (stage, process) = poisoned(OnPoison::DeadLetter, transactional).await;
+        let mut delivered = stage.delivered(0);
+        delivered.dedup();
+        assert!(delivered.ends_with(&["0/1", "0/3", "0/4"].map(str::to_owned)), "{delivered:?}");
+        let letters: Vec<_> =
+            stage.broker.delivered().into_iter().filter(|record| record.topic == "outboxd.dead.t").collect();
+        assert_eq!(letters.len(), 1);
+        assert_eq!((letters[0].id.as_str(), letters[0].content.text("outboxd-order-hole")), ("0/2", Some("1")));
+        assert_eq!(process.stats[0].dead_letters.load(Relaxed), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_may_be_parked_halts_by_name_and_what_is_parked_stays_so_under_another_policy() {
+    let (mut stage, mut process) = poisoned(OnPoison::Park, false).await;
+    process.kill(&stage, |_| 0).await;
+    stage.aside.on_poison = OnPoison::Halt;
+    stage.aside.events = 3;
+    let process = stage.run();
+    stage.log.insert(&stage.tables[0], "0/5", "k");
+    pass(5_000).await;
+    assert_eq!((process.stats[0].state(), process.stats[0].parked().events()), (State::Running, 3));
+    stage.log.insert(&stage.tables[0], "0/6", "k");
+    pass(5_000).await;
+    assert_eq!(process.stats[0].state(), State::Halted);
+    assert!(process.stats[0].reason().unwrap().starts_with("parked_limit: delivery.parked_events is 3"));
 }

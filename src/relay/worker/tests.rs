@@ -4,8 +4,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::outbox::aside::Unpacked;
 use crate::outbox::{Columns, TopicTemplate};
-use crate::outlet::Rejection;
+use crate::outlet::{Rejection, Wanted};
 use crate::position::PositionStore;
 use crate::relay::queue::{Sender, bounded};
 use crate::source::{BatchBuilder, RowSet};
@@ -270,8 +271,16 @@ impl Outlet for Deceptive {
         self.0.settled(into).await;
     }
 
-    fn save(&mut self, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
-        self.0.save(position)
+    fn keep(
+        &mut self,
+        position: &Position,
+        parked: Option<&Parked>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static {
+        self.0.keep(position, parked)
+    }
+
+    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static {
+        self.0.read(wanted)
     }
 
     async fn release(&mut self) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 
-use crate::position::{Partial, Pause, Position, PositionStore, StoreError};
+use crate::position::{Aggregate, Parked, Parking, Partial, Pause, Position, PositionStore, StoreError};
 use crate::table::TableName;
 use crate::testing::log::{after, transaction};
 
@@ -25,6 +25,7 @@ pub async fn keep<B: Bench>(bench: &B) {
     an_operator_sets_it_anywhere(bench).await;
     an_operator_has_it_forgotten(bench).await;
     a_pause_lasts_until_it_is_ended(bench).await;
+    parked_aggregates_are_kept_with_the_position(bench).await;
     if B::TAKES_OVER {
         a_claim_takes_the_table_over(bench).await;
         of_many_at_once_one_can_save(bench).await;
@@ -74,6 +75,41 @@ pub async fn a_position_never_moves_backwards(bench: &impl Bench) {
     }
     assert_eq!(durable(&store, &table).await, Some(partial(3)));
     store.save(&claim, &after(6)).await.unwrap();
+}
+
+/// Given parked aggregates that were kept with a position, when it is saved, set, forgotten or paused, then they are what they
+/// were; the next owner and the list find them; and a save that is refused does not change them.
+pub async fn parked_aggregates_are_kept_with_the_position(bench: &impl Bench) {
+    let (store, table) = (bench.session().await, table("parked"));
+    let claimed = store.claim(&table).await.unwrap();
+    assert_eq!(claimed.parked, Parked::default());
+    let parking = Parking {
+        run: "first".to_owned(),
+        reason: "why 'not'".to_owned(),
+        since: jiff::Timestamp::UNIX_EPOCH,
+        position: after(1).to_string(),
+        topics: ["outboxd.parked.t".to_owned()].into(),
+        events: 7,
+        released: 2,
+        bytes: 100,
+    };
+    let mut parked = Parked::default();
+    parked.put(Aggregate::new(b"\xff\"k"), parking);
+    store.keep(&claimed.claim, &after(2), Some(&parked)).await.unwrap();
+    store.save(&claimed.claim, &after(3)).await.unwrap();
+    assert!(store.keep(&claimed.claim, &after(1), Some(&Parked::default())).await.is_err());
+    store.set(&claimed.claim, &after(1)).await.unwrap();
+    store.forget(&claimed.claim).await.unwrap();
+    store.pause(&claimed.claim, None).await.unwrap();
+    let listed = store.list().await.unwrap().into_iter().find(|saved| saved.table == table).unwrap();
+    assert_eq!(listed.parked, parked);
+    store.release(&claimed.claim).await.unwrap();
+    let again = bench.session().await;
+    let claimed = again.claim(&table).await.unwrap();
+    assert_eq!(claimed.parked, parked);
+    again.keep(&claimed.claim, &after(4), Some(&Parked::default())).await.unwrap();
+    again.release(&claimed.claim).await.unwrap();
+    assert_eq!(bench.session().await.claim(&table).await.unwrap().parked, Parked::default());
 }
 
 /// R3: given a durable position, when an operator sets another, then it holds wherever it lies, and saves go on from there.
