@@ -1,6 +1,6 @@
 //! Bugs planted on purpose, to show that the simulation and the chaos campaign would find them.
 //!
-//! Promise: a program that is built without the feature `planted-bugs` has none of them: [`is`] is a constant there. With
+//! Promise: a program that is built without the feature `planted-bugs` has none of them: they are constants there. With
 //! it, `OUTBOXD_PLANTED_BUG` names one; tests of this package plant them one by one.
 
 use clap::ValueEnum;

@@ -1,10 +1,11 @@
 //! The stage of a test: private servers, shards, a topic, writers, and the daemon.
 
+use std::cell::RefCell;
 use std::num::NonZero;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -27,8 +28,23 @@ use crate::daemon::Daemon;
 /// How long a condition may take to hold.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Stages at once: each has a server of its own, and the machine may have two cores.
+/// Tests with stages at once: each has a server of its own, and the machine may have two cores.
 static STAGES: Semaphore = Semaphore::const_new(3);
+
+thread_local! {
+    /// What a test has already, on the thread that it blocks. It is one test with however many stages, or two that wait for
+    /// their second one would wait for each other.
+    static HELD: RefCell<Weak<SemaphorePermit<'static>>> = const { RefCell::new(Weak::new()) };
+}
+
+async fn permit() -> Arc<SemaphorePermit<'static>> {
+    if let Some(held) = HELD.with_borrow(Weak::upgrade) {
+        return held;
+    }
+    let permit = Arc::new(STAGES.acquire().await.unwrap());
+    HELD.set(Arc::downgrade(&permit));
+    permit
+}
 
 /// The Kafka that tests share, each with a topic of its own. Ends with the process.
 static KAFKA: OnceLock<Service> = OnceLock::new();
@@ -151,7 +167,7 @@ impl Setup {
 
     /// Starts the servers only.
     pub(crate) async fn servers(self) -> Stage {
-        let permit = STAGES.acquire().await.unwrap();
+        let permit = permit().await;
         let (own_kafka, kafka_settings, has_brokers) = (self.own_kafka, self.kafka_settings, self.brokers.is_some());
         let kafka = tokio::task::spawn_blocking(move || {
             if own_kafka {
@@ -193,7 +209,7 @@ pub(crate) struct Stage {
     tables: String,
     blocks: usize,
     environment: Vec<(String, String)>,
-    _permit: SemaphorePermit<'static>,
+    _permit: Arc<SemaphorePermit<'static>>,
 }
 
 impl Stage {
