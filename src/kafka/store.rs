@@ -208,6 +208,10 @@ impl KafkaStore {
                     Ok(())
                 }
                 Err(broken) => {
+                    // What is open in front hides what another process wrote, and is not to wait for its timeout.
+                    if let Some(producer) = this.producer(&claim) {
+                        let _ = producer.abort().await;
+                    }
                     this.superseded(&claim.table, claim.epoch).await?;
                     Err(StoreError::Broken(broken.to_string()))
                 }

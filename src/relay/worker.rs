@@ -199,7 +199,7 @@ impl<O: Outlet> Worker<O> {
         let end = self.relay(&stop).await;
         self.window.abandon();
         let drained = self.drain().await;
-        self.pursue_release();
+        self.end_release();
         let end = match (end, drained) {
             // What has to be cured says more than what followed from it.
             (End::Stop, Some(later)) | (End::Restart(_), Some(later @ End::Halt(_))) => later,

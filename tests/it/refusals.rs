@@ -85,7 +85,7 @@ async fn a_table_whose_record_is_refused_halts_in_order_and_alone_and_goes_on_on
     }
     statements.push("COMMIT".to_owned());
     stage.sql(statements).await;
-    daemon.logs("record_too_large").await;
+    daemon.logs("relay_halted table=delivery.delivery-outbox1 reason=\"record_too_large\"").await;
     // The other table notices nothing.
     stage.sql([event(2, "other", "k")]).await;
     stage.delivered("other").await;

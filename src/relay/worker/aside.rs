@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::{End, Halt, Worker};
 use crate::outbox::OnPoison;
 use crate::outbox::aside::{self, Label, Parcel, Place, Unpacked};
-use crate::outlet::{Chunk, DeliveryError, Event, Outlet, PublishError, Rejection, Wanted};
+use crate::outlet::{Chunk, DeliveryError, Event, Failing, Outlet, PublishError, Rejection, Wanted};
 use crate::planted::{self, Bug};
 use crate::position::{Aggregate, Parked, Parking, Position};
 use crate::relay::stats::now_micros;
@@ -100,6 +100,8 @@ pub(super) struct Aside {
     releasing: Option<Releasing>,
     /// The key whose events are put back, until that is durable.
     putting_back: Option<Vec<u8>>,
+    /// Why they are not, if nothing says more.
+    fallback: Option<String>,
 }
 
 impl Default for Aside {
@@ -113,7 +115,17 @@ impl Aside {
         let parked = Arc::new(parked);
         let known = condemned.with(|condemned| condemned.clone());
         let (saved, releases) = (Arc::clone(&parked), mpsc::channel(1).1);
-        Self { parked, changed: false, saved, condemned, known, releases, releasing: None, putting_back: None }
+        Self {
+            parked,
+            changed: false,
+            saved,
+            condemned,
+            known,
+            releases,
+            releasing: None,
+            putting_back: None,
+            fallback: None,
+        }
     }
 
     pub(super) fn is_releasing(&self) -> bool {
@@ -285,7 +297,12 @@ impl<O: Outlet> Worker<O> {
     /// What an error of delivery leads to.
     pub(super) fn undelivered(&mut self, error: &DeliveryError) -> End {
         if self.aside.putting_back.is_some() {
-            self.aside.answer(Err(format!("it stays parked: {error}")));
+            let reason = format!("it stays parked: {error}");
+            match error {
+                // What it ended for may be told later.
+                DeliveryError::Retriable { failing: Failing::Client, .. } => self.aside.fallback = Some(reason),
+                _ => self.aside.answer(Err(reason)),
+            }
         }
         match error {
             DeliveryError::Retriable { failing, .. } => self.again_for(failing.name(), error.to_string()),
@@ -308,6 +325,14 @@ impl<O: Outlet> Worker<O> {
     /// Whether an event that is refused was to be put back: then it is parked, as it was.
     fn may_pass(&self, event: &Event) -> bool {
         self.aside.putting_back.as_ref() == Some(&event.key)
+    }
+
+    /// The worker has ended: what it was asked for and has not done is refused.
+    pub(super) fn end_release(&mut self) {
+        self.pursue_release();
+        if let Some(reason) = self.aside.fallback.take() {
+            self.aside.answer(Err(reason));
+        }
     }
 
     /// Goes on with a release as far as that is possible now.
