@@ -46,6 +46,19 @@ outage: setup ## Kafka away under load for OUTAGE_SECONDS=3600: memory flat, not
 captures: setup ## The binlog files of tests/data anew, from real servers; CASES=xa,types makes only these
 	cargo test --test captured -- --ignored captures
 
+.PHONY: bench
+bench: bench-tools ## How fast it is, beside Debezium and librdkafka alone, into docs/benchmarks.md; an hour of a quiet machine; ARGS=--help
+	cargo bench --bench relay -- $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: bench-tools ## A little of all that, in three minutes
+	cargo bench --bench relay -- --quick $(ARGS)
+
+.PHONY: bench-tools
+bench-tools:
+	scripts/setup
+	scripts/services install mysql-9.7 kafka-4.1 debezium-3.5
+
 .PHONY: lint
 lint: deny ## Format, clippy, documentation, dependencies: no warnings
 	cargo fmt --check
