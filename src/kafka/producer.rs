@@ -5,16 +5,15 @@
 //! table's producer is its own: when one has broken, no other table notices (R8), and the relay that starts again makes
 //! a new one.
 
+mod bell;
 mod care;
 mod inbox;
 mod opening;
 mod serve;
 mod transaction;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
-use std::thread::Thread;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
@@ -22,6 +21,7 @@ use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
+use self::bell::Bell;
 use self::care::Careful;
 use self::inbox::{Context, Inbox};
 pub(super) use self::opening::hashed;
@@ -165,37 +165,28 @@ impl Producers {
 }
 
 struct Shared {
+    /// Wakes the thread that serves. Before the producer, which it has to be dropped before.
+    bell: Bell,
     native: Native,
     inbox: Arc<Inbox>,
-    /// Records sent and not reported; the thread sleeps while it is 0.
+    /// Records sent and not reported.
     waiting: AtomicUsize,
-    /// The thread that serves, to wake it.
-    thread: OnceLock<Thread>,
     orders: Mutex<Vec<transaction::Order>>,
     stop: AtomicBool,
 }
 
 impl Shared {
-    fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
     fn send(&self, message: BaseRecord<'_, [u8], [u8], usize>) -> Result<(), RDKafkaErrorCode> {
         // Counted first: the report may come before `send` returns.
-        let idle = self.waiting.fetch_add(1, Ordering::AcqRel) == 0;
+        self.waiting.fetch_add(1, Ordering::AcqRel);
         let sent = self.native.send(message);
         if let Err((error, _)) = sent {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown));
-        }
-        if idle {
-            self.wake();
         }
         Ok(())
     }
@@ -218,20 +209,20 @@ impl Publisher {
         let inbox = Arc::clone(&context.inbox);
         let native =
             Native::from_config_and_context(config, context).map_err(|error| ProducerError(error.to_string()))?;
+        let bell = Bell::new(&native).ok_or_else(|| ProducerError("the producer has no queue".to_owned()))?;
         let shared = Arc::new(Shared {
+            bell,
             native,
             inbox,
             waiting: AtomicUsize::new(0),
-            thread: OnceLock::new(),
             orders: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let served = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("kafka-producer".to_owned())
             .spawn(move || serve::serve(&served))
             .map_err(|error| ProducerError(format!("cannot start a thread: {error}")))?;
-        shared.thread.get_or_init(|| thread.thread().clone());
         Ok(Self { shared, limit, settings })
     }
 
@@ -298,7 +289,7 @@ impl Publish for Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.wake();
+        self.shared.bell.wake();
     }
 }
 

@@ -11,7 +11,6 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::oneshot;
 
 use super::inbox::lock;
-use super::serve::poll;
 use super::{Publisher, Shared, Tag};
 use crate::kafka::error::{Cure, Verdict, judge as verdict};
 use crate::outlet::DeliveryError;
@@ -77,7 +76,7 @@ impl Publisher {
     fn ask(&self, order: impl FnOnce(Answer) -> Order) -> oneshot::Receiver<Result<(), Broken>> {
         let (answer, answered) = oneshot::channel();
         lock(&self.shared.orders).push(order(answer));
-        self.shared.wake();
+        self.shared.bell.wake();
         answered
     }
 }
@@ -115,7 +114,7 @@ impl Shared {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match ask().map_err(|error| judge(&error)) {
-                Err(Broken::Unavailable(_)) if Instant::now() < deadline && !self.stopped() => _ = poll(self),
+                Err(Broken::Unavailable(_)) if Instant::now() < deadline && !self.stopped() => self.pause(),
                 answer => return answer,
             }
         }
@@ -132,21 +131,23 @@ impl Shared {
                 .payload(value.as_bytes());
             match self.send(record) {
                 Ok(()) => break,
-                Err(Code::QueueFull) if !self.stopped() => _ = poll(self),
+                Err(Code::QueueFull) if !self.stopped() => self.pause(),
                 Err(code) => return Err(Broken::Over(code.to_string())),
             }
         }
-        while !poll(self) {
+        let mut reported = self.read_reports();
+        while !reported {
             self.failure()?;
             if self.stopped() {
                 return Err(Broken::Unavailable("given up".to_owned()));
             }
+            reported = self.await_reports();
         }
         self.failure()?;
         loop {
             match self.native.commit_transaction(SLICE).map_err(|error| judge(&error)) {
                 Ok(()) => break,
-                Err(Broken::Unavailable(_)) if !self.stopped() => _ = poll(self),
+                Err(Broken::Unavailable(_)) if !self.stopped() => self.pause(),
                 Err(broken) => return Err(broken),
             }
         }
