@@ -84,7 +84,9 @@ async fn what_is_rolled_back_to_a_savepoint_never_leaves() {
 
 /// One INSERT of many rows, numbered from `from`.
 fn rows(shard: usize, from: usize, count: usize) -> String {
-    let mut sql = format!("INSERT INTO delivery.`delivery-outbox{shard}` VALUES ");
+    let mut sql = format!(
+        "INSERT INTO delivery.`delivery-outbox{shard}` (id, aggregatetype, aggregateid, type, payload) VALUES "
+    );
     for n in from..from + count {
         let comma = if n > from { "," } else { "" };
         write!(sql, "{comma}('{shard}-{n:06}', 'delivery', 'k', 'T', '{{\"n\": {n}}}')").unwrap();
