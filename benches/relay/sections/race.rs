@@ -23,6 +23,8 @@ pub(crate) struct Race {
     pub(crate) each: Vec<Drain>,
     /// Debezium, one connector for all tables.
     pub(crate) one: Vec<Drain>,
+    /// The mean length of a value, in bytes.
+    pub(crate) value: f64,
     pub(crate) notes: Vec<String>,
 }
 
@@ -39,6 +41,7 @@ pub(crate) async fn race(bench: &Bench, workload: Workload, with_debezium: bool)
         eprintln!("  run {} of {}", run + 1, bench.scale.runs);
         let (drain, topic, found) = loaded.drain(bench, false, false).await;
         race.outboxd.push(drain);
+        race.value = found.value;
         if run == 0 {
             race.notes.push(format!("Values are {:.0} bytes long on the average.", found.value));
         }

@@ -76,7 +76,9 @@ async fn write(database: &mut Database, bytes: u64) -> u64 {
         conn.query_drop(sql.as_str()).await.unwrap();
         for _ in 0..if block == blocks { 0 } else { 99 } {
             sql.clear();
-            sql.push_str("INSERT INTO `delivery`.`delivery-other` VALUES ");
+            sql.push_str(
+                "INSERT INTO `delivery`.`delivery-other` (id, aggregatetype, aggregateid, type, payload) VALUES ",
+            );
             for _ in 0..ROWS {
                 write_row(1, other, BYTES, &mut sql);
                 sql.push(',');

@@ -13,6 +13,9 @@ use crate::workload::Workload;
 const RATE: u32 = 500;
 const ROWS: u64 = 10;
 
+/// Tables that memory is compared with.
+const FEW: usize = 4;
+
 pub(crate) async fn run(bench: &Bench) -> Outcome {
     let counts = bench.scale.tables;
     let most = counts.iter().copied().max().unwrap_or(1);
@@ -47,18 +50,17 @@ pub(crate) async fn run(bench: &Bench) -> Outcome {
         series: vec![Series::new("outboxd", points.collect())],
     };
     drop(database);
-    let drains = catching_up(bench, most).await;
-    let all = |value: fn(&Drain) -> f64| drains.iter().map(value).collect::<Vec<_>>();
-    figures.push(
+    let (few, many) = (catching_up(bench, FEW).await, catching_up(bench, most).await);
+    let all = |value: fn(&Drain) -> f64| many.iter().map(value).collect::<Vec<_>>();
+    let further = f64::from(u32::try_from(most.saturating_sub(FEW).max(1)).unwrap());
+    let each = few.iter().zip(&many).map(|(few, many)| (many.peak - few.peak) / 1e6 / further).collect();
+    figures.extend([
         Figure::new(format!("{most} tables catch up: peak of memory"), "MB", all(|drain| drain.peak / 1e6))
             .at_most(160.0),
-    );
-    figures.push(Figure::new(format!("{most} tables catch up: throughput"), "k/s", all(|drain| drain.steady() / 1e3)));
-    figures.push(Figure::new(
-        format!("{most} tables catch up: CPU of an event"),
-        "µs",
-        all(|drain| drain.cpu_each().total()),
-    ));
+        Figure::new(format!("each table beyond {FEW}: peak of memory"), "MB", each),
+        Figure::new(format!("{most} tables catch up: throughput"), "k/s", all(|drain| drain.steady() / 1e3)),
+        Figure::new(format!("{most} tables catch up: CPU of an event"), "µs", all(|drain| drain.cpu_each().total())),
+    ]);
     Outcome { figures, plots: vec![plot], notes: Vec::new() }
 }
 

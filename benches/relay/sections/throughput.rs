@@ -105,9 +105,11 @@ pub(crate) async fn singles(bench: &Bench) -> Outcome {
     Outcome { figures: figures(&race, &bars), plots, notes: race.notes }
 }
 
-/// Without Debezium, and without bars.
+/// Without Debezium. What an event costs for itself and for each kilobyte of it is what docs/sizing.md reckons with; a size
+/// that is no part of that shows how near it comes.
 pub(crate) async fn sizes(bench: &Bench) -> Outcome {
     let mut outcome = Outcome::default();
+    let mut costs: Vec<(f64, Vec<f64>)> = Vec::new();
     for (bytes, rows, name) in [
         (100, 100, "100 bytes"),
         (4_096, 100, "4 KB"),
@@ -119,6 +121,7 @@ pub(crate) async fn sizes(bench: &Bench) -> Outcome {
         let race = race(bench, workload, false).await;
         let steady = all(&race.outboxd, Drain::steady);
         let cpu = all(&race.outboxd, |drain| drain.cpu_each().total());
+        costs.push((race.value / 1e3, cpu.clone()));
         outcome.figures.extend([
             Figure::new(format!("{name}: throughput"), "k/s", steady.iter().map(|rate| rate / 1e3).collect()),
             Figure::ratio(format!("{name}: against librdkafka alone"), &steady, &race.alone_rate),
@@ -128,7 +131,22 @@ pub(crate) async fn sizes(bench: &Bench) -> Outcome {
         ]);
         outcome.notes.extend(race.notes.into_iter().map(|note| format!("{name}: {note}")));
     }
+    outcome.figures.extend(reckoned(&costs));
     outcome
+}
+
+/// From the CPU of events of several lengths (in kilobytes), run by run: what the smallest and the largest make of an event
+/// and of a kilobyte, and how near that comes to the last.
+fn reckoned(costs: &[(f64, Vec<f64>)]) -> Vec<Figure> {
+    let [(small, least), .., (large, most), (length, measured)] = costs else { return Vec::new() };
+    let kilobyte: Vec<_> = least.iter().zip(most).map(|(least, most)| (most - least) / (large - small)).collect();
+    let event: Vec<_> = least.iter().zip(&kilobyte).map(|(least, kilobyte)| least - kilobyte * small).collect();
+    let formula: Vec<_> = event.iter().zip(&kilobyte).map(|(event, kilobyte)| event + kilobyte * length).collect();
+    vec![
+        Figure::new("CPU of an event for itself", "µs", event),
+        Figure::new("CPU of each kilobyte of an event", "µs", kilobyte),
+        Figure::ratio("450 bytes: measured against the formula", measured, &formula).at_most(1.25),
+    ]
 }
 
 pub(crate) async fn exactly_once(bench: &Bench) -> Outcome {
