@@ -59,6 +59,11 @@ bench-tools:
 	scripts/setup
 	scripts/services install mysql-9.7 kafka-4.1 debezium-3.5
 
+.PHONY: instructions
+instructions: ## Instructions for one event, part by part, against the committed counts; ARGS=--write writes these anew
+	scripts/setup
+	cargo bench --profile counted --bench instructions -- $(ARGS)
+
 .PHONY: lint
 lint: deny ## Format, clippy, documentation, dependencies: no warnings
 	cargo fmt --check
