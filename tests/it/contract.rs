@@ -308,7 +308,10 @@ impl source::Bench for Log<'_> {
         for step in steps {
             match step {
                 Step::Insert(table, inserts) => {
-                    let statement = format!("INSERT INTO {} VALUES (?, 'test', ?, 'test', ?)", table.quoted());
+                    let statement = format!(
+                        "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES (?, 'test', ?, 'test', ?)",
+                        table.quoted()
+                    );
                     for insert in inserts {
                         conn.exec_drop(&statement, (insert.id, insert.key, insert.payload)).await.unwrap();
                     }

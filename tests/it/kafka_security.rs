@@ -150,7 +150,12 @@ impl Way {
     /// An event gets through, and no secret is in the log at any level.
     async fn delivers(&self, stage: &Stage, id: &str) {
         let daemon = Daemon::spawn(self.command(stage, &["run"]).env("OUTBOXD__LOG__LEVEL", "trace"));
-        stage.sql([format!("INSERT INTO {} VALUES ('{id}', 'a', 'k', 'T', '{{}}')", stage.outboxes[0].quoted())]).await;
+        stage
+            .sql([format!(
+                "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('{id}', 'a', 'k', 'T', '{{}}')",
+                stage.outboxes[0].quoted()
+            )])
+            .await;
         stage.delivered(id).await;
         daemon.signal("TERM");
         daemon.logs("relay_drained").await;

@@ -121,7 +121,9 @@ async fn a_limit_that_is_lowered_halts_by_name_and_goes_on_once_it_is_raised() {
     daemon.ready().await;
     let table = stage.outboxes[0].quoted();
     let insert = |id: &str, bytes: usize| {
-        format!("INSERT INTO {table} VALUES ('{id}', 'a', 'k', 'T', JSON_OBJECT('x', REPEAT('z', {bytes})))")
+        format!(
+            "INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('{id}', 'a', 'k', 'T', JSON_OBJECT('x', REPEAT('z', {bytes})))"
+        )
     };
     stage.sql([insert("e-1", 20_000)]).await;
     stage.delivered("e-1").await;
@@ -140,7 +142,7 @@ async fn a_limit_that_is_lowered_halts_by_name_and_goes_on_once_it_is_raised() {
         // Random bytes, for compression would make them small.
         let random = vec!["TO_BASE64(RANDOM_BYTES(1024))"; 16].join(", ");
         let row = format!("('e-{sent}', 'a', 'k', 'T', JSON_OBJECT('x', CONCAT({random})))");
-        stage.sql([format!("INSERT INTO {table} VALUES {row}")]).await;
+        stage.sql([format!("INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES {row}")]).await;
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(daemon.ended().await, Some(1));
@@ -213,7 +215,12 @@ async fn brokers_that_advertise_an_address_out_of_reach_are_named_and_waited_for
             });
         }
     });
-    stage.sql([format!("INSERT INTO {} VALUES ('e-1', 'a', 'k', 'T', '{{}}')", stage.outboxes[0].quoted())]).await;
+    stage
+        .sql([format!(
+            "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('e-1', 'a', 'k', 'T', '{{}}')",
+            stage.outboxes[0].quoted()
+        )])
+        .await;
     stage.delivered("e-1").await;
     assert_eq!(daemon.terminate().await, Some(0));
     serving.abort();

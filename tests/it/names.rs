@@ -35,7 +35,7 @@ async fn names_may_be_reserved_words_or_hold_hyphens_blanks_backticks_and_umlaut
         let stage = setup.blocks(names.len()).up().await;
         let daemon = stage.run();
         for (number, table) in tables.iter().enumerate() {
-            stage.sql([format!("INSERT INTO {} VALUES ('id-{number}', 'a', 'k', 'T', '1')", table.quoted())]).await;
+            stage.sql([format!("INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('id-{number}', 'a', 'k', 'T', '1')", table.quoted())]).await;
             stage.delivered(&format!("id-{number}")).await;
         }
         assert_eq!(daemon.terminate().await, Some(0));
@@ -57,9 +57,9 @@ async fn keys_and_payloads_arrive_as_they_are_whatever_they_hold() {
         let texts = ["plain", "ä€", "🛵 漢字 \u{1F9D1}\u{200D}\u{1F373}", "", " blanks ", "a\\0b\\n\\t\\\\", &long];
         for (number, text) in texts.iter().enumerate() {
             let key: String = text.chars().take(60).collect();
-            stage.sql([format!("INSERT INTO {table} VALUES ('id-{number}', 'a', '{key}', 'Ü🛵', '{text}')")]).await;
+            stage.sql([format!("INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('id-{number}', 'a', '{key}', 'Ü🛵', '{text}')")]).await;
         }
-        stage.sql([format!("INSERT INTO {table} VALUES ('null', 'a', 'k', 'T', NULL)")]).await;
+        stage.sql([format!("INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('null', 'a', 'k', 'T', NULL)")]).await;
         stage.delivered("null").await;
         assert_eq!(daemon.terminate().await, Some(0));
         let records = stage.records().await;
@@ -81,12 +81,25 @@ async fn an_event_without_a_key_halts_its_table_by_name_and_no_other() {
     let table = stage.outboxes[0].quoted();
     stage.sql([format!("ALTER TABLE {table} MODIFY aggregateid VARCHAR(255) NULL")]).await;
     let daemon = stage.run();
-    stage.sql([format!("INSERT INTO {table} VALUES ('before', 'a', 'k', 'T', '1')")]).await;
-    stage.sql([format!("INSERT INTO {table} VALUES ('keyless', 'a', NULL, 'T', '1')")]).await;
-    stage.sql([format!("INSERT INTO {table} VALUES ('after', 'a', 'k', 'T', '1')")]).await;
+    stage
+        .sql([format!(
+            "INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('before', 'a', 'k', 'T', '1')"
+        )])
+        .await;
+    stage.sql([format!("INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('keyless', 'a', NULL, 'T', '1')")]).await;
+    stage
+        .sql([format!(
+            "INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('after', 'a', 'k', 'T', '1')"
+        )])
+        .await;
     daemon.logs("unmappable_event").await;
     daemon.waits_for("column `aggregateid` is NULL").await;
-    stage.sql([format!("INSERT INTO {} VALUES ('other', 'a', 'k', 'T', '1')", stage.outboxes[1].quoted())]).await;
+    stage
+        .sql([format!(
+            "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('other', 'a', 'k', 'T', '1')",
+            stage.outboxes[1].quoted()
+        )])
+        .await;
     stage.delivered("other").await;
     assert_eq!(daemon.terminate().await, Some(1));
     let records = stage.records().await;

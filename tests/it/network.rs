@@ -69,8 +69,11 @@ async fn a_network_slower_than_the_server_bears_does_not_end_the_connection() {
         proxy.freeze();
         // More than buffers on the way hold.
         let table = stage.outboxes[0].quoted();
-        let event =
-            |n: u32| format!("INSERT INTO {table} VALUES ('slow-{n}', 'a', 'k', 'T', JSON_QUOTE(REPEAT('x', 900000)))");
+        let event = |n: u32| {
+            format!(
+                "INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('slow-{n}', 'a', 'k', 'T', JSON_QUOTE(REPEAT('x', 900000)))"
+            )
+        };
         stage.sql((1..=50).map(event)).await;
         // What this session would be granted without asking for more, several times over.
         sleep(Duration::from_secs(4)).await;
@@ -94,7 +97,10 @@ async fn a_socket_serves_instead_of_a_network() {
         daemon.ready().await;
         let opts = mysql_async::Opts::from_url(&url.replace("admin@", "admin:admin@")).unwrap();
         let mut conn = mysql_async::Conn::new(opts).await.unwrap();
-        let row = format!("INSERT INTO {} VALUES ('by socket', 'a', 'k', 'T', '{{}}')", stage.outboxes[0].quoted());
+        let row = format!(
+            "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('by socket', 'a', 'k', 'T', '{{}}')",
+            stage.outboxes[0].quoted()
+        );
         mysql_async::prelude::Queryable::query_drop(&mut conn, row).await.unwrap();
         stage.delivered("by socket").await;
         assert_eq!(daemon.terminate().await, Some(0));

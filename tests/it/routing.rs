@@ -56,7 +56,11 @@ async fn topic_headers_and_value_are_made_of_the_columns_that_the_configuration_
         stage.create(&format!("{prefix}.acme.sales")).await;
         stage.create(&format!("{prefix}.zeta.sales")).await;
         let daemon = stage.run();
-        let insert = |values: &str| format!("INSERT INTO {table} VALUES ({values}, '2026-11-21 10:00:00.250')");
+        let insert = |values: &str| {
+            format!(
+                "INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload, tenant, trace, more, at) VALUES ({values}, '2026-11-21 10:00:00.250')"
+            )
+        };
         stage
             .sql([
                 insert(r#"'1', 'sales.order', '7', 'Created', '{"a": [1]}', 'acme', '00-ab-cd-01', '{"tries": 2}'"#),

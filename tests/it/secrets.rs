@@ -25,7 +25,9 @@ async fn neither_password_nor_payload_show_anywhere_not_even_at_trace_level() {
         }
         let daemon = crate::daemon::Daemon::spawn(&command);
         let id = format!("e-{round}");
-        let row = format!("INSERT INTO {table} VALUES ('{id}', 'a', 'k', 'T', '{{\"r\": \"{PAYLOAD}\"}}')");
+        let row = format!(
+            "INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('{id}', 'a', 'k', 'T', '{{\"r\": \"{PAYLOAD}\"}}')"
+        );
         stage.sql([row, format!("UPDATE {table} SET payload = '\"{PAYLOAD}\"'")]).await;
         stage.delivered(&id).await;
         daemon.logs("update_ignored").await;

@@ -41,7 +41,12 @@ impl Application {
             let id = format!("{aggregate}-{sequence}");
             let payload = format!("{{\"sequence\": {sequence}}}");
             let row = format!("('{id}', 'delivery', '{aggregate}', 'Changed', '{payload}')");
-            conn.query_drop(format!("INSERT INTO {} VALUES {row}", table.quoted())).await.unwrap();
+            conn.query_drop(format!(
+                "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES {row}",
+                table.quoted()
+            ))
+            .await
+            .unwrap();
             conn.query_drop("COMMIT").await.unwrap();
             journal.record(Transaction {
                 id: sequence,

@@ -23,7 +23,9 @@ async fn insert(stage: &Stage, shard: usize, id: &str, bytes: u64) {
     let table = stage.outboxes[shard].quoted();
     // A session of its own, for what it may take is settled when it begins.
     let mut conn = stage.connect().await;
-    let row = format!("INSERT INTO {table} VALUES ('{id}', 'a', 'k', 'T', REPEAT('x', {bytes}))");
+    let row = format!(
+        "INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('{id}', 'a', 'k', 'T', REPEAT('x', {bytes}))"
+    );
     conn.query_drop(row).await.unwrap();
     conn.disconnect().await.unwrap();
 }

@@ -54,7 +54,12 @@ impl Way<'_> {
     /// An event gets through, whose connections are all of this way.
     async fn delivers(&self, stage: &Stage, id: &str) {
         let daemon = Daemon::spawn(&self.command(stage, &["run"]));
-        stage.sql([format!("INSERT INTO {} VALUES ('{id}', 'a', 'k', 'T', '{{}}')", stage.outboxes[0].quoted())]).await;
+        stage
+            .sql([format!(
+                "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('{id}', 'a', 'k', 'T', '{{}}')",
+                stage.outboxes[0].quoted()
+            )])
+            .await;
         stage.delivered(id).await;
         assert!(!daemon.log().contains(PASSPHRASE));
         assert_eq!(daemon.terminate().await, Some(0));
