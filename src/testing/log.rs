@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use self::table::{History, is_before, key, unsettled};
+use self::table::{History, first_prepared, is_before, key, unsettled};
 use super::lock;
 use crate::position::{DomainGtid, DomainPoint, FilePoint, Gtid, GtidSet, Origin, Point, Position, Scan, TxnId};
 use crate::source::{
@@ -456,8 +456,9 @@ impl LogSource for MemoryLog {
         if let Some(error) = refusal(&mut state.refusals) {
             return Err(error);
         }
-        // Any place does before which everything is visible; what is only prepared is not.
-        let newest = unsettled(&state.transactions).map_or(state.transactions.len() as u64, |oldest| oldest - 1);
+        // Any place does before which everything is visible; what is only prepared is not. What was prepared and is settled
+        // comes by the log, for its keys are not in the order of the commits.
+        let newest = first_prepared(&state.transactions).map_or(state.transactions.len() as u64, |first| first - 1);
         let point = self.terms.after(newest - fastrand::u64(0..=3.min(newest.saturating_sub(state.purged as u64))));
         let history = History::of(&state.transactions, &subscription.table);
         let until = history.present.keys().next_back().map(|id| key(id));

@@ -385,6 +385,7 @@ impl Simulation {
     fn judge_saves(&mut self) {
         let saves = self.stage.positions.saves();
         for (table, position) in &saves[self.checked_saves..] {
+            let _ = writeln!(self.story, "{table} is saved at {position}");
             let index = self.stage.tables.iter().position(|name| name == table).unwrap();
             let arrived: HashSet<_> = self.stage.arrived(index).into_iter().collect();
             let covered = self.committed[index].iter().filter(|row| covers(self.stage.log.terms(), position, row));

@@ -18,6 +18,12 @@ pub(super) fn is_before(before: Option<&Key>, id: &str) -> bool {
     before.and_then(|key| key.columns().next()).is_none_or(|key| key < id.as_bytes())
 }
 
+/// The number of the first transaction that was prepared.
+pub(super) fn first_prepared(transactions: &[Transaction]) -> Option<u64> {
+    let prepares = |of: &Transaction| of.steps.iter().any(|step| matches!(step, Step::Prepare(_)));
+    transactions.iter().position(prepares).map(|index| index as u64 + 1)
+}
+
 /// The number of the oldest transaction that is prepared and not settled.
 pub(super) fn unsettled(transactions: &[Transaction]) -> Option<u64> {
     let mut prepared: BTreeMap<&str, u64> = BTreeMap::new();
