@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -119,12 +120,25 @@ pub(super) struct Facts {
     pub(super) topics: Vec<Topic>,
 }
 
+/// What is asked. It ends on a thread of its own: the admin client's own thread waits by the wall clock, so after a jump of
+/// that by hours nobody else is to wait for it.
 struct Cluster {
     /// Asks for what there is. Nobody would hear the complaints of an admin client.
     reader: Arc<BaseConsumer<Complaints>>,
     admin: Arc<AdminClient<Complaints>>,
     complaints: Complaints,
     server: String,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let (reader, admin) = (Arc::clone(&self.reader), Arc::clone(&self.admin));
+        thread::spawn(move || {
+            while Arc::strong_count(&reader) > 1 || Arc::strong_count(&admin) > 1 {
+                thread::sleep(HEARING);
+            }
+        });
+    }
 }
 
 /// Asks for what there is, hearing complaints meanwhile: one that stays as it is ends the waiting.

@@ -330,7 +330,7 @@ async fn given_text_in_every_set_when_read_then_it_is_utf8_and_other_sets_are_a_
             assert_eq!(heard.texts(2 * place), [expected], "{server} {set}");
             assert_eq!(heard.texts(2 * place + 1), [expected], "{server} {set}");
         }
-        let mut shop = Shop::open(server, "sets", "id INT, payload TEXT CHARACTER SET big5", &["payload"]).await;
+        let mut shop = shop.beside(server, "sets", "id INT, payload TEXT CHARACTER SET big5", &["payload"]).await;
         shop.run(&["INSERT INTO `out-box` VALUES (1, 'x')"]).await;
         assert_eq!(shop.hear().await.fault_names(), ["undecodable_row"], "{server}");
     }
