@@ -23,10 +23,9 @@ demo-failover: ## The same with two MySQL, of which the primary is killed
 unit: ## Tests that need no server, in seconds
 	cargo test --lib --bins --test architecture --test documents --test captured --test corpus
 
-# Tests wait for servers more than they compute: three at a time keep two cores busy.
 .PHONY: test
 test: setup ## Every test, on real servers where they are needed
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(n=$$(nproc); echo $$((n > 3 ? n : 3)))} cargo test --all-features
+	cargo test --all-features
 
 .PHONY: chaos
 chaos: setup ## Faults at random on real servers, CHAOS_SECONDS=600, CHAOS_SEED=…, CHAOS_GUARANTEE=exactly_once

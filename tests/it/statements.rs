@@ -52,7 +52,7 @@ async fn replace_and_upsert_publish_what_they_insert_and_not_what_they_change() 
         values("INSERT IGNORE", "new-2", ""),
         values("INSERT IGNORE", "new-3", ""),
         format!(
-            "INSERT INTO {T} SELECT CONCAT(id, '-copy'), aggregatetype, aggregateid, type, payload FROM {T} WHERE id = 'new-3'"
+            "INSERT INTO {T} (id, aggregatetype, aggregateid, type, payload) SELECT CONCAT(id, '-copy'), aggregatetype, aggregateid, type, payload FROM {T} WHERE id = 'new-3'"
         ),
     ];
     assert_eq!(relayed("mysql-9.7", &statements).await, ["new-1", "new-2", "new-3", "new-3-copy", "end"]);
@@ -98,7 +98,7 @@ async fn a_missing_column_halts_the_table_by_name() {
     let daemon = stage.run();
     daemon.ready().await;
     stage.sql([format!("ALTER TABLE {T} DROP COLUMN payload")]).await;
-    stage.sql([format!("INSERT INTO {T} VALUES ('x', 'a', 'k', 'T')")]).await;
+    stage.sql([format!("INSERT INTO {T} (id, aggregatetype, aggregateid, type) VALUES ('x', 'a', 'k', 'T')")]).await;
     daemon.logs("missing_column").await;
     stage.sql([event(2, "other", "k")]).await;
     stage.delivered("other").await;
@@ -112,7 +112,15 @@ async fn rows_of_load_data_leave_in_their_order() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let lines: Vec<_> = (0..1000).map(|n| format!("row-{n:04}\ta\tk\tT\t{{}}")).collect();
     std::fs::write(file.path(), lines.join("\n") + "\n").unwrap();
-    stage.sql([format!("LOAD DATA INFILE '{}' INTO TABLE {T}", file.path().display()), event(1, "end", "k")]).await;
+    stage
+        .sql([
+            format!(
+                "LOAD DATA INFILE '{}' INTO TABLE {T} (id, aggregatetype, aggregateid, type, payload)",
+                file.path().display()
+            ),
+            event(1, "end", "k"),
+        ])
+        .await;
     stage.delivered("end").await;
     assert_eq!(daemon.terminate().await, Some(0));
     let records = stage.records().await;
@@ -124,7 +132,10 @@ async fn rows_of_load_data_leave_in_their_order() {
 async fn rows_that_are_not_in_the_log_halt_the_table_by_name() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "x\ta\tk\tT\t{}\n").unwrap();
-    let load = format!("LOAD DATA INFILE '{}' INTO TABLE {T}", file.path().display());
+    let load = format!(
+        "LOAD DATA INFILE '{}' INTO TABLE {T} (id, aggregatetype, aggregateid, type, payload)",
+        file.path().display()
+    );
     for server in ["mysql-9.7", "mariadb-11.8"] {
         for statement in [event(1, "unseen", "k"), load.clone()] {
             let stage = Stage::of().server(server).shards(2).up().await;
