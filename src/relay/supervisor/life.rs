@@ -71,18 +71,21 @@ where
         let mut turn = first;
         loop {
             turn = match turn {
-                Turn::Halt(halt) if recovery::may_cure(&relay.table, &halt) => {
-                    let cured = stop.run_until_cancelled(self.recover(&mut relay, halt, &shared, &stop)).await;
-                    match cured {
-                        Some(Ok(wait)) => Turn::Claim(wait),
-                        Some(Err(halt)) => Turn::Halt(halt),
-                        None => {
-                            relay.stats.set_state(State::Stopped, None);
-                            return Ok(Outcome::Drained);
+                Turn::Halt(mut halt) => {
+                    // What the table could not cure is not tried again: it halts.
+                    if recovery::may_cure(&relay.table, &halt) {
+                        match stop.run_until_cancelled(self.recover(&mut relay, halt, &shared, &stop)).await {
+                            Some(Ok(wait)) => {
+                                turn = Turn::Claim(wait);
+                                continue;
+                            }
+                            Some(Err(uncured)) => halt = uncured,
+                            None => {
+                                relay.stats.set_state(State::Stopped, None);
+                                return Ok(Outcome::Drained);
+                            }
                         }
                     }
-                }
-                Turn::Halt(halt) => {
                     error!(table = %relay.stats.table, reason = halt.name, detail = %halt.detail, "relay_halted");
                     relay.stats.set_state(State::Halted, Some(halt.to_string()));
                     going.0.send_modify(|going| *going -= 1);

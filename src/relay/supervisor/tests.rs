@@ -255,6 +255,20 @@ async fn a_purged_table_that_lacks_rows_halts_and_names_what_is_lost() {
     assert_eq!(process.stats[1].state(), State::Running);
 }
 
+/// Given tables that are to recover when their log is purged, when the server says that it does not have the log and yet has
+/// lost nothing of it, then they halt by the server's word, once.
+#[tokio::test(start_paused = true)]
+async fn what_a_table_cannot_cure_halts_it_and_is_not_tried_without_end() {
+    let mut stage = Stage::new(2, 1);
+    stage.on_purged = OnPurged::RecoverFromTable;
+    let (name, detail, at) = ("log_not_available", "on command".to_owned(), "here".to_owned());
+    stage.log.refuse([SourceError::Definite(Fault { name, detail, at })]);
+    let process = stage.run();
+    let stats = process.stats.clone();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 2 });
+    assert!(stats.iter().all(|stats| stats.reason().unwrap().starts_with("log_not_available")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_second_daemon_halts_and_the_first_goes_on() {
     let stage = Stage::new(2, 1);
