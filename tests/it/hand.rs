@@ -382,7 +382,14 @@ async fn a_replay_under_load_keeps_the_order() {
     let daemon = bench.run();
     daemon.ready().await;
     let writing = bench.stage.write(73).await;
+    let place = async |table: &str| Bench::status(&daemon, table)["position"].clone();
+    let unmoved = (place(FIRST).await, place("delivery.delivery-outbox2").await);
     writing.more(300).await;
+    // What is published lies before the durable position.
+    until("both positions have moved", async || {
+        place(FIRST).await != unmoved.0 && place("delivery.delivery-outbox2").await != unmoved.1
+    })
+    .await;
     bench.told(&["replay", "delivery.delivery-outbox[12]", "--from", "earliest", "--yes", "--rate", "2000"]);
     writing.more(100).await;
     let journal = writing.stop().await;

@@ -154,6 +154,16 @@ pub(super) fn granted(settings: &KafkaSettings) -> [Check; 2] {
     [tls.or_warned(is_fine, cure), login.or_warned(!bare, cure_of_login)]
 }
 
+/// The address that a complaint is about, if a broker has told it to the client library, and we have not.
+pub(super) fn advertised(complaint: &str) -> Option<&str> {
+    // `PROTOCOL://HOST:PORT/ID: what happened`, without the protocol where that is the plain one; `bootstrap` for an id
+    // that is not known yet
+    let (broker, _) = complaint.split_once(": ")?;
+    let (address, id) = broker.rsplit_once('/')?;
+    id.parse::<u32>().ok()?;
+    Some(address.rsplit_once("://").map_or(address, |(_, address)| address))
+}
+
 /// Whether every broker can be reached at the address that it tells clients.
 pub(super) async fn reach(brokers: &[String], settings: &KafkaSettings) -> Result<Check, Unavailable> {
     let tries = brokers.iter().map(|broker| async move {
@@ -219,6 +229,15 @@ mod tests {
         let alert = listener(Some((None, Some("tlsv13 alert certificate required"))), &[]);
         gives(Required, None, &alert, "", tls("kafka.tls.cert"));
         gives(Disabled, None, &plain(), "Connection refused", None);
+    }
+
+    #[test]
+    fn given_a_complaint_when_it_is_about_a_broker_that_told_its_address_then_that_is_known() {
+        let failed = "Connect to ipv4#10.0.0.7:9092 failed: Connection refused";
+        assert_eq!(advertised(&format!("10.0.0.7:9092/1: {failed}")), Some("10.0.0.7:9092"));
+        assert_eq!(advertised(&format!("sasl_ssl://[::1]:9093/12: {failed}")), Some("[::1]:9093"));
+        assert_eq!(advertised(&format!("10.0.0.7:9092/bootstrap: {failed}")), None);
+        assert_eq!(advertised("Disconnected"), None);
     }
 
     #[test]

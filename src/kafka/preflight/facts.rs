@@ -19,7 +19,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::time::{Instant, sleep};
 
 use super::Creation;
-use super::access::{is_about_login, reach};
+use super::access::{advertised, is_about_login, reach};
 use crate::kafka::producer::client;
 use crate::kafka::security::{OAuth, hand_token};
 use crate::kafka::settings::KafkaSettings;
@@ -172,7 +172,15 @@ impl Facts {
         creation: Creation,
     ) -> Result<Self, Unavailable> {
         let cluster = Cluster::new(settings)?;
-        let (brokers, mut layouts) = cluster.layouts().await?;
+        let (brokers, mut layouts) = match cluster.layouts().await {
+            Ok(answer) => answer,
+            Err(unavailable) => {
+                // The client library may have heard where a broker says it is, and asked it there.
+                let heard: Vec<_> = advertised(&cluster.complaints.last()).map(ToOwned::to_owned).into_iter().collect();
+                reach(&heard, settings).await?;
+                return Err(unavailable);
+            }
+        };
         // Further questions go to these addresses.
         let reach = reach(&brokers, settings).await?;
         let mut described = cluster.settings(names).await?;
