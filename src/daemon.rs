@@ -277,12 +277,12 @@ impl Shared {
 
     /// Cleans these tables, if that is wanted, until what it gives is dropped.
     fn clean(&self, relays: &[Supervised]) -> Vec<AbortOnDropHandle<()>> {
-        let CleanupSettings { keep, interval } = self.config.cleanup;
+        let CleanupSettings { keep, interval, by } = self.config.cleanup;
         // A quiet table is saved that often; the next save may have been under way.
         let patience = self.config.relay.idle_checkpoint_interval * 2 + LOOK_WAIT;
         let cleaning = |relay: &Supervised| {
             let column = relay.table.mapping.timestamp()?.to_owned();
-            let cleaning = Cleaning { column, keep: keep?, interval, patience };
+            let cleaning = Cleaning { column, keep: keep?, interval, by, patience };
             let clean = cleanup::clean(self.log.clone(), Arc::clone(&relay.stats), cleaning);
             Some(AbortOnDropHandle::new(tokio::spawn(clean)))
         };

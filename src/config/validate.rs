@@ -178,7 +178,7 @@ fn delivery(config: &Config, problems: &mut Problems) {
 }
 
 fn cleanup(config: &Config, problems: &mut Problems) {
-    let CleanupSettings { keep, interval } = config.cleanup;
+    let CleanupSettings { keep, interval, .. } = config.cleanup;
     problems.hold(!interval.is_zero(), &["cleanup", "interval"], "a duration longer than 0s", "0s");
     let Some(keep) = keep else { return };
     problems.hold(!keep.is_zero(), &["cleanup", "keep"], "a duration longer than 0s", "0s");

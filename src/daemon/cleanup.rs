@@ -1,16 +1,18 @@
 //! Cleaning: old rows are deleted once Kafka has acknowledged them.
 //!
-//! Promise: a row is deleted only when the table's durable position covers the place in the log that the row's transaction
-//! stands before; and only while its relay runs here, so that a table which is halted, paused, behind or still being read
-//! itself keeps everything that somebody may need to recover it. Cleaning takes a fifth of one connection's time at most.
+//! Promise: a row is deleted, alone or with its partition, only when the table's durable position covers the place in the
+//! log that the row's transaction stands before; and only while its relay runs here, so that a table which is halted,
+//! paused, behind or still being read itself keeps everything that somebody may need to recover it. Deleting rows takes a
+//! fifth of one connection's time at most.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use crate::mysql::cleanup::settings::By;
 use crate::mysql::cleanup::{CHUNK, Cleaner, CleanupError, LOOK, Size};
 use crate::mysql::servers::Servers;
 use crate::position::{Key, Position};
@@ -34,6 +36,8 @@ pub(super) struct Cleaning {
     pub(super) keep: Duration,
     /// How often somebody looks.
     pub(super) interval: Duration,
+    /// What is deleted at once.
+    pub(super) by: By,
     /// How long a save may take to come.
     pub(super) patience: Duration,
 }
@@ -68,7 +72,11 @@ async fn round(servers: &Servers, stats: &TableStats, cleaning: &Cleaning) -> Re
     let mut cleaner = Cleaner::open(servers, &stats.table, &cleaning.column, cleaning.keep).await?;
     let mut deleted = 0;
     let outcome = loop {
-        match batch(&mut cleaner, stats, cleaning.patience, &mut deleted).await {
+        let some = match cleaning.by {
+            By::Rows => batch(&mut cleaner, stats, cleaning.patience, &mut deleted).await,
+            By::Partitions => partition(&mut cleaner, stats, cleaning.patience, &mut deleted).await,
+        };
+        match some {
             Ok(true) => {}
             Ok(false) => break Ok(deleted),
             Err(error) => break Err(error),
@@ -109,6 +117,34 @@ async fn batch(
         }
     }
     Ok(old.keys.len() == LOOK && !left)
+}
+
+/// Deletes the rows of a partition; `false` when there is none, or none that may be deleted now.
+async fn partition(
+    cleaner: &mut Cleaner,
+    stats: &TableStats,
+    patience: Duration,
+    deleted: &mut u64,
+) -> Result<bool, CleanupError> {
+    if let Some(aside) = cleaner.aside().await? {
+        if !aside.is_old || !acknowledged(stats, &aside.end, patience).await {
+            return Ok(false);
+        }
+        cleaner.drop_aside().await?;
+        *deleted += aside.rows;
+        stats.cleaned.fetch_add(aside.rows, Relaxed);
+    }
+    let Some(partition) = cleaner.oldest().await? else { return Ok(false) };
+    // Once they are aside, the table itself does not have them for whoever recovers it.
+    if !acknowledged(stats, &partition.end, patience).await {
+        return Ok(false);
+    }
+    info!(table = %stats.table, partition = %partition.name, "partition_set_aside");
+    match cleaner.set_aside(&partition).await {
+        // Somebody works with the table for longer: another time.
+        Err(error) if error.is_locked() => Ok(false),
+        done => done.map(|()| true),
+    }
 }
 
 /// Deletes these rows and rests; `None` when somebody has kept one of them locked.

@@ -7,8 +7,9 @@ use tracing::{info, warn};
 use super::{DaemonError, Table, select, servers, store};
 use crate::config::Config;
 use crate::kafka::preflight::{self as kafka, Creation, Largest};
+use crate::mysql::cleanup::settings::By;
 use crate::mysql::error::is_transient;
-use crate::mysql::preflight::{self as mysql, Answers, ServerId, Store, Wanted, WantedColumn, tls};
+use crate::mysql::preflight::{self as mysql, Answers, Cleaned, ServerId, Store, Wanted, WantedColumn, tls};
 use crate::mysql::servers::Servers;
 use crate::mysql::settings::Keeper;
 use crate::outbox::TopicTemplate;
@@ -106,8 +107,8 @@ async fn ask_log(
             Err(error) => return Ok(Err(error)),
         }
     }
-    let cleans = config.cleanup.keep.is_some();
-    let wanted: Vec<_> = survey.tables.iter().map(|table| wanted(table, cleans)).collect();
+    let by = config.cleanup.keep.map(|_| config.cleanup.by);
+    let wanted: Vec<_> = survey.tables.iter().map(|table| wanted(table, by)).collect();
     let store = match config.keeper() {
         Keeper::Kafka => None,
         Keeper::Mysql => match ask_store(config, positions, &wanted).await {
@@ -137,7 +138,7 @@ async fn ask_store(config: &Config, positions: &Servers, wanted: &[Wanted]) -> R
     Store::ask(&mut conn, &config.positions.schema, &config.positions.table, wanted).await
 }
 
-fn wanted(table: &Table, cleans: bool) -> Wanted {
+fn wanted(table: &Table, by: Option<By>) -> Wanted {
     let column =
         |(place, name): (usize, &String)| WantedColumn { name: name.clone(), required: table.mapping.requires(place) };
     Wanted {
@@ -145,7 +146,7 @@ fn wanted(table: &Table, cleans: bool) -> Wanted {
         columns: table.subscription.columns.iter().enumerate().map(column).collect(),
         reads_table: table.start == Start::Snapshot,
         recovers: table.on_purged == OnPurged::RecoverFromTable,
-        cleaned_by: table.mapping.timestamp().filter(|_| cleans).map(ToOwned::to_owned),
+        cleaned: by.zip(table.mapping.timestamp()).map(|(by, column)| Cleaned { column: column.to_owned(), by }),
     }
 }
 

@@ -13,6 +13,11 @@ use crate::stage::{Setup, Stage, until};
 
 /// Two shards whose rows have a time, by which they are cleaned.
 async fn up(setup: Setup, keep: &str) -> Stage {
+    up_by(setup, keep, None).await
+}
+
+/// The same; with so many rows in a partition, and so many of those, they are cleaned by partitions.
+async fn up_by(setup: Setup, keep: &str, partitions: Option<(u32, u32)>) -> Stage {
     let stage = setup
         .shards(2)
         .set("OUTBOX__0__COLUMNS__TIMESTAMP", "created_at")
@@ -20,6 +25,7 @@ async fn up(setup: Setup, keep: &str) -> Stage {
         .set("CLEANUP__INTERVAL", "100ms")
         .set("RELAY__CHECKPOINT_INTERVAL", "50ms")
         .set("RELAY__IDLE_CHECKPOINT_INTERVAL", "200ms")
+        .set("CLEANUP__BY", if partitions.is_some() { "partitions" } else { "rows" })
         .servers()
         .await;
     stage.create_topic().await;
@@ -27,8 +33,27 @@ async fn up(setup: Setup, keep: &str) -> Stage {
     for table in &stage.outboxes {
         let time = "ADD COLUMN created_at TIMESTAMP(6) NULL DEFAULT CURRENT_TIMESTAMP(6), ADD INDEX (created_at)";
         stage.sql([format!("ALTER TABLE {} {time}", table.quoted())]).await;
+        if let Some((rows, count)) = partitions {
+            let one = |n| format!("PARTITION p{n} VALUES LESS THAN ({})", n * rows);
+            let ranges = (1..count).map(one).collect::<Vec<_>>().join(", ");
+            let last = format!("PARTITION p{count} VALUES LESS THAN MAXVALUE");
+            // A unique index has to have the partitions' column.
+            let parts = format!("PARTITION BY RANGE (seq) ({ranges}, {last})");
+            let name = table.quoted();
+            stage.sql([format!("ALTER TABLE {name} DROP INDEX id"), format!("ALTER TABLE {name} {parts}")]).await;
+        }
     }
     stage
+}
+
+/// The names of a table's partitions, and of the table of those that are set aside.
+async fn partitions(stage: &Stage, table: &TableName) -> Vec<String> {
+    let name = table.table();
+    let sql = format!(
+        "SELECT COALESCE(PARTITION_NAME, TABLE_NAME) FROM information_schema.PARTITIONS WHERE TABLE_SCHEMA = 'delivery' AND \
+         TABLE_NAME IN ('{name}', '{name}~outboxd') ORDER BY TABLE_NAME, PARTITION_ORDINAL_POSITION"
+    );
+    stage.connect().await.query(sql).await.unwrap()
 }
 
 /// The statement that inserts rows with the time that the expression gives; their ids begin with `name`.
@@ -85,6 +110,77 @@ async fn old_rows_go_once_they_are_acknowledged_on_mariadb() {
     old_rows_go(Stage::of().server("mariadb-11.8")).await;
 }
 
+/// Given partitions with old rows, when all of their rows are old and later ones have rows, then they go, and all rows are
+/// in the topic.
+async fn old_partitions_go(setup: Setup) {
+    let stage = up_by(setup, "1h", Some((100, 5))).await;
+    let table = &stage.outboxes[0];
+    let daemon = stage.run();
+    stage.sql([rows(table, "old", 249, OLD), rows(table, "young", 3, "NOW(6)"), rows(table, "old-too", 30, OLD)]).await;
+    until("old partitions are gone", async || partitions(&stage, table).await == ["p3", "p4", "p5"]).await;
+    until("it is counted", async || daemon.metric("outboxd_cleaned_rows_total") >= 199.0).await;
+    assert_eq!(daemon.metric("outboxd_cleaned_rows_total").to_string(), "199");
+    stage.sql([rows(table, "later", 300, OLD)]).await;
+    stage.delivered("later-299").await;
+    assert_eq!(partitions(&stage, table).await, ["p3", "p4", "p5"], "one of its rows is young");
+    stage.sql([format!("DELETE FROM {} WHERE id LIKE 'young%'", table.quoted())]).await;
+    until("all but the last go", async || partitions(&stage, table).await == ["p5"]).await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    assert_eq!(ids(&stage, "later").await.len(), 300 - (399 - 282), "what is in the last one stays");
+
+    // Given a process that was killed in the middle, when another one starts, then it finishes.
+    let copy = format!("`delivery`.`{}~outboxd`", table.table());
+    stage
+        .sql([
+            format!("ALTER TABLE {} REORGANIZE PARTITION p5 INTO (PARTITION p5 VALUES LESS THAN (600), PARTITION p6 VALUES LESS THAN MAXVALUE)", table.quoted()),
+            format!("CREATE TABLE {copy} LIKE {}", table.quoted()),
+            format!("ALTER TABLE {copy} REMOVE PARTITIONING"),
+            rows(table, "unseen", 20, OLD),
+            format!("ALTER TABLE {} EXCHANGE PARTITION p5 WITH TABLE {copy}", table.quoted()),
+        ])
+        .await;
+    let daemon = stage.run();
+    until("what was set aside is dropped", async || partitions(&stage, table).await == ["p5", "p6"]).await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    assert_eq!(stage.records().await.len(), 249 + 3 + 30 + 300 + 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_partitions_go_once_they_are_acknowledged_on_mysql() {
+    old_partitions_go(Stage::of()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_partitions_go_once_they_are_acknowledged_on_mariadb() {
+    old_partitions_go(Stage::of().server("mariadb-10.11")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_cleaned_by_partitions_is_told_and_relayed() {
+    let stage = up_by(Stage::of(), "1h", Some((100, 2))).await;
+    let table = &stage.outboxes[0];
+    stage
+        .sql([
+            "CREATE USER poor IDENTIFIED BY 'poor-secret'",
+            "GRANT REPLICATION SLAVE, REPLICATION CLIENT, XA_RECOVER_ADMIN ON *.* TO poor",
+            "GRANT SELECT ON delivery.* TO poor",
+            "GRANT SELECT, INSERT, UPDATE ON outboxd.* TO poor",
+        ])
+        .await;
+    stage.sql([format!("ALTER TABLE {} REMOVE PARTITIONING", stage.outboxes[1].quoted())]).await;
+    stage.sql([rows(table, "old", 150, OLD)]).await;
+    let url = format!("mysql://poor@127.0.0.1:{}", stage.mysql.port());
+    let daemon = stage.run_with(&[("MYSQL__URL", url.as_str()), ("MYSQL__PASSWORD", "poor-secret")]);
+    daemon.logs("check=cleanup setting=cleaning of delivery.delivery-outbox2").await;
+    daemon.logs("wants a table that is PARTITIONED BY RANGE").await;
+    daemon.logs("needs GRANT SELECT, INSERT, CREATE, ALTER, DROP, LOCK TABLES ON `delivery`.*").await;
+    stage.delivered("old-149").await;
+    stage.sql(["GRANT INSERT, CREATE, ALTER, DROP, LOCK TABLES ON delivery.* TO poor"]).await;
+    // A grant on a schema is seen by sessions that come after.
+    until("the old partition is gone", async || partitions(&stage, table).await == ["p2"]).await;
+    assert_eq!(daemon.terminate().await, Some(0));
+}
+
 /// Given writers at full speed and rows that are old at once, when the daemon is killed, then every row that is gone is in
 /// the topic; and when it starts again, nothing is missing in the end, and the tables are empty.
 async fn killed(setup: Setup, seed: u64) {
@@ -116,6 +212,51 @@ async fn nothing_that_is_not_in_the_topic_is_deleted_when_the_daemon_is_killed_o
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_is_not_in_the_topic_is_deleted_when_the_daemon_is_killed_on_mariadb() {
     killed(Stage::of().server("mariadb-10.11"), 951).await;
+}
+
+/// The same with partitions, of which the newest with rows stays. Two tables of a killed process may be in the middle.
+async fn killed_by_partitions(setup: Setup, seed: u64) {
+    let stage = up_by(setup, "1ms", Some((400, 25))).await;
+    let writing = stage.write_at(seed, None).await;
+    let daemon = stage.run();
+    until("partitions go while writers write", async || {
+        daemon.page("/metrics").is_some() && daemon.metric("outboxd_cleaned_rows_total") > 2_000.0
+    })
+    .await;
+    daemon.kill();
+    let journal = writing.stop().await;
+    let mut kept = ids(&stage, "").await;
+    for table in &stage.outboxes {
+        if partitions(&stage, table).await.contains(&format!("{}~outboxd", table.table())) {
+            let aside = format!("SELECT id FROM `delivery`.`{}~outboxd`", table.table());
+            kept.extend(stage.connect().await.query::<String, _>(aside).await.unwrap());
+        }
+    }
+    let delivered: HashSet<_> = stage.records().await.into_iter().map(|record| record.event_id.to_string()).collect();
+    let gone: Vec<_> = journal.committed().filter(|event| !kept.contains(&*event.id)).collect();
+    assert!(gone.len() > 2_000, "{}", gone.len());
+    let lost: Vec<_> = gone.into_iter().filter(|event| !delivered.contains(&*event.id)).collect();
+    assert!(lost.is_empty(), "deleted, and not in the topic: {lost:?}");
+    let daemon = stage.run();
+    for table in &stage.outboxes {
+        until("only the newest partition has rows", async || {
+            let newest = format!("SELECT COUNT(DISTINCT LEAST(seq DIV 400, 24)) <= 1 FROM {}", table.quoted());
+            let aside = format!("{}~outboxd", table.table());
+            stage.ask(&newest).await == "1" && !partitions(&stage, table).await.contains(&aside)
+        })
+        .await;
+    }
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_partition_goes_whose_rows_are_not_in_the_topic_when_the_daemon_is_killed_on_mysql() {
+    killed_by_partitions(Stage::of(), 952).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_partition_goes_whose_rows_are_not_in_the_topic_when_the_daemon_is_killed_on_mariadb() {
+    killed_by_partitions(Stage::of().server("mariadb-11.8"), 953).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 //! whoever holds a lock. The deletes are in the log, for replicas; relays pass over them.
 
 mod end;
+pub mod partitions;
 pub mod settings;
 
 use std::time::Duration;
@@ -34,6 +35,9 @@ pub const CHUNK: usize = 200;
 /// How long the server may take for an answer: without an index it reads the whole table.
 const ANSWER: Duration = Duration::from_mins(5);
 
+/// How long it may take to read what may be a large part of a table.
+const READ: Duration = Duration::from_hours(1);
+
 /// Why a table is not cleaned.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
@@ -44,8 +48,8 @@ pub enum CleanupError {
     #[error("{0}")]
     Unfit(String),
     /// The server is silent.
-    #[error("no answer within {}", humantime::format_duration(ANSWER))]
-    Silent,
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    Silent(Duration),
 }
 
 /// Rows that are old enough.
@@ -73,6 +77,8 @@ pub struct Cleaner {
     layout: Layout,
     /// The condition that a row is old.
     old: String,
+    /// That it is not, or has no time.
+    young: String,
 }
 
 impl Cleaner {
@@ -84,7 +90,7 @@ impl Cleaner {
         keep: Duration,
     ) -> Result<Self, CleanupError> {
         let mut conn = servers.connect().await?;
-        patiently(async {
+        patiently(ANSWER, async {
             if Identity::of(&mut conn).await?.read_only {
                 let why = "the server is read-only; rows are deleted where they are written, and replicated from there";
                 return Err(CleanupError::Unfit(why.to_owned()));
@@ -93,7 +99,7 @@ impl Cleaner {
             prepare(&mut conn, flavor).await?;
             // Locks on the rows that are deleted, and on no gap between them; whoever has one already goes first.
             conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-            conn.query_drop("SET SESSION autocommit = 1, innodb_lock_wait_timeout = 1, lock_wait_timeout = 5").await?;
+            conn.query_drop("SET SESSION autocommit = 1, innodb_lock_wait_timeout = 1, lock_wait_timeout = 1").await?;
             // An alias that rows are deleted of is looked for in the schema in use.
             conn.query_drop(format!("USE {}", quote(table.schema()))).await?;
             let wanted = Subscription { table: table.clone(), columns: [column.to_owned()].into() };
@@ -107,22 +113,22 @@ impl Cleaner {
                 )
                 .await?;
             let kind = kind.unwrap_or_default();
-            let old = older(column, &kind, keep).ok_or_else(|| {
+            let (old, young) = age(column, &kind, keep).ok_or_else(|| {
                 CleanupError::Unfit(format!("column `{column}` {kind} is no date and time, and no whole number"))
             })?;
-            Ok((flavor.mariadb, layout, old))
+            Ok((flavor.mariadb, layout, old, young))
         })
         .await
-        .map(|(mariadb, layout, old)| Self { conn, mariadb, layout, old })
+        .map(|(mariadb, layout, old, young)| Self { conn, mariadb, layout, old, young })
     }
 
     /// Rows that are old, at most [`LOOK`] of them; deletes nothing.
     pub async fn look(&mut self) -> Result<Old, CleanupError> {
-        let Self { conn, layout, old, mariadb } = self;
+        let Self { conn, layout, old, mariadb, .. } = self;
         let parts = || layout.key.iter().map(|part| &layout.columns[part.place]);
         let expressions = parts().map(|asked| asked.expression.as_str()).collect::<Vec<_>>().join(", ");
         let table = layout.table.quoted();
-        patiently(async {
+        patiently(ANSWER, async {
             let sql = format!("SELECT {expressions} FROM {table} AS {ALIAS} WHERE {old} LIMIT {LOOK}");
             let rows: Vec<Row> = conn.exec(sql, ()).await?;
             let key = |row: Row| {
@@ -145,7 +151,7 @@ impl Cleaner {
         let mut parameters = Vec::new();
         let these = self.layout.one_of(keys, &mut parameters);
         let sql = format!("DELETE {ALIAS} {} WHERE ({these}) AND {}", self.layout.from(), self.old);
-        patiently(async {
+        patiently(ANSWER, async {
             self.conn.exec_drop(sql, Params::Positional(parameters)).await?;
             Ok(self.conn.affected_rows())
         })
@@ -158,7 +164,7 @@ impl Cleaner {
         let sql = "SELECT TABLE_ROWS, DATA_LENGTH + INDEX_LENGTH FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? \
                    AND TABLE_NAME = ?";
         let answer: Option<(Option<u64>, Option<u64>)> =
-            patiently(async { Ok(self.conn.exec_first(sql, names).await?) }).await?;
+            patiently(ANSWER, async { Ok(self.conn.exec_first(sql, names).await?) }).await?;
         let (rows, bytes) = answer.unwrap_or_default();
         Ok(Size { rows: rows.unwrap_or(0), bytes: bytes.unwrap_or(0) })
     }
@@ -192,27 +198,29 @@ impl Layout {
 
 /// Whether the values of a column of this type can be compared with a time.
 pub(super) fn is_time(data_type: &str) -> bool {
-    older("", data_type, Duration::ZERO).is_some()
+    age("", data_type, Duration::ZERO).is_some()
 }
 
-/// The condition that a row is older than `keep`. One without a time, or from before the epoch, is not.
-fn older(column: &str, data_type: &str, keep: Duration) -> Option<String> {
+/// The condition that a row is older than `keep`, and the opposite. One without a time, or from before the epoch, is not
+/// older.
+fn age(column: &str, data_type: &str, keep: Duration) -> Option<(String, String)> {
     let column = format!("{ALIAS}.{}", quote(column));
-    match data_type.to_lowercase().as_str() {
+    let (first, last) = match data_type.to_lowercase().as_str() {
         "datetime" | "timestamp" | "date" => {
-            let micros = keep.as_micros();
-            Some(format!("({column} >= '1970-01-02' AND {column} < UTC_TIMESTAMP(6) - INTERVAL {micros} MICROSECOND)"))
+            ("'1970-01-02'", format!("UTC_TIMESTAMP(6) - INTERVAL {} MICROSECOND", keep.as_micros()))
         }
-        "int" | "bigint" => {
-            let millis = keep.as_millis();
-            Some(format!("({column} > 0 AND {column} < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED) - {millis})"))
-        }
-        _ => None,
-    }
+        "int" | "bigint" => ("1", format!("CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED) - {}", keep.as_millis())),
+        _ => return None,
+    };
+    let old = format!("({column} >= {first} AND {column} < {last})");
+    Some((old, format!("({column} IS NULL OR {column} < {first} OR {column} >= {last})")))
 }
 
-async fn patiently<T>(answer: impl Future<Output = Result<T, CleanupError>>) -> Result<T, CleanupError> {
-    timeout(ANSWER, answer).await.map_err(|_| CleanupError::Silent)?
+async fn patiently<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, CleanupError>>,
+) -> Result<T, CleanupError> {
+    timeout(patience, answer).await.map_err(|_| CleanupError::Silent(patience))?
 }
 
 #[cfg(test)]
@@ -222,9 +230,10 @@ mod tests {
     #[test]
     fn a_row_is_old_by_a_time_or_by_milliseconds() {
         let day = Duration::from_hours(24);
-        let sql = older("created`at", "datetime", day).unwrap();
-        assert!(sql.contains("o.`created``at` < UTC_TIMESTAMP(6) - INTERVAL 86400000000 MICROSECOND"), "{sql}");
-        assert!(older("at", "BIGINT", day).unwrap().ends_with(" - 86400000)"));
+        let (old, young) = age("created`at", "datetime", day).unwrap();
+        assert!(old.contains("o.`created``at` < UTC_TIMESTAMP(6) - INTERVAL 86400000000 MICROSECOND"), "{old}");
+        assert!(young.contains("IS NULL OR o.`created``at` < '1970-01-02' OR"), "{young}");
+        assert!(age("at", "BIGINT", day).unwrap().0.ends_with(" - 86400000)"));
         assert!(!is_time("varchar") && !is_time("double"));
     }
 }

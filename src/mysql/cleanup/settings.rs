@@ -14,10 +14,23 @@ pub struct CleanupSettings {
     /// How often a table is looked through.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
+    /// What is deleted at once.
+    pub by: By,
+}
+
+/// How old rows are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// Some at a time, by their primary keys.
+    #[default]
+    Rows,
+    /// Together with all others of their partition, once all of these are old.
+    Partitions,
 }
 
 impl Default for CleanupSettings {
     fn default() -> Self {
-        Self { keep: None, interval: Duration::from_mins(1) }
+        Self { keep: None, interval: Duration::from_mins(1), by: By::Rows }
     }
 }

@@ -1,21 +1,22 @@
 //! Whether old rows of the outbox tables can be deleted. What cannot be is kept, and relayed all the same.
 
-use super::Wanted;
 use super::facts::{Facts, Table};
+use super::{Cleaned, Wanted};
 use crate::mysql::cleanup::is_time;
+use crate::mysql::cleanup::settings::By;
 use crate::preflight::{Check, Name, summed_up};
 use crate::table::quote;
 
 pub(super) fn check(facts: &Facts, wanted: &[Wanted]) -> Vec<Check> {
     let there = wanted.iter().zip(&facts.tables).filter(|(_, table)| !table.columns.is_empty());
-    let cleaned = there.filter_map(|(wanted, table)| Some((wanted.cleaned_by.as_deref()?, table)));
-    let checks = cleaned.map(|(column, table)| cleaning(facts, table, column).of_table(&table.name)).collect();
+    let cleaned = there.filter_map(|(wanted, table)| Some((wanted.cleaned.as_ref()?, table)));
+    let checks = cleaned.map(|(cleaned, table)| cleaning(facts, table, cleaned).of_table(&table.name)).collect();
     summed_up(Name::Cleanup, "outbox tables", EXPECTED, checks)
 }
 
 const EXPECTED: &str = "old rows can be found and deleted";
 
-fn cleaning(facts: &Facts, table: &Table, column: &str) -> Check {
+fn cleaning(facts: &Facts, table: &Table, Cleaned { column, by }: &Cleaned) -> Check {
     let check =
         |found: &str| Check::passed(Name::Cleanup, format!("cleaning of {}", table.name), EXPECTED, found.to_owned());
     let name = table.name.quoted();
@@ -32,6 +33,11 @@ fn cleaning(facts: &Facts, table: &Table, column: &str) -> Check {
     {
         let cure = format!("ALTER TABLE {name} MODIFY COLUMN {} TIMESTAMP(3) NOT NULL", quote(column));
         return check(&format!("{column} {kind}, which is no date and time, and no whole number")).warned(cure);
+    }
+    if *by == By::Partitions {
+        let cure =
+            "ALTER TABLE … PARTITION BY RANGE, by the time or by a number that grows with it; or cleanup.by = \"rows\"";
+        return check(&format!("{} partitions by range", table.ranges)).or_warned(table.ranges > 0, cure);
     }
     match &table.undeletable {
         Some(refusal) if refusal.is_denied() => {

@@ -7,6 +7,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::Wanted;
+use crate::mysql::cleanup::partitions::ranges;
+use crate::mysql::cleanup::settings::By;
 use crate::mysql::connect::Flavor;
 use crate::mysql::error::{self, Verdict};
 use crate::mysql::snapshot::layout::{numbering, primary_key};
@@ -101,6 +103,8 @@ pub(super) struct Table {
     pub(super) indexed: Vec<String>,
     /// Why DELETE does not work, where rows are to be deleted.
     pub(super) undeletable: Option<Refusal>,
+    /// How many partitions by RANGE it has, where partitions are to be dropped.
+    pub(super) ranges: usize,
 }
 
 /// Everything that checks of the log's server look at. `None`: the server does not tell us.
@@ -272,10 +276,9 @@ async fn table(conn: &mut Conn, wanted: &Wanted) -> Result<Table, Error> {
             place,
         )
         .await?;
-    let undeletable = match &wanted.cleaned_by {
-        Some(_) => undeletable(conn, name).await?,
-        None => None,
-    };
+    let by = wanted.cleaned.as_ref().map(|cleaned| cleaned.by);
+    let undeletable = if by == Some(By::Rows) { undeletable(conn, name).await? } else { None };
+    let ranges = if by == Some(By::Partitions) { ranges(conn, name).await?.len() } else { 0 };
     let engine = engine.unwrap_or_default();
     Ok(Table {
         name: name.clone(),
@@ -288,6 +291,7 @@ async fn table(conn: &mut Conn, wanted: &Wanted) -> Result<Table, Error> {
         columns,
         indexed,
         undeletable,
+        ranges,
     })
 }
 

@@ -19,6 +19,7 @@ use mysql_async::{Conn, Error};
 
 use self::facts::Facts;
 pub use self::positions::Store;
+use crate::mysql::cleanup::settings::By;
 use crate::preflight::Check;
 use crate::table::TableName;
 
@@ -33,8 +34,17 @@ pub struct Wanted {
     pub reads_table: bool,
     /// Whether it is read itself when the log has lost what comes after its position.
     pub recovers: bool,
-    /// The column by which old rows are deleted, if they are.
-    pub cleaned_by: Option<String>,
+    /// How old rows are deleted, if they are.
+    pub cleaned: Option<Cleaned>,
+}
+
+/// How old rows are deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cleaned {
+    /// The column with their time.
+    pub column: String,
+    /// What is deleted at once.
+    pub by: By,
 }
 
 /// One column that is read.

@@ -2,6 +2,7 @@
 
 use super::facts::{Column, Facts, Refusal, Replica, Skew, Table};
 use super::*;
+use crate::mysql::cleanup::settings::By;
 use crate::mysql::connect::Flavor;
 use crate::preflight::{Name, Status};
 
@@ -55,6 +56,7 @@ fn good() -> Facts {
             columns: vec![column("id", "char(36)", Some(144)), column("payload", "json", None)],
             indexed: vec!["id".to_owned()],
             undeletable: None,
+            ranges: 0,
         }],
     }
 }
@@ -70,7 +72,7 @@ fn maria(mut facts: Facts) -> Facts {
 fn wanted() -> Vec<Wanted> {
     let column = |name: &str, required| WantedColumn { name: name.to_owned(), required };
     let columns = vec![column("id", true), column("payload", false)];
-    vec![Wanted { table: TableName::new("d", "o-1"), columns, reads_table: true, recovers: false, cleaned_by: None }]
+    vec![Wanted { table: TableName::new("d", "o-1"), columns, reads_table: true, recovers: false, cleaned: None }]
 }
 
 fn saved(position: &str) -> Store {
@@ -283,10 +285,13 @@ fn given_an_account_when_quoted_then_quotes_within_are_doubled() {
 
 #[test]
 fn given_rows_to_delete_when_they_cannot_be_found_or_deleted_then_the_cure_is_told() {
-    let wanted = vec![Wanted { cleaned_by: Some("created_at".to_owned()), ..wanted().remove(0) }];
+    let wanted = |by| {
+        let cleaned = Some(Cleaned { column: "created_at".to_owned(), by });
+        vec![Wanted { cleaned, ..super::tests::wanted().remove(0) }]
+    };
     let mut facts = good();
     let told = |facts: &Facts| {
-        let check = cleanup::check(facts, &wanted).remove(0);
+        let check = cleanup::check(facts, &wanted(By::Rows)).remove(0);
         (check.status, check.cure.unwrap_or_default())
     };
     let warned = |facts: &Facts, cure: &str| {
@@ -297,6 +302,10 @@ fn given_rows_to_delete_when_they_cannot_be_found_or_deleted_then_the_cure_is_to
     warned(&facts, "CREATE INDEX `created_at` ON `d`.`o-1` (`created_at`)");
     facts.tables[0].indexed.push("Created_At".to_owned());
     assert_eq!(told(&facts), (Status::Passed, String::new()));
+    let parts = |facts: &Facts| cleanup::check(facts, &wanted(By::Partitions)).remove(0);
+    assert!(parts(&facts).cure.is_some_and(|cure| cure.contains("PARTITION BY RANGE")));
+    facts.tables[0].ranges = 2;
+    assert_eq!(parts(&facts).status, Status::Passed);
     facts.tables[0].undeletable = Some(Refusal { code: 1142, message: "denied".to_owned() });
     warned(&facts, "GRANT DELETE ON `d`.`o-1` TO 'u'@'%'");
     facts.tables[0].columns[2].kind = "varchar(30)".to_owned();

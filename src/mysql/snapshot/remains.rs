@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::layout::numbering;
 use super::patiently;
+use crate::mysql::cleanup::partitions::is_aside;
 use crate::source::{Lapse, Remains};
 use crate::table::{TableName, quote};
 
@@ -43,6 +44,9 @@ pub(super) async fn remains(conn: &mut Conn, table: &TableName, lapse: &Lapse) -
         let why = "it has no AUTO_INCREMENT column with a unique index of its own, which would show what was deleted";
         return Ok(Remains::Doubtful(why.to_owned()));
     };
+    if let Some(aside) = is_aside(conn, table).await? {
+        return Ok(Remains::Doubtful(format!("cleaning has set rows of it aside, which are in {aside}")));
+    }
     if let Some(made) = made_since(conn, table, lapse).await? {
         return Ok(Remains::Doubtful(format!("it was created or rebuilt at {made} UTC, after its position was saved")));
     }
