@@ -1,7 +1,7 @@
 //! Tables whose log was purged before it was relayed, and that recover from what they have themselves: really purged, on every
 //! server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
@@ -78,36 +78,65 @@ fn write(stage: &Stage) -> (CancellationToken, JoinHandle<usize>) {
 }
 
 /// Given rows whose log is lost, when the daemon starts while somebody writes, and is killed on the way, then all of them
-/// come, and what the log still has after them.
+/// come, and what the log still has after them, in order; and exactly once, nothing twice but what had come before.
+async fn recovers(setup: Setup, exactly_once: bool) {
+    let setup = setup.set("RELAY__MAX_UNSAVED_EVENTS", "100").set("RELAY__BATCH_BYTES", "8 KiB");
+    let stage = up(setup.set("RELAY__QUEUE_BYTES", "64 KiB")).await;
+    let name = lose(&stage, &[events("lost", 3_000)]).await;
+    stage.sql([events("kept", 10)]).await;
+    let (stop, writing) = write(&stage);
+    let daemon = stage.run();
+    daemon.logs("recovers_from_table").await;
+    until("a position within the table", async || stage.positions().contains(" after ")).await;
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("recovers_from_table")).unwrap();
+    assert!(line.contains("missing=") && line.contains(&name) && line.contains("duplicates"), "{name}: {line}");
+    daemon.kill();
+    let daemon = stage.run();
+    daemon.logs("snapshot_done").await;
+    stop.cancel();
+    let written = writing.await.unwrap();
+    stage.delivered("lost-2999").await;
+    stage.delivered(&format!("during-{}", written - 1)).await;
+    assert!(!daemon.log().contains("recovers_from_table"), "it goes on where it was");
+    assert_eq!(daemon.terminate().await, Some(0));
+    let counts = counts(&stage).await;
+    assert_eq!(counts.len(), 1 + 3_000 + 10 + written);
+    assert_eq!(counts["first"], 2, "it is still in the table");
+    assert!(!exactly_once || counts.iter().all(|(id, count)| *count == 1 || id == "first"), "{counts:?}");
+    in_order(&stage).await;
+    // What had come before is a duplicate where there are to be none.
+    let verified = stage.outboxd(&["verify"]).output().unwrap();
+    let code = if exactly_once { 2 } else { 0 };
+    assert_eq!(verified.status.code(), Some(code), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+/// Every key's rows in the order of their numbers, as often as they first come.
+async fn in_order(stage: &Stage) {
+    let mut seen = HashSet::new();
+    let mut last = HashMap::new();
+    for record in stage.records().await {
+        let id = record.event_id.to_string();
+        let Some(number) = id.strip_prefix("lost-").and_then(|number| number.parse::<usize>().ok()) else { continue };
+        if seen.insert(id) {
+            let before = last.insert(number % 7, number);
+            assert!(before < Some(number), "{before:?} before {number}");
+        }
+    }
+    assert_eq!(seen.len(), 3_000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_of_the_table_comes_and_then_the_log() {
     for setup in all() {
-        let setup = setup.set("RELAY__MAX_UNSAVED_EVENTS", "100").set("RELAY__BATCH_BYTES", "8 KiB");
-        let stage = up(setup.set("RELAY__QUEUE_BYTES", "64 KiB")).await;
-        let name = lose(&stage, &[events("lost", 3_000)]).await;
-        stage.sql([events("kept", 10)]).await;
-        let (stop, writing) = write(&stage);
-        let daemon = stage.run();
-        daemon.logs("recovers_from_table").await;
-        until("a position within the table", async || stage.positions().contains(" after ")).await;
-        let log = daemon.log();
-        let line = log.lines().find(|line| line.contains("recovers_from_table")).unwrap();
-        assert!(line.contains("missing=") && line.contains(&name) && line.contains("duplicates"), "{name}: {line}");
-        daemon.kill();
-        let daemon = stage.run();
-        daemon.logs("snapshot_done").await;
-        stop.cancel();
-        let written = writing.await.unwrap();
-        stage.delivered("lost-2999").await;
-        stage.delivered(&format!("during-{}", written - 1)).await;
-        assert!(!daemon.log().contains("recovers_from_table"), "it goes on where it was");
-        assert_eq!(daemon.terminate().await, Some(0));
-        let counts = counts(&stage).await;
-        assert_eq!(counts.len(), 1 + 3_000 + 10 + written);
-        assert_eq!(counts["first"], 2, "it is still in the table");
-        let verified = stage.outboxd(&["verify"]).output().unwrap();
-        assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+        recovers(setup, false).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_of_the_table_comes_once_where_each_event_is_to_be_seen_once() {
+    let setup = crate::exactly_once::exactly_once(Stage::of()).set("DELIVERY__COMMIT_EVENTS", "500");
+    recovers(setup.set("KAFKA__CREATE_TOPICS", "true"), true).await;
 }
 
 /// Given rows that were deleted in the lost part too, when the daemon starts, then the table halts and names what is lost;

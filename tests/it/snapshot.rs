@@ -10,24 +10,10 @@ use crate::daemon::Daemon;
 use crate::order::{event, ids};
 use crate::stage::{Setup, Stage, Writing, until};
 
-/// Shards whose keys ascend with their commits for each aggregate, so that the snapshot has their order.
+/// Shards that begin with a snapshot. Their keys ascend with the commits for each aggregate, so it has their order.
 async fn up(setup: Setup) -> Stage {
     let setup = setup.set("OUTBOX__0__START", "snapshot").set("RELAY__CHECKPOINT_INTERVAL", "20ms");
-    let stage = setup.set("RELAY__BATCH_BYTES", "8 KiB").servers().await;
-    stage.create_topic().await;
-    stage.sql(["CREATE DATABASE delivery"]).await;
-    tables(&stage).await;
-    stage.migrate();
-    stage
-}
-
-/// Outbox tables whose keys ascend.
-pub(crate) async fn tables(stage: &Stage) {
-    for table in &stage.outboxes {
-        let columns = "seq BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, id CHAR(36) NOT NULL UNIQUE, aggregatetype \
-                       VARCHAR(255) NOT NULL, aggregateid VARCHAR(255) NOT NULL, type VARCHAR(255) NOT NULL, payload JSON";
-        stage.sql([format!("CREATE TABLE {} ({columns}) ENGINE = InnoDB", table.quoted())]).await;
-    }
+    setup.set("RELAY__BATCH_BYTES", "8 KiB").up().await
 }
 
 /// Rows that the log no longer has, and writers that go on as fast as they can.

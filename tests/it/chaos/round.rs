@@ -134,8 +134,6 @@ impl Round {
         let stage = setup.servers().await;
         kafka.lead_to(stage.kafka_port());
         stage.create_topic().await;
-        stage.sql(["CREATE DATABASE delivery"]).await;
-        crate::snapshot::tables(&stage).await;
         stage.migrate();
         let mysql = Proxy::to(stage.mysql.port()).await;
         let writing = stage.write(plan.seed).await;
