@@ -99,6 +99,8 @@ pub(super) struct Round {
     daemon: Option<Daemon>,
     /// Beside the one that counts.
     other: Option<Daemon>,
+    /// Whether a daemon that is frozen had its tables.
+    owned: bool,
     /// Holds the lock on the table of positions.
     locked: Option<Conn>,
     writing: Writing,
@@ -151,6 +153,7 @@ impl Round {
             clock: Clock::new(),
             daemon: None,
             other: None,
+            owned: false,
             locked: None,
             writing,
             watch: Watch::over(stage.opts(), plan.exactly_once),
@@ -227,6 +230,7 @@ impl Round {
             Fault::RelayRestarted => self.daemon().signal("TERM"),
             Fault::RelayFrozen => self.daemon().signal("STOP"),
             Fault::RelayReplaced => {
+                self.owned = self.daemon().page("/readyz").is_some_and(|(status, _)| status == 200);
                 self.daemon().signal("STOP");
                 self.other = Some(self.spawn());
             }
@@ -265,7 +269,7 @@ impl Round {
                 self.daemon = Some(self.spawn());
             }
             Fault::RelayFrozen => self.daemon().signal("CONT"),
-            Fault::RelayReplaced => {
+            Fault::RelayReplaced if self.owned => {
                 let mut zombie = self.daemon.take().expect("a daemon runs");
                 self.daemon = self.other.take();
                 self.daemon().ready().await;
@@ -274,7 +278,8 @@ impl Round {
                 assert_eq!(zombie.ended().await, Some(1), "a zombie halts: {}", zombie.log());
                 self.note(&zombie);
             }
-            Fault::SecondRelay => {
+            // One that was frozen before it had its tables takes them when it wakes up.
+            Fault::RelayReplaced | Fault::SecondRelay => {
                 // Whichever has the tables now, and whether the other is gone already.
                 for daemon in [self.other.take(), self.daemon.take()].into_iter().flatten() {
                     self.kill(daemon);
