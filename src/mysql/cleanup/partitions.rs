@@ -16,6 +16,9 @@ use crate::mysql::source::other;
 use crate::position::Position;
 use crate::table::{TableName, quote};
 
+/// What the name of a table with rows that are set aside ends in.
+const ASIDE: &str = "~outboxd";
+
 /// The longest name that a table may have, in characters.
 const LONGEST: usize = 64;
 
@@ -41,8 +44,13 @@ pub struct Aside {
 
 /// The table that has a table's rows while they are set aside; `None` where no name is left for it.
 pub fn aside_of(table: &TableName) -> Option<TableName> {
-    let name = format!("{}~outboxd", table.table());
+    let name = format!("{}{ASIDE}", table.table());
     (name.chars().count() <= LONGEST).then(|| TableName::new(table.schema(), &name))
+}
+
+/// Whether a table is one that has another one's rows while they are set aside.
+pub(in crate::mysql) fn has_rows_aside(table: &TableName) -> bool {
+    table.table().ends_with(ASIDE)
 }
 
 /// Whether rows of a table are set aside, and where.
@@ -151,7 +159,7 @@ impl Cleaner {
     fn aside_name(&self) -> Result<TableName, CleanupError> {
         let table = &self.layout.table;
         let too_long = || {
-            let most = LONGEST - "~outboxd".len();
+            let most = LONGEST - ASIDE.len();
             CleanupError::Unfit(format!(
                 "cleanup.by = \"partitions\" wants a table's name to have {most} characters at most"
             ))

@@ -19,6 +19,7 @@ use mysql_async::{Conn, Error};
 
 use self::facts::Facts;
 pub use self::positions::Store;
+use crate::mysql::cleanup::partitions::has_rows_aside;
 use crate::mysql::cleanup::settings::By;
 use crate::preflight::Check;
 use crate::table::TableName;
@@ -90,7 +91,8 @@ pub async fn tables(conn: &mut Conn) -> Result<Vec<TableName>, Error> {
     let rows: Vec<(String, String)> = conn
         .query("SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE' ORDER BY 1, 2")
         .await?;
-    Ok(rows.into_iter().map(|(schema, table)| TableName::new(&schema, &table)).collect())
+    let names = rows.into_iter().map(|(schema, table)| TableName::new(&schema, &table));
+    Ok(names.filter(|table| !has_rows_aside(table)).collect())
 }
 
 /// Checks the server of the log and the outbox tables on it; positions too, as far as the store could be asked.
