@@ -4,7 +4,7 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked && cp target/release/outboxd /usr/local/bin/
+    cargo build --release --locked --features otel && cp target/release/outboxd /usr/local/bin/
 
 FROM debian:trixie-slim
 RUN apt-get update \

@@ -7,6 +7,7 @@ mod guard;
 mod mappings;
 mod notify;
 pub mod preflight;
+mod spans;
 pub mod store;
 pub mod verify;
 
@@ -42,6 +43,7 @@ use crate::relay::backoff::Backoff;
 use crate::relay::control::Control;
 use crate::relay::meeting::Distances;
 use crate::relay::settings::RelaySettings;
+use crate::relay::spans::Sink;
 use crate::relay::stats::{TableStats, TailStats};
 use crate::relay::supervisor::{Fitness, Reader, Summary, Supervised, Supervisor, SupervisorError, Table};
 use crate::source::Subscription;
@@ -53,6 +55,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// How much longer than their grace relays may take to end.
 const OVERDUE: Duration = Duration::from_secs(5);
+
+/// How long the last spans may take.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// How long one look at the servers may take before they count as away.
 const LOOK_WAIT: Duration = Duration::from_mins(1);
@@ -145,6 +150,7 @@ struct Shared {
     store: Store,
     producers: Producers,
     tail_stats: Arc<TailStats>,
+    spans: Option<Sink>,
 }
 
 /// Runs until `stop`, or until every relay has halted.
@@ -156,7 +162,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
     let server_id = config.mysql.resolve_server_id();
     let producers = Producers::new(&config.kafka);
     let store = Store::at(&config, positions, LOCK_WAIT);
-    let shared = Arc::new(Shared { config, log, server_id, store, producers, tail_stats: Arc::default() });
+    let (tail_stats, exporter) = (Arc::default(), spans::exporter(&config)?);
+    let spans = exporter.as_ref().map(spans::Exporter::sink);
+    let shared = Arc::new(Shared { config, log, server_id, store, producers, tail_stats, spans });
     let address = listener.local_addr().map_err(|error| DaemonError::Internal(error.to_string()))?;
     info!(%address, "admin_listening");
     let view = |stats: Vec<Arc<TableStats>>, control| {
@@ -196,6 +204,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
     admin_stop.cancel();
     if let Ok(Err(error)) = admin.await {
         warn!(%error, "admin_ended");
+    }
+    if let Some(exporter) = exporter {
+        let _ = timeout(LAST_SPANS, tokio::task::spawn_blocking(|| exporter.end())).await;
     }
     summary
 }
@@ -347,6 +358,7 @@ impl Shared {
             distances: Distances::default(),
             tail_stats,
             fitness,
+            spans: self.spans.clone(),
         }
     }
 

@@ -23,7 +23,7 @@
 //! - [`size`]: sizes in text
 //! - [`debezium`]: what a connector left behind, to go on from
 //! - [`preflight`]: what is asked of the servers before anything is relayed
-//! - [`telemetry`]: logging and metrics; [`admin`]: the listener that shows them, and the operator's hand
+//! - [`telemetry`]: logging, metrics and spans; [`admin`]: the listener that shows them, and the operator's hand
 //! - [`planted`]: bugs that prove that tests would find them; none in a usual build
 //! - `testing`: the seams in memory, and their contracts (feature `testing`)
 //! - [`verify`]: whether what is committed is in Kafka

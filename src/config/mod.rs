@@ -33,7 +33,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::mysql::cleanup::settings::CleanupSettings;
 use crate::mysql::settings::{Keeper, MysqlSettings, PositionsSettings};
 use crate::relay::settings::RelaySettings;
-use crate::telemetry::settings::LogSettings;
+use crate::telemetry::settings::{LogSettings, OtelSettings};
 
 /// Everything that can be set. Serialized without secrets.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ pub struct Config {
     pub admin: AdminSettings,
     /// The log.
     pub log: LogSettings,
+    /// Spans to OpenTelemetry.
+    pub otel: OtelSettings,
 }
 
 impl Config {

@@ -317,3 +317,15 @@ fn given_cleaning_when_the_rows_have_no_time_then_the_column_is_asked_for() {
     let with = [("OUTBOXD__CLEANUP__KEEP", "0s"), ("OUTBOXD__OUTBOX__0__COLUMNS__TIMESTAMP", "at")];
     assert!(errors(FILE, &with, &[])[0].starts_with("cleanup.keep: expected a duration longer than 0s"));
 }
+
+#[test]
+fn given_a_collector_when_this_build_has_no_exporter_then_that_is_told_and_otherwise_taken() {
+    let with = [("OUTBOXD__OTEL__ENDPOINT", "http://collector:4318")];
+    if cfg!(feature = "otel") {
+        assert_eq!(loaded(FILE, &with, &[]).config.otel.endpoint.as_deref(), Some(with[0].1));
+    } else {
+        assert!(errors(FILE, &with, &[])[0].contains("built without the feature otel"));
+    }
+    let told = errors(FILE, &[("OUTBOXD__OTEL__ENDPOINT", "collector:4318")], &[]);
+    assert!(told[0].contains("a URL such as http://collector:4318"), "{told:#?}");
+}

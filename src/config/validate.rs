@@ -72,6 +72,12 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     if let Err(error) = logging::filter(level) {
         problems.invalid(&["log", "level"], format!("a level or directives ({error})"), format!("{level:?}"));
     }
+    if let Some(endpoint) = &config.otel.endpoint {
+        let is_url = ["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme));
+        problems.hold(is_url, &["otel", "endpoint"], "a URL such as http://collector:4318", endpoint);
+        let expected = "nothing: this outboxd was built without the feature otel";
+        problems.hold(cfg!(feature = "otel"), &["otel", "endpoint"], expected, endpoint);
+    }
     problems.0
 }
 

@@ -18,6 +18,7 @@ pub mod places;
 pub mod queue;
 pub mod replay;
 pub mod settings;
+pub mod spans;
 pub mod stats;
 pub mod supervisor;
 pub mod tail;

@@ -28,6 +28,7 @@ use super::feeder::{Feeder, Shared};
 use super::meeting::Distances;
 use super::queue;
 use super::settings::{OnPurged, OnUpdate, RelaySettings, Start};
+use super::spans::Sink;
 use super::stats::{State, TableStats, TailStats};
 use super::tail::{Making, Request, Tail};
 use super::worker::{Condemned, Halt, Outcome, Worker};
@@ -104,6 +105,8 @@ pub struct Supervisor<P, S, O> {
     pub tail_stats: Arc<TailStats>,
     /// Whether a table that has halted could be relayed now.
     pub fitness: Fitness,
+    /// Who wants the spans of traced events.
+    pub spans: Option<Sink>,
 }
 
 /// Makes the checks that a start makes of a table; the error names those that failed.
@@ -304,6 +307,7 @@ where
         let (end, line) = queue::line();
         let worker = Worker::new(table.mapping.clone(), outlet, line, (&self.settings).into(), Arc::clone(stats));
         let worker = worker.resuming(Arc::new(resume.clone()), parked, relay.condemned.clone());
+        let worker = worker.traced(self.spans.clone());
         Ok(Found::Here(Ready { worker, line: end, resume }))
     }
 

@@ -26,6 +26,7 @@ use super::Item;
 use super::queue::Line;
 use super::replay::Again;
 use super::settings::RelaySettings;
+use super::spans::{Sink, Spans};
 use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
 use crate::outbox::{Header, Mapping, REPLAY_HEADER, SNAPSHOT_HEADER};
@@ -131,6 +132,7 @@ pub struct Worker<O> {
     /// When an event in the wrong table was.
     misrouted: Option<Instant>,
     aside: Aside,
+    spans: Spans,
 }
 
 /// How long giving up the table may take.
@@ -172,6 +174,7 @@ impl<O: Outlet> Worker<O> {
             warned: None,
             misrouted: None,
             aside: Aside::default(),
+            spans: Spans::default(),
         }
     }
 
@@ -190,6 +193,13 @@ impl<O: Outlet> Worker<O> {
     pub fn repeating(mut self, again: mpsc::Receiver<Again>, releases: mpsc::Receiver<Release>) -> Self {
         self.again = again;
         self.aside.releases = releases;
+        self
+    }
+
+    /// Hands on the spans of traced events.
+    #[must_use]
+    pub fn traced(mut self, sink: Option<Sink>) -> Self {
+        self.spans = Spans::to(sink);
         self
     }
 
@@ -379,21 +389,26 @@ impl<O: Outlet> Worker<O> {
         patience: &mut Option<Instant>,
     ) -> Result<Result<u64, Poison>, End> {
         loop {
-            let outlet = &mut self.outlet;
-            let published = self.mapping.with_record(row, mark, |record| {
+            let (outlet, mapping, spans, table) = (&mut self.outlet, &self.mapping, &self.spans, &self.stats.table);
+            let published = mapping.with_record(row, mark, |record| {
                 let size = (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
-                (outlet.publish(record, chunk), size)
+                let event = || mapping.id(row).unwrap_or_default();
+                let span = spans.of(record, table, event, row.commit_micros());
+                (outlet.publish(record, chunk), size, span)
             });
             match published {
-                Ok((Ok(()), size)) => {
+                Ok((Ok(()), size, span)) => {
                     self.window.publish();
+                    if let Some(span) = span {
+                        self.spans.begin(chunk, span);
+                    }
                     return Ok(Ok(size));
                 }
-                Ok((Err(PublishError::Full), _)) => self.wait_for_room(stop, patience).await?,
-                Ok((Err(PublishError::Refused(DeliveryError::Poison { refusal, event: None })), _)) => {
+                Ok((Err(PublishError::Full), ..)) => self.wait_for_room(stop, patience).await?,
+                Ok((Err(PublishError::Refused(DeliveryError::Poison { refusal, event: None })), ..)) => {
                     return Ok(Err((&refusal).into()));
                 }
-                Ok((Err(PublishError::Refused(error)), _)) => return Err(self.undelivered(&error)),
+                Ok((Err(PublishError::Refused(error)), ..)) => return Err(self.undelivered(&error)),
                 Err(error) => return Ok(Err(Poison { name: "unmappable_event", detail: error.to_string() })),
             }
         }
@@ -447,6 +462,7 @@ impl<O: Outlet> Worker<O> {
             }
         }
         self.forget_repeated();
+        self.spans.end(self.window.first());
         failed.map_or(Ok(()), |error| Err(self.undelivered(&error)))
     }
 

@@ -1,4 +1,4 @@
-//! How the daemon logs.
+//! How the daemon logs, and where it sends spans.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,4 +27,20 @@ pub enum LogFormat {
     Text,
     /// One JSON object each.
     Json,
+}
+
+/// Spans of traced events, from commit to acknowledgement; off unless `endpoint` is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OtelSettings {
+    /// The collector, which speaks OTLP over HTTP: `http://collector:4318`.
+    pub endpoint: Option<String>,
+    /// The name of the service that spans are of.
+    pub service: String,
+}
+
+impl Default for OtelSettings {
+    fn default() -> Self {
+        Self { endpoint: None, service: "outboxd".to_owned() }
+    }
 }

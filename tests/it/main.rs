@@ -43,6 +43,8 @@ mod service_manager;
 mod shards;
 mod sizes;
 mod snapshot;
+#[cfg(feature = "otel")]
+mod spans;
 mod stage;
 mod startup;
 mod statements;

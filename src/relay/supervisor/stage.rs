@@ -119,13 +119,13 @@ impl Stage {
             let outlet =
                 move |claim: Claim| Ok(MemoryTransactions::new(publisher(&claim, true), deliver.clone(), claim));
             tokio::spawn(
-                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness }
+                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness, spans: None }
                     .run(tables, stop.clone()),
             )
         } else {
             let outlet = move |claim: Claim| Ok(MemoryOutlet::new(publisher(&claim, false), deliver.clone(), claim));
             tokio::spawn(
-                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness }
+                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness, spans: None }
                     .run(tables, stop.clone()),
             )
         };
