@@ -11,28 +11,57 @@ use super::source::other;
 use super::wire::Start;
 use crate::position::{FilePoint, GtidSet, Point, Position};
 
+/// The log's files, each of which can be asked where it begins.
+struct Files {
+    conn: Conn,
+    names: Vec<String>,
+    kind: Kind,
+}
+
+/// The kind of the server's positions.
+enum Kind {
+    Domains,
+    /// With what was restored from a backup, which is in no file.
+    Gtid(GtidSet),
+    File,
+}
+
+impl Files {
+    async fn of(endpoint: &Servers) -> Result<Self, Error> {
+        let mut conn = endpoint.connect().await?;
+        let kind = if Flavor::of(&mut conn).await?.mariadb {
+            Kind::Domains
+        } else if conn.query_first::<String, _>("SELECT @@GLOBAL.gtid_mode").await?.as_deref() == Some("ON") {
+            Kind::Gtid(set(conn.query_first("SELECT @@GLOBAL.gtid_purged").await?)?)
+        } else {
+            Kind::File
+        };
+        let files: Vec<Row> = conn.query("SHOW BINARY LOGS").await?;
+        let names = files.iter().filter_map(|row| row.get(0)).collect();
+        Ok(Self { conn, names, kind })
+    }
+
+    /// Where a file begins.
+    async fn start(&mut self, index: usize) -> Result<Position, Error> {
+        let (conn, file) = (&mut self.conn, &self.names[index]);
+        let point = match &self.kind {
+            Kind::Domains => {
+                let after = begins_after(conn, true, file).await?;
+                Point::Domains(after.unwrap_or_default().parse().map_err(|error| other(&error))?)
+            }
+            Kind::Gtid(purged) => Point::Gtid(set(begins_after(conn, false, file).await?)?.union(purged)),
+            Kind::File => Point::File(FilePoint { file: file.clone(), offset: 4, server: None }.into()),
+        };
+        Ok(point.into())
+    }
+}
+
 /// Where the log's files begin, in order, in the kind of the server's positions.
 pub async fn starts(endpoint: &Servers) -> Result<Vec<Position>, Error> {
-    let mut conn = endpoint.connect().await?;
-    let mariadb = Flavor::of(&mut conn).await?.mariadb;
-    let gtids =
-        !mariadb && conn.query_first::<String, _>("SELECT @@GLOBAL.gtid_mode").await?.is_some_and(|mode| mode == "ON");
-    let purged = if gtids { set(conn.query_first("SELECT @@GLOBAL.gtid_purged").await?)? } else { GtidSet::default() };
-    let files: Vec<Row> = conn.query("SHOW BINARY LOGS").await?;
-    let mut starts = Vec::with_capacity(files.len());
-    for file in files.iter().filter_map(|row| row.get::<String, _>(0)) {
-        let point = if mariadb || gtids {
-            let after = begins_after(&mut conn, mariadb, &file).await?;
-            if mariadb {
-                Point::Domains(after.unwrap_or_default().parse().map_err(|error| other(&error))?)
-            } else {
-                // What was restored from a backup is in no file.
-                Point::Gtid(set(after)?.union(&purged))
-            }
-        } else {
-            Point::File(FilePoint { file, offset: 4, server: None }.into())
-        };
-        starts.push(point.into());
+    let mut files = Files::of(endpoint).await?;
+    let mut starts = Vec::with_capacity(files.names.len());
+    for index in 0..files.names.len() {
+        starts.push(files.start(index).await?);
     }
     Ok(starts)
 }
@@ -40,19 +69,18 @@ pub async fn starts(endpoint: &Servers) -> Result<Vec<Position>, Error> {
 /// The last file that was begun before this time, in seconds since the Unix epoch: where it begins, and when it was begun.
 /// `None` when the oldest was begun later, or the server does not say.
 pub async fn begun_before(endpoint: &Servers, seconds: i64) -> Result<Option<(Position, i64)>, Error> {
-    let names: Vec<Row> = endpoint.connect().await?.query("SHOW BINARY LOGS").await?;
-    let starts = starts(endpoint).await?;
-    let names: Vec<String> = names.iter().filter_map(|row| row.get(0)).collect();
-    let (mut found, mut low, mut high) = (None, 0, names.len().min(starts.len()));
+    let mut files = Files::of(endpoint).await?;
+    let (mut found, mut low, mut high) = (None, 0, files.names.len());
     while low < high {
         let middle = usize::midpoint(low, high);
-        let time = endpoint.patiently(begun(endpoint.in_use(), &names[middle])).await??;
+        let time = endpoint.patiently(begun(endpoint.in_use(), &files.names[middle])).await??;
         match time.and_then(|time| i64::try_from(time).ok()).filter(|time| *time < seconds) {
-            Some(time) => (found, low) = (Some((starts[middle].clone(), time)), middle + 1),
+            Some(time) => (found, low) = (Some((middle, time)), middle + 1),
             None => high = middle,
         }
     }
-    Ok(found)
+    let Some((index, time)) = found else { return Ok(None) };
+    Ok(Some((files.start(index).await?, time)))
 }
 
 /// When a file was begun, in seconds since the Unix epoch: its first event says so, and only a replica is shown that.

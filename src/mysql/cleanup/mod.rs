@@ -125,20 +125,11 @@ impl Cleaner {
     /// Rows that are old, at most [`LOOK`] of them; deletes nothing.
     pub async fn look(&mut self) -> Result<Old, CleanupError> {
         let Self { conn, layout, old, mariadb, .. } = self;
-        let parts = || layout.key.iter().map(|part| &layout.columns[part.place]);
-        let expressions = parts().map(|asked| asked.expression.as_str()).collect::<Vec<_>>().join(", ");
         let table = layout.table.quoted();
         patiently(ANSWER, async {
-            let sql = format!("SELECT {expressions} FROM {table} AS {ALIAS} WHERE {old} LIMIT {LOOK}");
+            let sql = format!("SELECT {} FROM {table} AS {ALIAS} WHERE {old} LIMIT {LOOK}", layout.keys());
             let rows: Vec<Row> = conn.exec(sql, ()).await?;
-            let key = |row: Row| {
-                Key::new(row.unwrap().iter().zip(parts()).map(|(value, asked)| {
-                    let mut text = Vec::new();
-                    asked.write(value, &mut text);
-                    text.into_boxed_slice()
-                }))
-            };
-            let keys = rows.into_iter().map(key).collect();
+            let keys = rows.into_iter().map(|row| layout.key_in(row)).collect();
             // Asked for after the rows were seen.
             let end = end::end(conn, *mariadb).await?.ok_or_else(|| other(&"the server writes no binlog"))?;
             Ok(Old { keys, end })

@@ -10,7 +10,7 @@
 use std::io::Write as _;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Value};
+use mysql_async::{Conn, Error, Row, Value};
 
 use crate::mysql::decode::write_float;
 use crate::position::Key;
@@ -225,6 +225,26 @@ impl Layout {
     /// The table, read by its key.
     pub(in crate::mysql) fn from(&self) -> String {
         format!("FROM {} AS {ALIAS} FORCE INDEX ({})", self.table.quoted(), quote(&self.index))
+    }
+
+    /// What is selected of the key's columns.
+    pub(in crate::mysql) fn keys(&self) -> String {
+        let expressions = self.key.iter().map(|part| self.columns[part.place].expression.as_str());
+        expressions.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The key in a row that has these alone.
+    pub(in crate::mysql) fn key_in(&self, row: Row) -> Key {
+        self.key_with(row.unwrap().iter())
+    }
+
+    /// The key with these values of its columns.
+    pub(super) fn key_with<'v>(&self, values: impl Iterator<Item = &'v Value>) -> Key {
+        Key::new(values.zip(&self.key).map(|(value, part)| {
+            let mut text = Vec::new();
+            self.columns[part.place].write(value, &mut text);
+            text.into_boxed_slice()
+        }))
     }
 
     /// What is selected of every column.

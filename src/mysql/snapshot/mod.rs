@@ -67,10 +67,7 @@ pub struct MysqlScan {
 pub(super) async fn start(endpoint: &Endpoint, wanted: &Subscription) -> Result<Position, SourceError> {
     let at = wanted.table.to_string();
     let failed = |error: Error| refused(&error, &at);
-    let mut conn = endpoint.connect().await.map_err(failed)?;
-    let flavor = Flavor::of(&mut conn).await.map_err(failed)?;
-    point::prepare(&mut conn, flavor).await.map_err(failed)?;
-    let layout = Layout::read(&mut conn, wanted).await.map_err(failed)?.map_err(SourceError::Definite)?;
+    let (mut conn, flavor, layout) = session(endpoint, wanted, &at).await?;
     let point = point::point(&mut conn, flavor).await.map_err(failed)?.ok_or_else(|| no_binlog(&at))?;
     settled(&mut conn).await?;
     // Asked for after the point: a row from before it is not beyond.
@@ -87,10 +84,7 @@ pub(super) async fn recover(
 ) -> Result<Recovery, SourceError> {
     let at = wanted.table.to_string();
     let failed = |error: Error| refused(&error, &at);
-    let mut conn = endpoint.connect().await.map_err(failed)?;
-    let flavor = Flavor::of(&mut conn).await.map_err(failed)?;
-    point::prepare(&mut conn, flavor).await.map_err(failed)?;
-    let layout = Layout::read(&mut conn, wanted).await.map_err(failed)?.map_err(SourceError::Definite)?;
+    let (mut conn, _, layout) = session(endpoint, wanted, &at).await?;
     let oldest = oldest(&mut conn, true).await.map_err(failed)?.ok_or_else(|| no_binlog(&at))?;
     // What was prepared before, and is committed from here on, the log does not have.
     settled(&mut conn).await?;
@@ -100,6 +94,16 @@ pub(super) async fn recover(
     let remains = remains::remains(&mut conn, &wanted.table, lapse).await.map_err(failed)?;
     let _ = conn.disconnect().await;
     Ok(Recovery { from: Position { scan: Some(Box::new(Scan::new(until))), ..oldest }, remains })
+}
+
+/// A session that reads a table itself, and what is asked of it.
+async fn session(endpoint: &Endpoint, wanted: &Subscription, at: &str) -> Result<(Conn, Flavor, Layout), SourceError> {
+    let failed = |error: Error| refused(&error, at);
+    let mut conn = endpoint.connect().await.map_err(failed)?;
+    let flavor = Flavor::of(&mut conn).await.map_err(failed)?;
+    point::prepare(&mut conn, flavor).await.map_err(failed)?;
+    let layout = Layout::read(&mut conn, wanted).await.map_err(failed)?.map_err(SourceError::Definite)?;
+    Ok((conn, flavor, layout))
 }
 
 fn no_binlog(at: &str) -> SourceError {
@@ -120,10 +124,7 @@ impl MysqlScan {
         let failed = |error: Error| refused(&error, &at);
         let scan = from.scan.as_deref().cloned();
         let scan = scan.ok_or_else(|| SourceError::Transient(format!("{from} asks for no rows of the table")))?;
-        let mut conn = endpoint.connect().await.map_err(failed)?;
-        let flavor = Flavor::of(&mut conn).await.map_err(failed)?;
-        point::prepare(&mut conn, flavor).await.map_err(failed)?;
-        let layout = Layout::read(&mut conn, wanted).await.map_err(failed)?.map_err(SourceError::Definite)?;
+        let (mut conn, flavor, layout) = session(endpoint, wanted, &at).await?;
         if scan.until.columns().len() != layout.key.len() {
             let detail = format!("the saved position has a key {} that is not the table's", scan.until);
             return Err(SourceError::Definite(Fault { name: "position_mismatch", detail, at }));
@@ -204,7 +205,6 @@ impl MysqlScan {
         let failed = |error: Error| refused(&error, &at);
         let mut answer = patiently(self.conn.exec_iter(sql, Params::Positional(parameters))).await.map_err(failed)?;
         let (mut read, mut size) = (0_u64, 0_usize);
-        let mut value = Vec::new();
         while let Some(row) = patiently(answer.next()).await.map_err(failed)? {
             // Larger rows than those before. They are asked for again; to hold them all might take too much.
             if size >= 2 * bytes && read > 0 {
@@ -212,13 +212,7 @@ impl MysqlScan {
             }
             let row = row.unwrap();
             size += row.iter().map(Value::bin_len).map(|length| usize::try_from(length).unwrap_or(0)).sum::<usize>();
-            let mut texts: Vec<Option<Box<[u8]>>> = Vec::with_capacity(self.layout.key.len());
-            for part in &self.layout.key {
-                value.clear();
-                let there = self.layout.columns[part.place].write(&row[part.place], &mut value);
-                texts.push(there.then(|| value.as_slice().into()));
-            }
-            let key = Key::new(texts.into_iter().map(Option::unwrap_or_default));
+            let key = self.layout.key_with(self.layout.key.iter().map(|part| &row[part.place]));
             read += 1;
             if !self.window.is_later(&key) {
                 let columns = &self.layout.columns;

@@ -106,17 +106,9 @@ async fn consistent(conn: &mut Conn) -> Result<Option<Point>, Error> {
 
 /// The highest key of the table.
 pub(super) async fn highest(conn: &mut Conn, layout: &Layout) -> Result<Option<Key>, Error> {
-    let parts = layout.key.iter().map(|part| &layout.columns[part.place]);
-    let expressions = parts.clone().map(|asked| asked.expression.as_str()).collect::<Vec<_>>().join(", ");
-    let sql = format!("SELECT {expressions} {} ORDER BY {} LIMIT 1", layout.from(), layout.order("DESC"));
+    let sql = format!("SELECT {} {} ORDER BY {} LIMIT 1", layout.keys(), layout.from(), layout.order("DESC"));
     let row: Option<Row> = conn.exec_first(sql, ()).await?;
-    Ok(row.map(|row| {
-        Key::new(row.unwrap().iter().zip(parts).map(|(value, asked)| {
-            let mut text = Vec::new();
-            asked.write(value, &mut text);
-            text.into_boxed_slice()
-        }))
-    }))
+    Ok(row.map(|row| layout.key_in(row)))
 }
 
 /// Where the log ends now. What is visible stands before it, for it is written before it is committed.
