@@ -208,10 +208,16 @@ impl Round {
                 let lasts = beside.duration(&mut self.rng);
                 self.start(beside).await;
                 sleep(lasts).await;
-                self.end(beside).await;
+                // An heir becomes ready only with both servers there.
+                if !matches!(beside, Fault::RelayReplaced) {
+                    self.end(beside).await;
+                }
             }
             sleep(lasts).await;
             self.end(fault).await;
+            if let Some(beside @ Fault::RelayReplaced) = beside {
+                self.end(beside).await;
+            }
             if self.rng.bool() {
                 self.recovered(fault).await;
             }
