@@ -26,6 +26,16 @@ impl Daemon {
         (from, tables, topic): (&Start, usize, &str),
         (folder, exactly_once): (&Path, bool),
     ) -> Self {
+        Self::spawn_with((database, kafka), (from, tables, topic), (folder, exactly_once), &[]).await
+    }
+
+    /// The same, with further settings.
+    pub(crate) async fn spawn_with(
+        (database, kafka): (&Database, &Kafka),
+        (from, tables, topic): (&Start, usize, &str),
+        (folder, exactly_once): (&Path, bool),
+        further: &[(&'static str, String)],
+    ) -> Self {
         database.run("DELETE FROM outboxd.outboxd_positions").await;
         // Free now, and known before the daemon says so.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -40,6 +50,7 @@ impl Daemon {
             settings.push(("DELIVERY__TRANSACTIONAL_ID", kafka.fresh_name("benchmark")));
             settings.push(("POSITIONS__TOPIC", kafka.positions().await));
         }
+        settings.extend_from_slice(further);
         let mut command = command("run", database, tables);
         command.envs(settings.into_iter().map(|(name, value)| (format!("OUTBOXD__{name}"), value)));
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();

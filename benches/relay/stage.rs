@@ -56,8 +56,13 @@ impl Kafka {
     /// A new topic.
     pub(crate) async fn topic(&self) -> String {
         let name = self.fresh_name("delivery");
-        self.create(NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(1))).await;
+        self.create_topic(&name).await;
         name
+    }
+
+    /// The same with a name of one's own.
+    pub(crate) async fn create_topic(&self, name: &str) {
+        self.create(NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1))).await;
     }
 
     /// A new topic for positions.

@@ -1,6 +1,7 @@
 //! What is measured, in parts that each start from servers of their own.
 
 mod backlog;
+mod isolation;
 mod latency;
 mod quiet;
 mod race;
@@ -36,6 +37,8 @@ pub(crate) enum Section {
     Latency,
     /// From 1 to 64 tables.
     Tables,
+    /// One table of eight that cannot deliver.
+    Isolation,
     /// A log full of other tables' rows.
     Skipping,
     /// Nothing to do, and the first event after a start.
@@ -57,6 +60,7 @@ impl Section {
             Self::ExactlyOnce => "Exactly once",
             Self::Latency => "From commit to consumer, 1,000 single-row commits a second",
             Self::Tables => "Tables",
+            Self::Isolation => "One table in trouble",
             Self::Skipping => "A log of which 99 % are other tables' rows",
             Self::Quiet => "Start and idleness",
             Self::Backlog => "A long backlog",
@@ -81,6 +85,9 @@ pub(crate) struct Scale {
     pub(crate) tables: &'static [usize],
     /// How long each number of tables is written to.
     pub(crate) pace: Duration,
+    /// How long tables are relayed before one of them is blocked, and how long it is.
+    pub(crate) unblocked: Duration,
+    pub(crate) blocked: Duration,
     /// Bytes of a log to skip.
     pub(crate) skipped: u64,
     /// How long it is idle.
@@ -101,6 +108,8 @@ impl Scale {
             latency: Duration::from_secs(20),
             tables: &[1, 4, 16, 64],
             pace: Duration::from_secs(10),
+            unblocked: Duration::from_mins(1),
+            blocked: Duration::from_mins(5),
             skipped: 3_000_000_000,
             idle: Duration::from_secs(20),
             backlog: 10_000_000,
@@ -117,6 +126,8 @@ impl Scale {
             latency: Duration::from_secs(3),
             tables: &[1, 64],
             pace: Duration::from_secs(2),
+            unblocked: Duration::from_secs(5),
+            blocked: Duration::from_secs(10),
             skipped: 300_000_000,
             idle: Duration::from_secs(3),
             backlog: 200_000,
@@ -149,6 +160,7 @@ pub(crate) async fn run(section: Section, bench: &Bench) -> Outcome {
         Section::ExactlyOnce => throughput::exactly_once(bench).await,
         Section::Latency => latency::run(bench).await,
         Section::Tables => tables::run(bench).await,
+        Section::Isolation => isolation::run(bench).await,
         Section::Skipping => skipping::run(bench).await,
         Section::Quiet => quiet::run(bench).await,
         Section::Backlog => backlog::run(bench).await,
