@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 /// A file that cannot be used. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileError {
-    /// The key it stands under: `ca`, `cert`, `key` or `key_password`.
+    /// The key it stands under, such as `ca`, `cert`, `key` or `key_password`.
     pub key: &'static str,
     /// What was expected.
     pub expected: String,
@@ -44,13 +44,29 @@ pub fn secret(path: &Path) -> std::io::Result<SecretString> {
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// A file of at least one certificate, as it is.
-pub fn authorities(path: &Path) -> Result<Vec<u8>, FileError> {
+/// A secret that is given as it is, or else in a file, which stands under `key`; `expected` says what is in it.
+pub fn given(
+    secret: Option<&SecretString>,
+    key: &'static str,
+    file: Option<&Path>,
+    expected: &str,
+) -> Result<Option<SecretString>, FileError> {
+    match (secret, file) {
+        (Some(secret), _) => Ok(Some(secret.clone())),
+        (None, Some(path)) => self::secret(path)
+            .map(Some)
+            .map_err(|error| FileError::new(key, expected, format!("{}: {error}", path.display()))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// A file of at least one certificate, as it is; it stands under `key`.
+pub fn authorities(key: &'static str, path: &Path) -> Result<Vec<u8>, FileError> {
     let expected = "a file of certificates, PEM";
-    let pem = read("ca", path, expected)?;
+    let pem = read(key, path, expected)?;
     match X509::stack_from_pem(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(pem),
-        _ => Err(FileError::new("ca", expected, format!("none in {}", path.display()))),
+        _ => Err(FileError::new(key, expected, format!("none in {}", path.display()))),
     }
 }
 

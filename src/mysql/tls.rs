@@ -117,7 +117,7 @@ impl TlsSettings {
             let expected = "mysql.tls.mode = \"verify_ca\" or \"verify_identity\", for others verify nothing";
             return Err(TlsError::new("ca", expected, format!("{:?} with mode {}", path.display(), self.mode)));
         }
-        Ok(Some(credentials::authorities(path)?))
+        Ok(Some(credentials::authorities("ca", path)?))
     }
 
     fn identity(&self) -> Result<Option<ClientIdentity>, TlsError> {

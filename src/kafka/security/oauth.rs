@@ -17,7 +17,7 @@ use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use super::sasl::{Mechanism, SaslSettings};
-use crate::credentials::FileError;
+use crate::credentials::{self, FileError};
 use crate::kafka::settings::KafkaSettings;
 
 /// How long the server may take for a token.
@@ -103,9 +103,7 @@ fn agent(sasl: &SaslSettings) -> Result<Agent, TokenError> {
     let roots = match &sasl.token_ca {
         None => RootCerts::PlatformVerifier,
         Some(path) => {
-            let expected = "a file of certificates, PEM";
-            let failed = |found: String| FileError::new("token_ca", expected, found);
-            let pem = std::fs::read(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+            let pem = credentials::authorities("token_ca", path)?;
             let certificates = parse_pem(&pem).filter_map(|item| match item {
                 Ok(PemItem::Certificate(certificate)) => Some(certificate),
                 _ => None,

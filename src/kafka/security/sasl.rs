@@ -115,8 +115,7 @@ impl SaslSettings {
             _ => return Err(FileError::new("token_url", expected, format!("{url:?}"))),
         }
         if let Some(path) = &self.token_ca {
-            credentials::authorities(path)
-                .map_err(|FileError { expected, found, .. }| FileError::new("token_ca", expected, found))?;
+            credentials::authorities("token_ca", path)?;
         }
         Ok(url)
     }
@@ -134,10 +133,6 @@ impl SaslSettings {
 fn secret(key: &'static str, given: Option<&SecretString>, file: Option<&Path>) -> Result<SecretString, FileError> {
     let is_password = key == "password";
     let in_file = if is_password { "password_file" } else { "client_secret_file" };
-    match (given, file) {
-        (Some(secret), _) => Ok(secret.clone()),
-        (None, Some(path)) => credentials::secret(path)
-            .map_err(|error| FileError::new(in_file, "a file with the secret", format!("{}: {error}", path.display()))),
-        (None, None) => Err(FileError::new(key, format!("it, or kafka.sasl.{in_file}"), "nothing")),
-    }
+    let secret = credentials::given(given, in_file, file, "a file with the secret")?;
+    secret.ok_or_else(|| FileError::new(key, format!("it, or kafka.sasl.{in_file}"), "nothing"))
 }

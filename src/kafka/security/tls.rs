@@ -68,16 +68,8 @@ impl TlsSettings {
     }
 
     fn password(&self) -> Result<Option<SecretString>, FileError> {
-        match (&self.key_password, &self.key_password_file) {
-            (Some(password), _) => Ok(Some(password.clone())),
-            (None, Some(path)) => {
-                let expected = "a file with the password of kafka.tls.key";
-                let failed =
-                    |error| FileError::new("key_password_file", expected, format!("{}: {error}", path.display()));
-                credentials::secret(path).map(Some).map_err(failed)
-            }
-            (None, None) => Ok(None),
-        }
+        let (secret, file) = (self.key_password.as_ref(), self.key_password_file.as_deref());
+        credentials::given(secret, "key_password_file", file, "a file with the password of kafka.tls.key")
     }
 
     fn told(&self) -> Result<Properties, FileError> {
@@ -102,7 +94,7 @@ impl TlsSettings {
                 let expected = "kafka.tls.mode = \"verify_ca\" or \"verify_identity\", for others verify nothing";
                 return Err(FileError::new("ca", expected, format!("{:?} with mode {mode}", path.display())));
             }
-            credentials::authorities(path)?;
+            credentials::authorities("ca", path)?;
             properties.push(("ssl.ca.location", path.display().to_string()));
         }
         if self.identity()?.is_some() {
