@@ -18,6 +18,12 @@ use crate::outlet::DeliveryError;
 /// How long one call waits for the broker before it looks whether it is still wanted.
 const SLICE: Duration = Duration::from_millis(200);
 
+/// The same for a commit. librdkafka forgets which call is under way when one that is resumed gets no answer from its own
+/// thread in time, and ends the process (`Invalid transaction state transition`) when the broker's answer comes just then
+/// (2.12.1, `rd_kafka_commit_transaction`, `rd_kafka_txn_endtxn_complete`). Where the time is short, a machine that stands
+/// still for a moment suffices. So it is long.
+const COMMIT_SLICE: Duration = Duration::from_secs(10);
+
 /// How long an answer to something that may be asked again is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -145,7 +151,7 @@ impl Shared {
         }
         self.failure()?;
         loop {
-            match self.native.commit_transaction(SLICE).map_err(|error| judge(&error)) {
+            match self.native.commit_transaction(COMMIT_SLICE).map_err(|error| judge(&error)) {
                 Ok(()) => break,
                 Err(Broken::Unavailable(_)) if !self.stopped() => self.pause(),
                 Err(broken) => return Err(broken),
