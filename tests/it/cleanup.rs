@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
+use outboxd::history::Journal;
 use outboxd::table::TableName;
 use serde_json::Value;
 
@@ -61,6 +62,20 @@ fn rows(table: &TableName, name: &str, count: u32, time: &str) -> String {
     let ids = (0..count).map(|n| format!("('{name}-{n}', 'delivery', 'k-{}', 'T', '{{}}', {time})", n % 7));
     let columns = "id, aggregatetype, aggregateid, type, payload, created_at";
     format!("INSERT INTO {} ({columns}) VALUES {}", table.quoted(), ids.collect::<Vec<_>>().join(", "))
+}
+
+/// An account that may relay and not clean, and how a daemon has it.
+async fn poor(stage: &Stage) -> [(&'static str, String); 2] {
+    stage
+        .sql([
+            "CREATE USER poor IDENTIFIED BY 'poor-secret'",
+            "GRANT REPLICATION SLAVE, REPLICATION CLIENT, XA_RECOVER_ADMIN ON *.* TO poor",
+            "GRANT SELECT ON delivery.* TO poor",
+            "GRANT SELECT, INSERT, UPDATE ON outboxd.* TO poor",
+        ])
+        .await;
+    let url = format!("mysql://poor@127.0.0.1:{}", stage.mysql.port());
+    [("MYSQL__URL", url), ("MYSQL__PASSWORD", "poor-secret".to_owned())]
 }
 
 async fn ids(stage: &Stage, prefix: &str) -> HashSet<String> {
@@ -160,18 +175,10 @@ async fn old_partitions_go_once_they_are_acknowledged_on_mariadb() {
 async fn a_table_that_cannot_be_cleaned_by_partitions_is_told_and_relayed() {
     let stage = up_by(Stage::of(), "1h", Some((100, 2))).await;
     let table = &stage.outboxes[0];
-    stage
-        .sql([
-            "CREATE USER poor IDENTIFIED BY 'poor-secret'",
-            "GRANT REPLICATION SLAVE, REPLICATION CLIENT, XA_RECOVER_ADMIN ON *.* TO poor",
-            "GRANT SELECT ON delivery.* TO poor",
-            "GRANT SELECT, INSERT, UPDATE ON outboxd.* TO poor",
-        ])
-        .await;
+    let poor = poor(&stage).await;
     stage.sql([format!("ALTER TABLE {} REMOVE PARTITIONING", stage.outboxes[1].quoted())]).await;
     stage.sql([rows(table, "old", 150, OLD)]).await;
-    let url = format!("mysql://poor@127.0.0.1:{}", stage.mysql.port());
-    let daemon = stage.run_with(&[("MYSQL__URL", url.as_str()), ("MYSQL__PASSWORD", "poor-secret")]);
+    let daemon = stage.run_with(&poor.each_ref().map(|(key, value)| (*key, value.as_str())));
     daemon.logs("check=cleanup setting=cleaning of delivery.delivery-outbox2").await;
     daemon.logs("wants a table that is PARTITIONED BY RANGE").await;
     daemon.logs("needs GRANT SELECT, INSERT, CREATE, ALTER, DROP, LOCK TABLES ON `delivery`.*").await;
@@ -182,10 +189,8 @@ async fn a_table_that_cannot_be_cleaned_by_partitions_is_told_and_relayed() {
     assert_eq!(daemon.terminate().await, Some(0));
 }
 
-/// Given writers at full speed and rows that are old at once, when the daemon is killed, then every row that is gone is in
-/// the topic; and when it starts again, nothing is missing in the end, and the tables are empty.
-async fn killed(setup: Setup, seed: u64) {
-    let stage = up(setup, "1ms").await;
+/// Writers at full speed, and a daemon that is killed when it has cleaned some of what they write.
+async fn killed_while_it_cleans(stage: &Stage, seed: u64) -> Journal {
     let writing = stage.write_at(seed, None).await;
     let daemon = stage.run();
     until("rows are cleaned while writers write", async || {
@@ -193,13 +198,24 @@ async fn killed(setup: Setup, seed: u64) {
     })
     .await;
     daemon.kill();
-    let journal = writing.stop().await;
-    let kept = ids(&stage, "").await;
+    writing.stop().await
+}
+
+/// Whatever is committed and not kept is in the topic.
+async fn all_that_is_gone_is_delivered(stage: &Stage, journal: &Journal, kept: &HashSet<String>) {
     let delivered: HashSet<_> = stage.records().await.into_iter().map(|record| record.event_id.to_string()).collect();
     let gone: Vec<_> = journal.committed().filter(|event| !kept.contains(&*event.id)).collect();
     assert!(gone.len() > 2_000, "{}", gone.len());
     let lost: Vec<_> = gone.into_iter().filter(|event| !delivered.contains(&*event.id)).collect();
     assert!(lost.is_empty(), "deleted, and not in the topic: {lost:?}");
+}
+
+/// Given writers at full speed and rows that are old at once, when the daemon is killed, then every row that is gone is in
+/// the topic; and when it starts again, nothing is missing in the end, and the tables are empty.
+async fn killed(setup: Setup, seed: u64) {
+    let stage = up(setup, "1ms").await;
+    let journal = killed_while_it_cleans(&stage, seed).await;
+    all_that_is_gone_is_delivered(&stage, &journal, &ids(&stage, "").await).await;
     let daemon = stage.run();
     until("the tables are empty", async || ids(&stage, "").await.is_empty()).await;
     stage.judge(&journal, daemon).await;
@@ -218,14 +234,7 @@ async fn nothing_that_is_not_in_the_topic_is_deleted_when_the_daemon_is_killed_o
 /// The same with partitions, of which the newest with rows stays. Two tables of a killed process may be in the middle.
 async fn killed_by_partitions(setup: Setup, seed: u64) {
     let stage = up_by(setup, "1ms", Some((400, 25))).await;
-    let writing = stage.write_at(seed, None).await;
-    let daemon = stage.run();
-    until("partitions go while writers write", async || {
-        daemon.page("/metrics").is_some() && daemon.metric("outboxd_cleaned_rows_total") > 2_000.0
-    })
-    .await;
-    daemon.kill();
-    let journal = writing.stop().await;
+    let journal = killed_while_it_cleans(&stage, seed).await;
     let mut kept = ids(&stage, "").await;
     for table in &stage.outboxes {
         if partitions(&stage, table).await.contains(&format!("{}~outboxd", table.table())) {
@@ -233,11 +242,7 @@ async fn killed_by_partitions(setup: Setup, seed: u64) {
             kept.extend(stage.connect().await.query::<String, _>(aside).await.unwrap());
         }
     }
-    let delivered: HashSet<_> = stage.records().await.into_iter().map(|record| record.event_id.to_string()).collect();
-    let gone: Vec<_> = journal.committed().filter(|event| !kept.contains(&*event.id)).collect();
-    assert!(gone.len() > 2_000, "{}", gone.len());
-    let lost: Vec<_> = gone.into_iter().filter(|event| !delivered.contains(&*event.id)).collect();
-    assert!(lost.is_empty(), "deleted, and not in the topic: {lost:?}");
+    all_that_is_gone_is_delivered(&stage, &journal, &kept).await;
     let daemon = stage.run();
     for table in &stage.outboxes {
         until("only the newest partition has rows", async || {
@@ -297,16 +302,8 @@ async fn nothing_is_deleted_while_kafka_is_away_or_the_table_paused() {
 async fn rows_that_somebody_has_locked_are_left_until_later_and_a_missing_grant_is_told() {
     let stage = up(Stage::of(), "1h").await;
     let table = &stage.outboxes[0];
-    stage
-        .sql([
-            "CREATE USER poor IDENTIFIED BY 'poor-secret'",
-            "GRANT REPLICATION SLAVE, REPLICATION CLIENT, XA_RECOVER_ADMIN ON *.* TO poor",
-            "GRANT SELECT ON delivery.* TO poor",
-            "GRANT SELECT, INSERT, UPDATE ON outboxd.* TO poor",
-        ])
-        .await;
-    let url = format!("mysql://poor@127.0.0.1:{}", stage.mysql.port());
-    let poor = [("MYSQL__URL", url.as_str()), ("MYSQL__PASSWORD", "poor-secret")];
+    let poor = poor(&stage).await;
+    let poor = poor.each_ref().map(|(key, value)| (*key, value.as_str()));
     let check = || {
         let mut command = stage.outboxd(&["check", "--format", "json"]);
         command.envs(poor.map(|(key, value)| (format!("OUTBOXD__{key}"), value)));

@@ -13,16 +13,16 @@ use regex::Regex;
 use crate::mysql::source::{other, start};
 use crate::position::{GtidError, GtidSet, Point, Position};
 
-/// Asks for such a place; `None` when the server writes no log.
-pub(super) async fn end(conn: &mut Conn, mariadb: bool) -> Result<Option<Position>, Error> {
+/// Asks for such a place; an error when the server writes no log.
+pub(super) async fn end(conn: &mut Conn, mariadb: bool) -> Result<Position, Error> {
     let owned = if mariadb {
         GtidSet::default()
     } else {
         let text: Option<String> = conn.query_first("SELECT @@GLOBAL.gtid_owned").await?;
         owned(&text.unwrap_or_default()).map_err(|error| other(&error))?
     };
-    let mut end = start(conn, false).await?;
-    if let Some(Position { point: Point::Gtid(executed), .. }) = &mut end {
+    let mut end = start(conn, false).await?.ok_or_else(|| other(&"the server writes no binlog"))?;
+    if let Point::Gtid(executed) = &mut end.point {
         *executed = executed.union(&owned);
     }
     Ok(end)

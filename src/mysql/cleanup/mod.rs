@@ -21,7 +21,6 @@ use super::error::{self, Verdict};
 use super::servers::{Identity, Servers};
 use super::snapshot::layout::{ALIAS, Layout};
 use super::snapshot::point::prepare;
-use super::source::other;
 use crate::position::{Key, Position};
 use crate::source::Subscription;
 use crate::table::{TableName, quote};
@@ -131,7 +130,7 @@ impl Cleaner {
             let rows: Vec<Row> = conn.exec(sql, ()).await?;
             let keys = rows.into_iter().map(|row| layout.key_in(row)).collect();
             // Asked for after the rows were seen.
-            let end = end::end(conn, *mariadb).await?.ok_or_else(|| other(&"the server writes no binlog"))?;
+            let end = end::end(conn, *mariadb).await?;
             Ok(Old { keys, end })
         })
         .await

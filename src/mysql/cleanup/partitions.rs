@@ -12,7 +12,6 @@ use mysql_async::{Conn, Error};
 use super::{ANSWER, Cleaner, CleanupError, READ, end, patiently};
 use crate::mysql::error::{self, Verdict};
 use crate::mysql::snapshot::layout::ALIAS;
-use crate::mysql::source::other;
 use crate::position::Position;
 use crate::table::{TableName, quote};
 
@@ -87,7 +86,7 @@ impl Cleaner {
             let rows = rows.unwrap_or(0);
             let sql = format!("SELECT 1 FROM {aside} AS {ALIAS} WHERE {young} LIMIT 1");
             let is_old = rows == 0 || conn.query_first::<u8, _>(sql).await?.is_none();
-            let end = end::end(conn, *mariadb).await?.ok_or_else(|| other(&"the server writes no binlog"))?;
+            let end = end::end(conn, *mariadb).await?;
             Ok(Some(Aside { rows, is_old, end }))
         })
         .await
@@ -125,7 +124,7 @@ impl Cleaner {
                     return Ok(None);
                 }
                 // Asked for after the rows were seen.
-                let end = end::end(conn, *mariadb).await?.ok_or_else(|| other(&"the server writes no binlog"))?;
+                let end = end::end(conn, *mariadb).await?;
                 return Ok(Some(Partition { name: name.clone(), end }));
             }
             Ok(None)
