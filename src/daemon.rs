@@ -7,6 +7,8 @@ mod guard;
 mod mappings;
 mod notify;
 pub mod preflight;
+mod reload;
+mod shared;
 mod spans;
 pub mod store;
 pub mod verify;
@@ -15,52 +17,35 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use self::cleanup::Cleaning;
-use self::preflight::{Looked, Survey};
-use self::store::Store;
-use crate::admin::{self, View};
-use crate::config::Config;
-use crate::kafka::delivery::Guarantee;
-use crate::kafka::{AtLeastOnce, ExactlyOnce, Producers};
-use crate::mysql::MysqlSource;
-use crate::mysql::cleanup::settings::CleanupSettings;
+use self::preflight::Looked;
+use self::reload::{Kept, Reloader};
+use self::shared::Shared;
+use crate::admin::reload::{Asked, Reloads};
+use crate::admin::{self, Current, View};
+use crate::config::{Config, Loaded, Options};
 use crate::mysql::connect::Endpoint;
-use crate::mysql::retention::Retention;
 use crate::mysql::servers::Servers;
-use crate::mysql::settings::{MysqlSettings, PasswordError};
-use crate::outlet::{Outlet, Reach};
-use crate::position::{Claim, PositionStore, StoreError};
-use crate::preflight::{Check, Status, Unavailable};
-use crate::relay::backoff::Backoff;
+use crate::mysql::settings::PasswordError;
+use crate::outlet::Reach;
+use crate::position::StoreError;
+use crate::preflight::Check;
 use crate::relay::control::Control;
-use crate::relay::meeting::Distances;
-use crate::relay::settings::RelaySettings;
-use crate::relay::spans::Sink;
 use crate::relay::stats::{TableStats, TailStats};
-use crate::relay::supervisor::{Fitness, Reader, Summary, Supervised, Supervisor, SupervisorError, Table};
+use crate::relay::supervisor::{Summary, Supervised, SupervisorError, Table};
 use crate::source::Subscription;
 use crate::table::{TableName, TablePattern};
+use crate::telemetry::logging::Levels;
 use crate::telemetry::metrics::Metrics;
-
-/// How long the locks of a lost connection are waited for.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
-
-/// How much longer than their grace relays may take to end.
-const OVERDUE: Duration = Duration::from_secs(5);
 
 /// How long the last spans may take.
 const LAST_SPANS: Duration = Duration::from_secs(2);
-
-/// How long one look at the servers may take before they count as away.
-const LOOK_WAIT: Duration = Duration::from_mins(1);
 
 /// Why the daemon does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -142,40 +127,72 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
     Ok(tables.into_values().collect())
 }
 
-/// Everything that relays share.
-struct Shared {
-    config: Config,
-    log: Servers,
-    server_id: u32,
-    store: Store,
-    producers: Producers,
-    tail_stats: Arc<TailStats>,
-    spans: Option<Sink>,
+/// What a process has that runs as a daemon.
+pub struct Process {
+    /// Where its configuration is read from again.
+    pub options: Options,
+    /// The configuration as it was read.
+    pub loaded: Loaded,
+    /// What it logs.
+    pub levels: Levels,
+    /// Who asks for the configuration to be read again, and where they are heard.
+    pub reloads: (Reloads, mpsc::Receiver<Asked>),
+}
+
+/// Shows tables on the admin listener.
+struct Show {
+    publish: watch::Sender<Arc<View>>,
+    parts: Parts,
+}
+
+/// What every view is made of.
+struct Parts {
+    tail: Arc<TailStats>,
+    reach: Arc<Reach>,
+    reloads: Reloads,
+    levels: Levels,
+}
+
+impl Parts {
+    fn view(&self, stats: Vec<Arc<TableStats>>, control: Control) -> Result<Arc<View>, DaemonError> {
+        let metrics = Metrics::new(stats, Arc::clone(&self.tail), Arc::clone(&self.reach));
+        let metrics = metrics.map_err(|error| DaemonError::Internal(error.to_string()))?;
+        let (reloads, levels) = (self.reloads.clone(), self.levels.clone());
+        Ok(Arc::new(View { metrics, control, reloads, levels }))
+    }
+}
+
+impl Show {
+    /// Without tables yet.
+    fn new(parts: Parts) -> Result<(Self, Current), DaemonError> {
+        let (publish, current) = watch::channel(parts.view(Vec::new(), Control::default())?);
+        Ok((Self { publish, parts }, current))
+    }
+
+    fn tables(&self, tables: &[Kept], control: &Control) -> Result<(), DaemonError> {
+        let stats = tables.iter().map(|(_, stats)| Arc::clone(stats)).collect();
+        self.publish.send_replace(self.parts.view(stats, control.clone())?);
+        Ok(())
+    }
 }
 
 /// Runs until `stop`, or until every relay has halted.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, DaemonError> {
-    let (log, positions) = servers(&config)?;
+pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, DaemonError> {
+    let Process { options, loaded, levels, reloads: (reloads, asked) } = process;
+    let config = &loaded.config;
+    let (log, positions) = servers(config)?;
     let listener = TcpListener::bind(config.admin.listen)
         .await
         .map_err(|error| DaemonError::Configuration(format!("admin.listen {}: {error}", config.admin.listen)))?;
-    let server_id = config.mysql.resolve_server_id();
-    let producers = Producers::new(&config.kafka);
-    let store = Store::at(&config, positions, LOCK_WAIT);
-    let (tail_stats, exporter) = (Arc::default(), spans::exporter(&config)?);
+    let exporter = spans::exporter(config)?;
     let spans = exporter.as_ref().map(spans::Exporter::sink);
-    let shared = Arc::new(Shared { config, log, server_id, store, producers, tail_stats, spans });
+    let shared = Arc::new(Shared::new(config.clone(), log, positions, spans));
     let address = listener.local_addr().map_err(|error| DaemonError::Internal(error.to_string()))?;
     info!(%address, "admin_listening");
-    let view = |stats: Vec<Arc<TableStats>>, control| {
-        let metrics = Metrics::new(stats, Arc::clone(&shared.tail_stats), shared.reach());
-        metrics
-            .map(|metrics| Arc::new(View { metrics, control }))
-            .map_err(|error| DaemonError::Internal(error.to_string()))
-    };
-    let (publish, current) = watch::channel(view(Vec::new(), Control::default())?);
+    let parts = Parts { tail: Arc::clone(&shared.tail_stats), reach: shared.reach(), reloads, levels };
+    let (show, current) = Show::new(parts)?;
     let admin_stop = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, shared.config.admin.clone(), current, admin_stop.clone()));
+    let admin = tokio::spawn(admin::serve(listener, config.admin.clone(), current, admin_stop.clone()));
     let _accompanied = AbortOnDropHandle::new(tokio::spawn(notify::accompany(stop.clone())));
     let summary = async {
         let Some(tables) = stop.run_until_cancelled(shared.wait_for_servers()).await else {
@@ -191,13 +208,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
             Supervised { table, stats, orders, unfit }
         });
         let relays: Vec<_> = relays.collect();
-        let all: Vec<_> = relays.iter().map(|relay| Arc::clone(&relay.stats)).collect();
-        publish.send_replace(view(all.clone(), control)?);
-        let _guarded = shared.guard(all);
-        let _cleaned = shared.clean(&relays);
+        let tables: Vec<Kept> = relays.iter().map(|relay| (relay.table.clone(), Arc::clone(&relay.stats))).collect();
+        show.tables(&tables, &control)?;
+        let company = shared.accompany(&tables);
+        let (joins, joining) = mpsc::channel(1);
+        let reloader = Reloader { shared: Arc::clone(&shared), options, loaded, tables, control, joins, show, company };
         tokio::select! {
-            summary = shared.relay(relays, stop.clone()) => Ok(summary?),
+            summary = shared.relay(relays, joining, stop.clone()) => Ok(summary?),
             () = shared.overdue(&stop) => Ok(Summary { halted: 0 }),
+            never = reloader.serve(asked) => match never {},
         }
     }
     .await;
@@ -209,184 +228,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Summary, Dae
         let _ = timeout(LAST_SPANS, tokio::task::spawn_blocking(|| exporter.end())).await;
     }
     summary
-}
-
-impl Shared {
-    /// Waits until MySQL and Kafka answer, saying why; refuses as soon as no table is left that can be relayed.
-    async fn wait_for_servers(&self) -> Result<Looked, DaemonError> {
-        let mut backoff = Backoff::new(self.config.relay.retry_initial, self.config.relay.retry_max);
-        loop {
-            let survey = preflight::survey(&self.config, self.server_id, true);
-            let Ok(survey) = timeout(LOOK_WAIT, survey).await else {
-                warn!(after = ?LOOK_WAIT, "servers_do_not_answer");
-                self.waits("waiting for servers that do not answer".to_owned());
-                continue;
-            };
-            let Survey { tables, report } = survey?;
-            let looked = Looked::at(tables, &report);
-            if report.refuses() && looked.fit.is_empty() {
-                return Err(DaemonError::Preflight(report.with(Status::Failed).cloned().collect()));
-            }
-            if let Some(definite) = report.unavailable.iter().find(|server| !server.transient) {
-                return Err(DaemonError::Server(definite.to_string()));
-            }
-            if report.unavailable.is_empty() {
-                preflight::log(&report);
-                // It has just answered; from here on the producer notes it.
-                self.reach().set(true);
-                return Ok(looked);
-            }
-            for Unavailable { server, reason, .. } in &report.unavailable {
-                warn!(%server, %reason, "waiting_for_server");
-            }
-            let all: Vec<_> = report.unavailable.iter().map(ToString::to_string).collect();
-            self.waits(format!("waiting for {}", all.join("; ")));
-            sleep(backoff.wait()).await;
-        }
-    }
-
-    /// Asks once more what a start asks about a table.
-    async fn fitness(&self, table: &TableName) -> Result<(), String> {
-        let silent = |_| format!("the servers do not answer within {LOOK_WAIT:?}");
-        let survey = timeout(LOOK_WAIT, preflight::survey(&self.config, self.server_id, true)).await.map_err(silent)?;
-        let Survey { tables, report } = survey.map_err(|error| error.to_string())?;
-        if !report.unavailable.is_empty() {
-            return Err(report.unavailable.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
-        }
-        let Looked { fit, unfit } = Looked::at(tables, &report);
-        let named = |one: &Table| one.subscription.table == *table;
-        match unfit.into_iter().find(|(one, _)| named(one)) {
-            Some((_, why)) => Err(why),
-            None if fit.iter().any(named) => Ok(()),
-            None => Err("the table is not there".to_owned()),
-        }
-    }
-
-    /// Whether a broker is connected, as the producers in use note it.
-    fn reach(&self) -> Arc<Reach> {
-        match (self.config.delivery.guarantee, &self.store) {
-            (Guarantee::ExactlyOnce, Store::Kafka(store)) => store.reach(),
-            _ => self.producers.reach(),
-        }
-    }
-
-    /// Waits for a stop, and then so long that every relay has ended unless a server does not answer. What hangs then is
-    /// given up: that is like a kill, and the positions are what they were.
-    async fn overdue(&self, stop: &CancellationToken) {
-        stop.cancelled().await;
-        let grace = self.config.relay.shutdown_grace;
-        sleep(grace + grace / 2 + OVERDUE).await;
-        warn!(?grace, "stop_overdue");
-    }
-
-    /// Watches how long the log keeps what these tables still need, until it is dropped.
-    fn guard(&self, tables: Vec<Arc<TableStats>>) -> AbortOnDropHandle<()> {
-        let retention = Retention::new(self.log.clone());
-        let watch = guard::watch(retention, self.store.clone(), tables, self.config.mysql.purge_warning);
-        AbortOnDropHandle::new(tokio::spawn(watch))
-    }
-
-    /// Cleans these tables, if that is wanted, until what it gives is dropped.
-    fn clean(&self, relays: &[Supervised]) -> Vec<AbortOnDropHandle<()>> {
-        let CleanupSettings { keep, interval, by } = self.config.cleanup;
-        // A quiet table is saved that often; the next save may have been under way.
-        let patience = self.config.relay.idle_checkpoint_interval * 2 + LOOK_WAIT;
-        let cleaning = |relay: &Supervised| {
-            let column = relay.table.mapping.timestamp()?.to_owned();
-            let cleaning = Cleaning { column, keep: keep?, interval, by, patience };
-            let clean = cleanup::clean(self.log.clone(), Arc::clone(&relay.stats), cleaning);
-            Some(AbortOnDropHandle::new(tokio::spawn(clean)))
-        };
-        relays.iter().filter_map(cleaning).collect()
-    }
-
-    fn waits(&self, why: String) {
-        notify::waiting(&why);
-        self.tail_stats.set_waiting(why);
-    }
-
-    /// Relays to where and as firmly as the configuration says.
-    async fn relay(
-        self: &Arc<Self>,
-        relays: Vec<Supervised>,
-        stop: CancellationToken,
-    ) -> Result<Summary, SupervisorError> {
-        let this = Arc::clone(self);
-        let limit = usize::try_from(self.config.relay.in_flight_bytes.as_u64()).unwrap_or(usize::MAX);
-        match self.config.delivery.guarantee {
-            Guarantee::AtLeastOnce => {
-                let outlet = move |claim: Claim| {
-                    let publisher = this.producers.publisher(&claim.table.to_string(), limit);
-                    let publisher = publisher.map_err(|error| error.to_string())?;
-                    Ok(AtLeastOnce::new(publisher, this.store.clone(), claim))
-                };
-                self.supervisor(self.store.clone(), outlet).run(relays, stop).await
-            }
-            Guarantee::ExactlyOnce => {
-                let store = match &self.store {
-                    Store::Kafka(store) => store.clone(),
-                    Store::Mysql(_) => store::kafka(&self.config),
-                };
-                let deliver = store.clone();
-                let outlet = move |claim| {
-                    let outlet = ExactlyOnce::new(deliver.clone(), claim, limit);
-                    outlet.ok_or_else(|| "the claim was given back".to_owned())
-                };
-                self.supervisor(store, outlet).run(relays, stop).await
-            }
-        }
-    }
-
-    fn supervisor<P: PositionStore, O: Outlet, M: Fn(Claim) -> Result<O, String>>(
-        self: &Arc<Self>,
-        store: P,
-        outlet: M,
-    ) -> Supervisor<P, impl Fn(Reader) -> MysqlSource + Send + Sync + use<P, O, M>, M> {
-        let reader = Arc::clone(self);
-        let source = move |of| reader.source(of);
-        let tail_stats = Arc::clone(&self.tail_stats);
-        let asked = Arc::clone(self);
-        let fitness: Fitness = Box::new(move |table| {
-            let shared = Arc::clone(&asked);
-            async move { shared.fitness(&table).await }.boxed()
-        });
-        Supervisor {
-            store,
-            source,
-            outlet,
-            settings: self.pace(),
-            distances: Distances::default(),
-            tail_stats,
-            fitness,
-            spans: self.spans.clone(),
-        }
-    }
-
-    /// Sizes and times of the relays. What is saved atomically is saved when consumers should see it.
-    fn pace(&self) -> RelaySettings {
-        let (relay, delivery) = (self.config.relay.clone(), &self.config.delivery);
-        match delivery.guarantee {
-            Guarantee::AtLeastOnce => relay,
-            Guarantee::ExactlyOnce => RelaySettings {
-                checkpoint_interval: delivery.commit_interval,
-                // A save is due at half of it.
-                max_unsaved_events: delivery.commit_events.saturating_mul(2),
-                ..relay
-            },
-        }
-    }
-
-    /// A reader of the log. The tail is the replica that the configuration names; a server cuts a reader off when another
-    /// comes with the same id, so every further one is a replica of its own.
-    fn source(&self, of: Reader) -> MysqlSource {
-        let mysql = &self.config.mysql;
-        let server_id = match of {
-            Reader::Tail => self.server_id,
-            Reader::Own => MysqlSettings::fresh_server_id(),
-        };
-        MysqlSource::new(self.log.clone(), server_id, mysql.heartbeat, mysql.silence_deadline)
-            .with_policy(mysql.on_lost_transactions, mysql.on_new_server)
-    }
 }
 
 impl From<SupervisorError> for DaemonError {

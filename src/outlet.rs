@@ -4,7 +4,8 @@
 //! once, as acknowledged by all in-sync replicas or as failed; nothing is settled that was not published.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 mod at_least_once;
 
@@ -30,6 +31,27 @@ impl Reach {
     /// Notes it.
     pub fn set(&self, connected: bool) {
         self.0.store(connected, Relaxed);
+    }
+}
+
+/// Bytes that an outlet may have in flight. Clones share it, so that it can change while they deliver.
+#[derive(Debug, Clone)]
+pub struct Limit(Arc<AtomicUsize>);
+
+impl Limit {
+    /// So many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    /// As it is now.
+    pub fn bytes(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    /// From now on.
+    pub fn set(&self, bytes: usize) {
+        self.0.store(bytes, Relaxed);
     }
 }
 

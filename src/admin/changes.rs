@@ -24,7 +24,7 @@ use crate::relay::replay::Plan;
 use crate::table::TableName;
 
 /// How long an order is waited for. A relay drains before it rests, and the position store may be away.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Longer words are for another place.
 const LONGEST: usize = 500;
@@ -177,13 +177,13 @@ fn place(name: &str, text: &str) -> Result<Position, Failure> {
 }
 
 /// An empty body says nothing.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|error| Failure::new(400, "bad_request", error.to_string()))
 }
 
 /// Words that go into logs and stores.
-fn words(name: &str, text: String) -> Result<String, Failure> {
+pub(super) fn words(name: &str, text: String) -> Result<String, Failure> {
     if text.chars().count() > LONGEST || text.chars().any(char::is_control) {
         let expected = format!("{name}: at most {LONGEST} characters without control characters");
         return Err(Failure::new(400, "bad_request", expected));

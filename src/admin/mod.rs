@@ -4,11 +4,12 @@
 //! by a relay, is a line in the log, `audit`, with who asked and what it changed. Errors are JSON with a stable name.
 //!
 //! `/api/v1/openapi.json` describes the interface; `outboxd status`, `pause`, `resume`, `retry`, `replay`,
-//! `parked` and `position set` use it.
+//! `parked`, `position set`, `reload` and `log` use it.
 
 mod changes;
 mod guard;
 pub mod pages;
+pub mod reload;
 mod reply;
 pub mod settings;
 
@@ -27,8 +28,10 @@ pub use self::changes::{Begun, Changed};
 pub use self::reply::Failure;
 
 use self::guard::Guard;
+use self::reload::Reloads;
 use self::settings::AdminSettings;
 use crate::relay::control::Control;
+use crate::telemetry::logging::Levels;
 use crate::telemetry::metrics::Metrics;
 
 /// What the listener shows and reaches.
@@ -37,6 +40,10 @@ pub struct View {
     pub metrics: Metrics,
     /// The way to the tables.
     pub control: Control,
+    /// Has the configuration read again.
+    pub reloads: Reloads,
+    /// What is logged.
+    pub levels: Levels,
 }
 
 /// The view as it is now: without tables until it is known which there are.
@@ -67,6 +74,8 @@ fn router(guard: Guard, current: Current) -> Router {
         .route("/api/v1/tables/{table}/position", delete(changes::forget))
         .route("/api/v1/tables/{table}/replay", post(changes::replay))
         .route("/api/v1/tables/{table}/release", post(changes::release))
+        .route("/api/v1/reload", post(reload::reload))
+        .route("/api/v1/log", put(reload::set_level))
         .route_layer(middleware::from_fn_with_state(guard, changes::admit))
         .layer(DefaultBodyLimit::max(LARGEST_BODY));
     Router::new()
@@ -77,6 +86,7 @@ fn router(guard: Guard, current: Current) -> Router {
         .route("/api/v1/tables/{table}", get(pages::table))
         .route("/api/v1/tables/{table}/replay", get(pages::replay))
         .route("/api/v1/tables/{table}/parked", get(pages::parked))
+        .route("/api/v1/log", get(reload::level))
         .route("/api/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], OPENAPI) }))
         .merge(changes)
         .fallback(|| async { Failure::new(404, "not_found", "there is no such page") })

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::guard::{Rejection, WAIT};
+use super::reload::Unloaded;
 use crate::relay::control::Refusal;
 
 /// Why a request did nothing, as it is answered.
@@ -50,6 +51,13 @@ impl From<Refusal> for Failure {
             Refusal::Store(_) | Refusal::Busy(_) | Refusal::Stopping => 503,
         };
         Self::new(status, refusal.name(), refusal.to_string())
+    }
+}
+
+impl From<Unloaded> for Failure {
+    fn from(refusal: Unloaded) -> Self {
+        let (name, status) = refusal.name();
+        Self::new(status, name, refusal.to_string())
     }
 }
 

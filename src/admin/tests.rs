@@ -30,7 +30,12 @@ async fn bench() -> Bench {
     let metrics = Metrics::new(vec![Arc::clone(&stats)], Arc::new(TailStats::default()), Arc::new(Reach::default()));
     // Its relay has gone: whoever reaches it hears that.
     let control = Control::of([&table]).0;
-    let (_, current) = watch::channel(Arc::new(View { metrics: metrics.unwrap(), control }));
+    let (_, current) = watch::channel(Arc::new(View {
+        metrics: metrics.unwrap(),
+        control,
+        reloads: Reloads::channel().0,
+        levels: Levels::of("info", |_| true),
+    }));
     let serving = serve(listener, AdminSettings::default(), current, CancellationToken::new());
     Bench { address, stats, serving: tokio::spawn(serving) }
 }
@@ -136,7 +141,7 @@ async fn the_document_has_every_route_and_every_error_and_no_other() {
     assert_eq!(fields(&document["components"]["schemas"]["TableStatus"]["properties"]), fields(&tables[0]));
     let known = &document["components"]["schemas"]["TableStatus"]["properties"]["state"]["enum"];
     assert_eq!(known, &json!(State::ALL.map(State::name)));
-    let named = ["changes.rs", "guard.rs", "mod.rs"]
+    let named = ["changes.rs", "guard.rs", "mod.rs", "reload.rs"]
         .iter()
         .filter_map(|file| std::fs::read_to_string(format!("{}/src/admin/{file}", env!("CARGO_MANIFEST_DIR"))).ok())
         .chain([include_str!("../relay/control.rs").to_owned()])

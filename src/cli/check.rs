@@ -28,7 +28,8 @@ struct Shown<'a> {
 
 pub(super) async fn check(loaded: &Loaded, format: Format) -> Result<u8, DaemonError> {
     let server_id = loaded.config.mysql.resolve_server_id();
-    let report = preflight::survey(&loaded.config, server_id, false).await?.report;
+    let asker = preflight::Asker { server_id, relays: false, creates: false };
+    let report = preflight::survey(&loaded.config, asker).await?.report;
     let (verdict, code) = verdict(&report);
     match format {
         Format::Text => text(&report),

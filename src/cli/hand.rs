@@ -103,6 +103,12 @@ impl Hand {
         self.client.change(method, table, what, &body, self.token.as_ref()).await
     }
 
+    /// Asks for a change that is about no table; the body says who.
+    pub(super) async fn send(&self, method: Method, what: &str, mut body: Value) -> Result<Value, Unchanged> {
+        body["by"] = Value::from(self.by.as_str());
+        self.client.send(method, what, &body, self.token.as_ref()).await
+    }
+
     /// The daemon's tables that these patterns select; each has to select one.
     pub(super) async fn select(&self, patterns: &[String]) -> Result<Vec<TableName>, DaemonError> {
         let tables = self.client.tables().await.map_err(|silent| DaemonError::Server(silent.to_string()))?;

@@ -10,6 +10,7 @@ mod import_debezium;
 mod migrate;
 mod parked;
 mod position;
+mod reload;
 mod replay;
 mod run;
 mod signals;
@@ -27,6 +28,7 @@ use self::hand::{HandArguments, PauseArguments};
 use self::import_debezium::ImportArguments;
 use self::parked::ParkedCommand;
 use self::position::PositionCommand;
+use self::reload::{LogArguments, ReloadArguments};
 use self::replay::ReplayArguments;
 use self::status::StatusArguments;
 use self::verify::VerifyArguments;
@@ -66,7 +68,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 2 verify found differences, 64 configuration, 65 a binlog is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 77 a change is refused, 78 preflight refused"
+    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd reload --dry-run   what a changed configuration would change\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 2 verify found differences, 64 configuration, 65 a binlog is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 77 a change is refused, 78 preflight refused"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -104,6 +106,8 @@ enum Command {
     /// Start tables once more that have halted, from their saved positions; asks the running daemon
     Retry(HandArguments),
     Replay(ReplayArguments),
+    Reload(ReloadArguments),
+    Log(LogArguments),
     /// Aggregates whose events are set aside, because one of them cannot be delivered; asks the running daemon
     Parked {
         #[command(subcommand)]
@@ -170,7 +174,10 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
     let options = Options::of_process(config.clone(), sets.clone());
     let loaded = || load(&options).map_err(|errors| unusable(&errors));
     match command {
-        Command::Run => run::run(loaded()?).await,
+        Command::Run => {
+            let loaded = loaded()?;
+            run::run(options, loaded).await
+        }
         Command::Check { format } => check::check(&loaded()?, format).await,
         Command::Migrate { print } => migrate::migrate(&loaded()?, print).await,
         Command::Status(arguments) => status::status(arguments, load(&options)).await,
@@ -178,6 +185,8 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Resume(arguments) => hand::resume(arguments, load(&options)).await,
         Command::Retry(arguments) => hand::retry(arguments, load(&options)).await,
         Command::Replay(arguments) => replay::replay(arguments, &loaded()?).await,
+        Command::Reload(arguments) => reload::reload(arguments, load(&options)).await,
+        Command::Log(arguments) => reload::log(arguments, load(&options)).await,
         Command::Parked { command } => parked::parked(command, load(&options)).await,
         Command::Position { command } => position::position(command, loaded()?).await,
         Command::Verify(arguments) => verify::verify(arguments, &loaded()?).await,

@@ -5,6 +5,7 @@
 //!
 //! The rooms own their settings and never see this one.
 
+mod changes;
 mod env;
 mod error;
 mod outbox;
@@ -22,6 +23,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 use serde::{Deserialize, Serialize};
 
+pub use self::changes::{KeyChange, is_live};
 pub use self::env::PREFIX;
 pub use self::error::{ConfigError, ConfigErrors, ErrorKind, Source};
 pub use self::outbox::{OutboxSettings, Route};
@@ -127,29 +129,35 @@ pub struct EffectiveKey {
 impl Loaded {
     /// Every key in force with its source, secrets as `***`.
     pub fn effective(&self) -> Vec<EffectiveKey> {
-        let mut keys = Vec::new();
-        if let Ok(value) = Value::serialize(&self.config) {
-            self.collect(&mut Vec::new(), &value, &mut keys);
-        }
-        keys
+        let key = |(path, value): (Vec<String>, Value)| {
+            let source = self.tree.source(&path);
+            EffectiveKey { key: path.join("."), value: shown(&value), source }
+        };
+        self.leaves().into_iter().map(key).collect()
     }
 
-    fn collect(&self, path: &mut Vec<String>, value: &Value, keys: &mut Vec<EffectiveKey>) {
-        let children: Vec<(String, &Value)> = match value {
-            Value::Dict(_, entries) => entries.iter().map(|(key, value)| (key.clone(), value)).collect(),
-            Value::Array(_, items) if items.iter().any(|item| item.as_dict().is_some()) => {
-                items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect()
-            }
-            value => {
-                let source = self.tree.source(path);
-                return keys.push(EffectiveKey { key: path.join("."), value: shown(value), source });
-            }
-        };
-        for (key, value) in children {
-            path.push(key);
-            self.collect(path, value, keys);
-            path.pop();
+    /// Every path in force with its value, secrets as `***`.
+    fn leaves(&self) -> Vec<(Vec<String>, Value)> {
+        let mut leaves = Vec::new();
+        if let Ok(value) = Value::serialize(&self.config) {
+            collect(&mut Vec::new(), value, &mut leaves);
         }
+        leaves
+    }
+}
+
+fn collect(path: &mut Vec<String>, value: Value, leaves: &mut Vec<(Vec<String>, Value)>) {
+    let children: Vec<(String, Value)> = match value {
+        Value::Dict(_, entries) => entries.into_iter().collect(),
+        Value::Array(_, items) if items.iter().any(|item| item.as_dict().is_some()) => {
+            items.into_iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect()
+        }
+        value => return leaves.push((path.clone(), value)),
+    };
+    for (key, value) in children {
+        path.push(key);
+        collect(path, value, leaves);
+        path.pop();
     }
 }
 

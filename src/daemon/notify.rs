@@ -21,6 +21,12 @@ pub(super) fn waiting(why: &str) {
     tell(&[NotifyState::Status(&why), NotifyState::ExtendTimeoutUsec(PATIENCE_MICROS)]);
 }
 
+/// The configuration is read again.
+pub(super) fn reloading() {
+    let since = NotifyState::monotonic_usec_now().map(|now| vec![NotifyState::Reloading, now]);
+    tell(&since.unwrap_or_else(|_| vec![NotifyState::Reloading]));
+}
+
 /// The relays begin.
 pub(super) fn ready(tables: usize) {
     tell(&[NotifyState::Ready, NotifyState::Status(&format!("relaying {tables} tables"))]);

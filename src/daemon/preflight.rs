@@ -28,11 +28,23 @@ pub struct Survey {
     pub report: Report,
 }
 
-/// Asks every server once. `start`: topics that are not there are created if the configuration says so; otherwise the
-/// cluster is only asked whether it would.
-pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Survey, DaemonError> {
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    /// The replica id that the daemon shows, or would show.
+    pub server_id: u32,
+    /// Whether it shows it already.
+    pub relays: bool,
+    /// Topics that are not there are created if the configuration says so; otherwise the cluster is only asked whether it
+    /// would.
+    pub creates: bool,
+}
+
+/// Asks every server once.
+pub async fn survey(config: &Config, asker: Asker) -> Result<Survey, DaemonError> {
     let (log, positions) = servers(config)?;
-    let server_id = ServerId { id: server_id, configured: config.mysql.server_id.is_some() };
+    let Asker { server_id: id, relays, creates } = asker;
+    let server_id = ServerId { id, configured: config.mysql.server_id.is_some(), is_shown: relays };
     let mut survey = Survey::default();
     let mut widest = Vec::new();
     match ask_log(config, &log, &positions, server_id, &mut survey).await? {
@@ -45,7 +57,7 @@ pub async fn survey(config: &Config, server_id: u32, start: bool) -> Result<Surv
             None => survey.report.unavailable.insert(0, unavailable("mysql", &log, &error)),
         },
     }
-    let creation = match (config.kafka.create_topics, start) {
+    let creation = match (config.kafka.create_topics, creates) {
         (false, _) => Creation::Leave,
         (true, false) => Creation::Rehearse,
         (true, true) => Creation::Create,

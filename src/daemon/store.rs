@@ -94,6 +94,13 @@ impl PositionStore for Store {
         }
     }
 
+    fn leave(&self, table: &TableName) {
+        match self {
+            Self::Mysql(store) => store.leave(table),
+            Self::Kafka(store) => store.leave(table),
+        }
+    }
+
     async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
         match self {
             Self::Mysql(store) => store.release(claim).await,
@@ -210,7 +217,8 @@ pub async fn adopt(
     position: &Position,
     dry_run: bool,
 ) -> Result<Vec<(TableName, Adopted)>, DaemonError> {
-    let survey = preflight::survey(config, config.mysql.resolve_server_id(), false).await?;
+    let asker = preflight::Asker { server_id: config.mysql.resolve_server_id(), relays: false, creates: false };
+    let survey = preflight::survey(config, asker).await?;
     if let Some(away) = survey.report.unavailable.first() {
         return Err(DaemonError::Server(away.to_string()));
     }

@@ -6,7 +6,7 @@ use super::producer::Publisher;
 use super::store::KafkaStore;
 use crate::outbox::Record;
 use crate::outbox::aside::Unpacked;
-use crate::outlet::{Chunk, Outlet, Publish, PublishError, Settled, Wanted};
+use crate::outlet::{Chunk, Limit, Outlet, Publish, PublishError, Settled, Wanted};
 use crate::position::{Claim, Parked, Position, PositionStore, StoreError};
 
 /// Publishes in transactions; a save commits what was published, and the position with it.
@@ -14,13 +14,12 @@ pub struct ExactlyOnce {
     producer: Arc<Publisher>,
     store: KafkaStore,
     claim: Claim,
-    limit: usize,
+    limit: Limit,
 }
 
 impl ExactlyOnce {
-    /// For one table that is claimed in this store, with at most `limit` bytes in flight; `None` when the claim counts no
-    /// more.
-    pub fn new(store: KafkaStore, claim: Claim, limit: usize) -> Option<Self> {
+    /// For one table that is claimed in this store, with at most `limit` in flight; `None` when the claim counts no more.
+    pub fn new(store: KafkaStore, claim: Claim, limit: Limit) -> Option<Self> {
         let producer = store.producer(&claim)?;
         Some(Self { producer, store, claim, limit })
     }
@@ -30,7 +29,7 @@ impl Outlet for ExactlyOnce {
     const ATOMIC: bool = true;
 
     fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
-        self.producer.publish_within(record, chunk, self.limit)
+        self.producer.publish_within(record, chunk, self.limit.bytes())
     }
 
     fn room(&self) -> impl Future<Output = ()> + Send + 'static {

@@ -32,7 +32,7 @@ use super::settings::KafkaSettings;
 use crate::kafka::aside;
 use crate::outbox::Record;
 use crate::outbox::aside::Unpacked;
-use crate::outlet::{Chunk, DeliveryError, Publish, PublishError, Reach, Settled, Wanted};
+use crate::outlet::{Chunk, DeliveryError, Limit, Publish, PublishError, Reach, Settled, Wanted};
 use crate::planted::{self, Bug};
 
 /// How often librdkafka tells which brokers are connected.
@@ -128,8 +128,8 @@ impl Producers {
         Arc::clone(&self.reach)
     }
 
-    /// A producer for the table of this name, with at most `limit` bytes in flight (one record more, if that is larger).
-    pub fn publisher(&self, name: &str, limit: usize) -> Result<Publisher, ProducerError> {
+    /// A producer for the table of this name, with at most `limit` in flight (one record more, if that is larger).
+    pub fn publisher(&self, name: &str, limit: Limit) -> Result<Publisher, ProducerError> {
         let mut config = config(&self.settings)?;
         config
             // An outage stalls, it does not fail: retries go on until the broker answers.
@@ -143,14 +143,14 @@ impl Producers {
     pub(super) fn transactional(&self, id: &str, timeout: Duration) -> Result<Publisher, ProducerError> {
         let mut config = config(&self.settings)?;
         config.set("transactional.id", id).set("transaction.timeout.ms", timeout.as_millis().to_string());
-        self.make(&mut config, id, usize::MAX, true)
+        self.make(&mut config, id, Limit::new(usize::MAX), true)
     }
 
     fn make(
         &self,
         config: &mut ClientConfig,
         name: &str,
-        limit: usize,
+        limit: Limit,
         transactional: bool,
     ) -> Result<Publisher, ProducerError> {
         let care = self.careful.of(name);
@@ -195,14 +195,14 @@ impl Shared {
 /// One table's way into its producer. Dropping it ends the producer; what is in flight is given up.
 pub struct Publisher {
     shared: Arc<Shared>,
-    limit: usize,
+    limit: Limit,
     settings: Arc<KafkaSettings>,
 }
 
 impl Publisher {
     fn new(
         config: &ClientConfig,
-        limit: usize,
+        limit: Limit,
         context: Context,
         settings: Arc<KafkaSettings>,
     ) -> Result<Self, ProducerError> {
@@ -266,7 +266,7 @@ impl Publisher {
 
 impl Publish for Publisher {
     fn publish(&self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError> {
-        self.publish_within(record, chunk, self.limit)
+        self.publish_within(record, chunk, self.limit.bytes())
     }
 
     /// Waits until something was settled, or a moment has passed.

@@ -301,6 +301,10 @@ impl PositionStore for KafkaStore {
         }
     }
 
+    fn leave(&self, table: &TableName) {
+        self.held().remove(table);
+    }
+
     async fn list(&self) -> Result<Vec<Saved>, StoreError> {
         let saved = |(name, stored): (&String, &log::Stored)| {
             let table: TableName =

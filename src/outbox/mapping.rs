@@ -44,7 +44,7 @@ pub enum MappingError {
 const INLINE_HEADERS: usize = 8;
 
 /// A part of the topic's name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Text(Box<str>),
     /// By its place.
@@ -54,7 +54,7 @@ enum Piece {
 }
 
 /// How rows of a table become records.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     columns: Arc<[String]>,
     id: usize,

@@ -45,8 +45,16 @@ pub(super) struct Route {
     pub(super) expression: Regex,
 }
 
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.by, self.expression.as_str()) == (&other.by, other.expression.as_str())
+    }
+}
+
+impl Eq for Route {}
+
 /// The name of a topic, possibly with values of columns in it: `outbox.event.{aggregatetype}`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicTemplate {
     text: String,
     parts: Vec<Part>,

@@ -26,7 +26,7 @@ pub(super) enum ValueError {
 }
 
 /// How a value is made.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) format: PayloadFormat,
     pub(super) tombstone_on_empty: bool,

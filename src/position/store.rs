@@ -151,6 +151,9 @@ pub trait PositionStore: Send + Sync + 'static {
     fn pause(&self, claim: &Claim, pause: Option<&Pause>) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Gives a claim back, so that the next process need not wait.
     fn release(&self, claim: &Claim) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Forgets that this process has ever claimed a table: when it claims it again, that is as the first time, whoever has
+    /// had it meanwhile. For a table that is given up on purpose.
+    fn leave(&self, _table: &TableName) {}
     /// Every stored position, by table name.
     fn list(&self) -> impl Future<Output = Result<Vec<Saved>, StoreError>> + Send;
 }

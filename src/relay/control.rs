@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::replay::Plan;
 use super::stats::State;
+use super::supervisor::Table;
 use crate::position::{Aggregate, Pause, Position, StoreError};
 use crate::table::TableName;
 
@@ -31,6 +32,10 @@ pub enum Order {
     Replay(Box<Plan>),
     /// Put the events of a parked aggregate back.
     Release(Aggregate),
+    /// Be relayed as this says, which is about the same table: drained, and from the durable position on.
+    Renew(Box<Table>),
+    /// Be relayed no more: drained, saved, and free for whoever wants it.
+    Leave,
 }
 
 /// What an order has changed: the table's state, or its position.
@@ -181,6 +186,21 @@ impl Control {
             ends.push(Orders(end));
         }
         (Self { tables: Arc::new(ways) }, ends)
+    }
+
+    /// The way to these tables besides, and where their orders arrive, in the same order.
+    #[must_use]
+    pub fn with<'a>(&self, tables: impl IntoIterator<Item = &'a TableName>) -> (Self, Vec<Orders>) {
+        let (added, ends) = Self::of(tables);
+        let both = self.tables.iter().chain(&*added.tables);
+        (Self { tables: Arc::new(both.map(|(table, way)| (table.clone(), way.clone())).collect()) }, ends)
+    }
+
+    /// The way to all but these tables.
+    #[must_use]
+    pub fn without(&self, tables: &[TableName]) -> Self {
+        let kept = self.tables.iter().filter(|(table, _)| !tables.contains(table));
+        Self { tables: Arc::new(kept.map(|(table, way)| (table.clone(), way.clone())).collect()) }
     }
 
     /// Gives an order and waits until it is carried out or refused. Dropping the future does not take the order back.

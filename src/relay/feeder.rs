@@ -12,12 +12,13 @@ mod scan;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::queue::{self, Level, LineEnd, Receiver};
 use super::stats::{State, TableStats};
 use super::tail::{Answer, Ended, Feed, Making, Request, Tail};
+use super::turns::Turns;
 use crate::position::{Point, Position};
 use crate::source::{LogSource, Subscription};
 
@@ -27,9 +28,9 @@ pub struct Shared {
     /// The way to the shared tail.
     pub requests: mpsc::UnboundedSender<Request>,
     /// Turns of catch-up readers.
-    pub turns: Arc<Semaphore>,
+    pub turns: Turns,
     /// Turns of tables that are read themselves.
-    pub scans: Arc<Semaphore>,
+    pub scans: Turns,
     /// Size of a queue, in bytes.
     pub queue_bytes: usize,
     /// What keys may take that a reader of a table remembers, in bytes.
@@ -121,12 +122,12 @@ where
 
     /// One turn of the way back to the tail; `None` when the table will not be fed any more.
     async fn come_back(&mut self) -> Option<()> {
-        let turn = if let Ok(turn) = Arc::clone(&self.shared.turns).try_acquire_owned() {
+        let turn = if let Some(turn) = self.shared.turns.now() {
             turn
         } else {
             let reason = "it waits for its turn to catch up; relay.catch_up_readers others do".to_owned();
             self.stats.set_apart(State::Detached, reason);
-            Arc::clone(&self.shared.turns).acquire_owned().await.ok()?
+            self.shared.turns.next().await?
         };
         let (feed, queue, hold) = self.feed();
         let (answer, answered) = oneshot::channel();

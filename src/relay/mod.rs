@@ -22,6 +22,7 @@ pub mod spans;
 pub mod stats;
 pub mod supervisor;
 pub mod tail;
+pub mod turns;
 pub mod window;
 pub mod worker;
 

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ use super::settings::{OnPurged, OnUpdate, RelaySettings, Start};
 use super::spans::Sink;
 use super::stats::{State, TableStats, TailStats};
 use super::tail::{Making, Request, Tail};
+use super::turns::Turns;
 use super::worker::{Condemned, Halt, Outcome, Worker};
 use crate::outbox::Mapping;
 use crate::outlet::Outlet;
@@ -48,7 +49,7 @@ const CLAIM_EVERY: Duration = Duration::from_millis(200);
 const PURGED: &str = "position_purged";
 
 /// One table to relay.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     /// What to read of it.
     pub subscription: Subscription,
@@ -97,8 +98,8 @@ pub struct Supervisor<P, S, O> {
     pub source: S,
     /// Where a claimed table is delivered; or why that cannot be made now.
     pub outlet: O,
-    /// Sizes and times.
-    pub settings: RelaySettings,
+    /// Sizes and times. Those of workers and the numbers of readers may change while relays run.
+    pub settings: watch::Receiver<RelaySettings>,
     /// How much log is little.
     pub distances: Distances,
     /// What the shared tail tells of itself.
@@ -167,10 +168,15 @@ where
     O: Outlet,
     M: Fn(Claim) -> Result<O, String> + Send + Sync + 'static,
 {
-    /// Relays these tables until `stop`, or until every one has halted.
-    pub async fn run(self, tables: Vec<Supervised>, stop: CancellationToken) -> Result<Summary, SupervisorError> {
+    /// Relays these tables, and those that join them, until `stop`, or until every one has halted.
+    pub async fn run(
+        self,
+        tables: Vec<Supervised>,
+        mut joins: mpsc::Receiver<Supervised>,
+        stop: CancellationToken,
+    ) -> Result<Summary, SupervisorError> {
         let (requests, requested) = mpsc::unbounded_channel();
-        let shared = self.shared(requests);
+        let (shared, mut settings) = (self.shared(requests), self.settings.clone());
         let this = Arc::new(self);
         let mut tasks = JoinSet::new();
         let going = Going(Arc::new(watch::channel(tables.len()).0));
@@ -178,8 +184,7 @@ where
         let stop = stop.child_token();
         let deadline = Instant::now() + CLAIM_WAIT;
         let claims = tables.into_iter().map(async |Supervised { table, stats, orders, unfit }| {
-            let (backoff, condemned) = (this.backoff(), Condemned::default());
-            let relay = Box::new(Relay { table, stats, backoff, started: Instant::now(), condemned });
+            let relay = this.relay_of(table, stats);
             let found = match unfit {
                 None => this.ready(&relay, deadline, &stop).await,
                 Some(detail) => Ok(Found::Ended(Outcome::Halted(Halt { name: "preflight", detail }))),
@@ -221,12 +226,30 @@ where
             tail.run(tail_stop).await;
             Ended::Tail
         });
-        let mut going = going.0.subscribe();
+        let mut left = going.0.subscribe();
         let mut halted = 0;
         loop {
             let ended = tokio::select! {
+                biased;
+                // Before it is asked whether any is left: the last one may leave for one that comes.
+                Some(Supervised { table, stats, orders, unfit }) = joins.recv(), if !stop.is_cancelled() => {
+                    going.0.send_modify(|going| *going += 1);
+                    let relay = this.relay_of(table, stats);
+                    let unfit = unfit.map(|detail| Turn::Halt(Halt { name: "preflight", detail }));
+                    let turn = unfit.unwrap_or(Turn::Claim(Duration::ZERO));
+                    let name = relay.stats.table.clone();
+                    let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
+                    tasks.spawn(async move { Ended::Relay(name, life.await) });
+                    continue;
+                }
+                Ok(()) = settings.changed() => {
+                    let settings = settings.borrow_and_update();
+                    shared.turns.resize(settings.catch_up_readers);
+                    shared.scans.resize(settings.snapshot_readers);
+                    continue;
+                }
                 ended = tasks.join_next() => ended,
-                Ok(_) = going.wait_for(|going| *going == 0), if !stop.is_cancelled() => {
+                Ok(_) = left.wait_for(|going| *going == 0), if !stop.is_cancelled() => {
                     stop.cancel();
                     continue;
                 }
@@ -242,26 +265,34 @@ where
         }
     }
 
+    fn relay_of(&self, table: Table, stats: Arc<TableStats>) -> Box<Relay> {
+        let (backoff, condemned) = (self.backoff(), Condemned::default());
+        Box::new(Relay { table, stats, backoff, started: Instant::now(), condemned })
+    }
+
     fn backoff(&self) -> Backoff {
-        Backoff::new(self.settings.retry_initial, self.settings.retry_max)
+        let settings = self.settings.borrow();
+        Backoff::new(settings.retry_initial, settings.retry_max)
     }
 
     fn making(&self) -> Making {
+        let settings = self.settings.borrow();
         let limits = Limits {
-            batch_bytes: bytes(self.settings.batch_bytes),
-            hold_bytes: bytes(self.settings.transaction_hold_bytes),
-            halt_on_update: self.settings.on_update == OnUpdate::Halt,
+            batch_bytes: bytes(settings.batch_bytes),
+            hold_bytes: bytes(settings.transaction_hold_bytes),
+            halt_on_update: settings.on_update == OnUpdate::Halt,
         };
-        Making { limits, backoff: self.backoff(), patience: self.settings.detach_after, distances: self.distances }
+        Making { limits, backoff: self.backoff(), patience: settings.detach_after, distances: self.distances }
     }
 
     fn shared(&self, requests: mpsc::UnboundedSender<Request>) -> Shared {
+        let settings = self.settings.borrow();
         Shared {
             requests,
-            turns: Arc::new(Semaphore::new(self.settings.catch_up_readers)),
-            scans: Arc::new(Semaphore::new(self.settings.snapshot_readers)),
-            queue_bytes: bytes(self.settings.queue_bytes),
-            snapshot_keys_bytes: bytes(self.settings.snapshot_keys_bytes),
+            turns: Turns::new(settings.catch_up_readers),
+            scans: Turns::new(settings.snapshot_readers),
+            queue_bytes: bytes(settings.queue_bytes),
+            snapshot_keys_bytes: bytes(settings.snapshot_keys_bytes),
             making: self.making(),
         }
     }
@@ -305,7 +336,7 @@ where
             Err(reason) => return Ok(Found::Ended(Outcome::Restart(reason))),
         };
         let (end, line) = queue::line();
-        let worker = Worker::new(table.mapping.clone(), outlet, line, (&self.settings).into(), Arc::clone(stats));
+        let worker = Worker::new(table.mapping.clone(), outlet, line, self.settings.clone(), Arc::clone(stats));
         let worker = worker.resuming(Arc::new(resume.clone()), parked, relay.condemned.clone());
         let worker = worker.traced(self.spans.clone());
         Ok(Found::Here(Ready { worker, line: end, resume }))

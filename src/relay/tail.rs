@@ -142,9 +142,16 @@ impl<S: LogSource> Tail<S> {
         self.outdated |= self.assembler.holds_prepared();
         self.assembler.admit(slot, subscription.columns.len(), resume);
         self.members.set(slot, Member::new(queue, left, stands));
-        if known.is_none() {
-            self.subscriptions.push(subscription);
-            self.outdated = true;
+        match self.subscriptions.get_mut(slot) {
+            Some(known) if *known == subscription => {}
+            Some(known) => {
+                *known = subscription;
+                self.outdated = true;
+            }
+            None => {
+                self.subscriptions.push(subscription);
+                self.outdated = true;
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The worker: the single task of one table, where order lives.
 //!
 //! Promise: it publishes the rows of its queue in order (R1), saves only positions whose records are all acknowledged
-//! (R2), begins no batch while `max_unsaved` events are published beyond the durable position (R4), and ends in a named
+//! (R2), begins no batch while `max_unsaved_events` are published beyond the durable position (R4), and ends in a named
 //! way: drained, abandoned, halted, or to be started again from its durable position. Whatever the end, what is in flight
 //! is waited for within the grace period, so that a relay that starts again does not overtake itself.
 
@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -34,31 +34,6 @@ use crate::outlet::{Chunk, DeliveryError, Outlet, PublishError, Settled};
 use crate::planted::{self, Bug};
 use crate::position::{Parked, Position, StoreError};
 use crate::source::{Batch, Fault, ForeignDml, Row};
-
-/// How far a worker may go, and how often it saves.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Events that may be published and not covered by the durable position. The batch that reaches it is published
-    /// whole: a crash duplicates at most this many and a batch.
-    pub max_unsaved: u64,
-    /// A position that covers new events is saved this often.
-    pub checkpoint_interval: Duration,
-    /// A position that only passed other tables' transactions is saved this often.
-    pub idle_checkpoint_interval: Duration,
-    /// How long an end waits for acknowledgements. A batch that has begun may take the first half of it.
-    pub shutdown_grace: Duration,
-}
-
-impl From<&RelaySettings> for Pace {
-    fn from(settings: &RelaySettings) -> Self {
-        Self {
-            max_unsaved: settings.max_unsaved_events,
-            checkpoint_interval: settings.checkpoint_interval,
-            idle_checkpoint_interval: settings.idle_checkpoint_interval,
-            shutdown_grace: settings.shutdown_grace,
-        }
-    }
-}
 
 /// A named reason why a relay stopped for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +89,9 @@ pub struct Worker<O> {
     again: mpsc::Receiver<Again>,
     /// Batches that are, until they are acknowledged.
     repeated: VecDeque<(Chunk, Again)>,
-    pace: Pace,
+    /// Followed by `pace`.
+    settings: watch::Receiver<RelaySettings>,
+    pace: RelaySettings,
     stats: Arc<TableStats>,
     window: Window,
     saving: Option<Save>,
@@ -152,14 +129,22 @@ enum End {
 }
 
 impl<O: Outlet> Worker<O> {
-    /// A worker for one table.
-    pub fn new(mapping: Mapping, outlet: O, queue: Line, pace: Pace, stats: Arc<TableStats>) -> Self {
+    /// A worker for one table. It follows the settings while it runs.
+    pub fn new(
+        mapping: Mapping,
+        outlet: O,
+        queue: Line,
+        settings: watch::Receiver<RelaySettings>,
+        stats: Arc<TableStats>,
+    ) -> Self {
+        let pace = settings.borrow().clone();
         Self {
             mapping,
             outlet,
             queue,
             again: mpsc::channel(1).1,
             repeated: VecDeque::new(),
+            settings,
             pace,
             stats,
             window: Window::default(),
@@ -246,7 +231,7 @@ impl<O: Outlet> Worker<O> {
             self.begin_save(false);
             self.pursue_release();
             // What is published beside an atomic save would be in neither transaction.
-            let room = self.window.unsaved() < self.pace.max_unsaved
+            let room = self.window.unsaved() < self.pace.max_unsaved_events
                 && !(O::ATOMIC && self.saving.is_some())
                 && !self.aside.rests();
             let due = self.save_due().filter(|_| self.saving.is_none());
@@ -269,6 +254,10 @@ impl<O: Outlet> Worker<O> {
                     None => self.wait_after_the_tail(stop).await,
                 },
                 () = sleep_until(due.unwrap_or(self.last_save)), if due.is_some() => Ok(()),
+                Ok(()) = self.settings.changed() => {
+                    self.pace = self.settings.borrow_and_update().clone();
+                    Ok(())
+                }
             };
             if let Err(end) = done {
                 return end;
@@ -488,7 +477,7 @@ impl<O: Outlet> Worker<O> {
         let (_, records) = self.coverable().filter(|_| self.wants_save())?;
         let due = if records == self.saved_records {
             self.last_save + self.pace.idle_checkpoint_interval
-        } else if self.window.unsaved() >= self.pace.max_unsaved / 2
+        } else if self.window.unsaved() >= self.pace.max_unsaved_events / 2
             || O::ATOMIC && self.queue.bytes() == 0
             || self.aside.is_releasing()
         {

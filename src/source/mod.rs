@@ -19,7 +19,7 @@ use crate::position::{Position, Scan, TxnId};
 use crate::table::TableName;
 
 /// What a reader wants of one outbox table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     /// The table.
     pub table: TableName,

@@ -12,6 +12,7 @@ use ureq::http::{Method, Request, StatusCode};
 
 use crate::admin::Failure;
 use crate::admin::pages::{ParkedStatus, ReplayStatus, TableStatus};
+use crate::admin::reload::LogLevel;
 use crate::table::TableName;
 
 /// How often a change is asked for of a daemon that has too much to do, a second apart.
@@ -78,6 +79,11 @@ impl Client {
         self.ask(&format!("api/v1/tables/{table}/replay"), |mut answer| answer.body_mut().read_json()).await
     }
 
+    /// What is logged.
+    pub async fn log_level(&self) -> Result<LogLevel, Silent> {
+        self.ask("api/v1/log", |mut answer| answer.body_mut().read_json()).await
+    }
+
     /// The aggregates of a table that are parked.
     pub async fn parked(&self, table: &TableName) -> Result<Vec<ParkedStatus>, Silent> {
         let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
@@ -100,7 +106,18 @@ impl Client {
         token: Option<&SecretString>,
     ) -> Result<Value, Unchanged> {
         let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
-        let url = format!("http://{}/api/v1/tables/{table}/{what}", self.address);
+        self.send(method, &format!("tables/{table}/{what}"), body, token).await
+    }
+
+    /// The same for what is about no table: `what` is below `/api/v1`.
+    pub async fn send(
+        &self,
+        method: Method,
+        what: &str,
+        body: &Value,
+        token: Option<&SecretString>,
+    ) -> Result<Value, Unchanged> {
+        let url = format!("http://{}/api/v1/{what}", self.address);
         let authorization = token.map(|token| format!("Bearer {}", token.expose_secret()));
         for _ in 0..MOST_TRIES {
             let mut request = Request::builder().method(method.clone()).uri(&url);

@@ -1,6 +1,8 @@
 //! The log on standard error.
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -47,20 +49,79 @@ fn audited(filter: EnvFilter) -> EnvFilter {
     }
 }
 
-/// Begins to log to standard error. To be called once, by the program and not by the library.
-pub fn init(settings: &LogSettings) -> Result<(), LoggingError> {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(audited(filter(&settings.level)?)).with_writer(std::io::stderr);
-    match settings.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+type Apply = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+/// What is logged, which may change meanwhile. Cheap to clone.
+#[derive(Clone)]
+pub struct Levels(Arc<(Apply, Mutex<String>)>);
+
+impl fmt::Debug for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Levels").field(&self.now()).finish()
     }
-    .map_err(LoggingError::Twice)
+}
+
+impl Levels {
+    /// Of something that takes new filters; `false` when it is gone.
+    pub fn of(level: &str, apply: impl Fn(EnvFilter) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new((Box::new(apply), Mutex::new(level.to_owned()))))
+    }
+
+    /// The level or the directives in force.
+    pub fn now(&self) -> String {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Logs by this level, or these directives, from now on.
+    pub fn set(&self, level: &str) -> Result<(), LevelError> {
+        let filter = audited(filter(level)?);
+        let mut now = self.0.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.0(filter) {
+            level.clone_into(&mut now);
+        }
+        Ok(())
+    }
+}
+
+/// Begins to log to standard error. To be called once, by the program and not by the library.
+pub fn init(settings: &LogSettings) -> Result<Levels, LoggingError> {
+    let filter = audited(filter(&settings.level)?);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    Ok(match settings.format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().map_err(LoggingError::Twice)?;
+            Levels::of(&settings.level, move |filter| handle.reload(filter).is_ok())
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().map_err(LoggingError::Twice)?;
+            Levels::of(&settings.level, move |filter| handle.reload(filter).is_ok())
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_that_cannot_be_read_changes_nothing() {
+        let applied = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&applied);
+        let levels = Levels::of("info", move |filter| {
+            all.lock().unwrap().push(filter.to_string());
+            true
+        });
+        assert!(levels.set("loud").is_err());
+        assert_eq!((levels.now().as_str(), applied.lock().unwrap().len()), ("info", 0));
+        levels.set("warn,outboxd::kafka=debug").unwrap();
+        assert_eq!(levels.now(), "warn,outboxd::kafka=debug");
+        assert!(applied.lock().unwrap()[0].contains("outboxd::kafka=debug"));
+        assert!(applied.lock().unwrap()[0].contains("outboxd::audit=info"), "changes by hand are always written down");
+    }
 
     #[test]
     fn given_levels_and_directives_when_read_then_only_real_ones_pass() {

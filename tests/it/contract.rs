@@ -9,6 +9,7 @@ use outboxd::kafka::settings::KafkaSettings;
 use outboxd::kafka::{AtLeastOnce, ExactlyOnce, KafkaStore, Producers};
 use outboxd::mysql::connect::Endpoint;
 use outboxd::mysql::{MysqlSource, MysqlStore};
+use outboxd::outlet::Limit;
 use outboxd::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
 use outboxd::source::ForeignDml;
 use outboxd::table::TableName;
@@ -123,7 +124,7 @@ impl outlet::Bench for Outlets<'_> {
     async fn outlet(&self, table: &TableName) -> Self::Outlet {
         let store = outlet::Bench::store(self).await;
         let claim = store.claim(table).await.unwrap().claim;
-        AtLeastOnce::new(self.producers.publisher("contract", 64 << 10).unwrap(), store, claim)
+        AtLeastOnce::new(self.producers.publisher("contract", Limit::new(64 << 10)).unwrap(), store, claim)
     }
 
     async fn store(&self) -> MysqlStore {
@@ -179,7 +180,7 @@ impl outlet::Bench for Transactions<'_> {
     async fn outlet(&self, table: &TableName) -> ExactlyOnce {
         let store = self.0.session();
         let claim = store.claim(table).await.unwrap().claim;
-        ExactlyOnce::new(store, claim, 64 << 10).unwrap()
+        ExactlyOnce::new(store, claim, Limit::new(64 << 10)).unwrap()
     }
 
     async fn store(&self) -> KafkaStore {
@@ -210,7 +211,11 @@ impl outlet::Bench for Mixed<'_> {
     async fn outlet(&self, table: &TableName) -> AtLeastOnce<KafkaStore> {
         let store = self.0.session();
         let claim = store.claim(table).await.unwrap().claim;
-        AtLeastOnce::new(Producers::new(&settings(self.0.stage)).publisher("contract", 64 << 10).unwrap(), store, claim)
+        AtLeastOnce::new(
+            Producers::new(&settings(self.0.stage)).publisher("contract", Limit::new(64 << 10)).unwrap(),
+            store,
+            claim,
+        )
     }
 
     async fn store(&self) -> KafkaStore {

@@ -120,7 +120,11 @@ impl Daemon {
         // Before its first words, a signal does what the system does with it.
         self.logs("admin_listening").await;
         self.signal("TERM");
-        self.ended().await
+        let code = self.ended().await;
+        if code != Some(0) {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        code
     }
 }
 

@@ -36,6 +36,7 @@ mod poison;
 mod proxy;
 mod recovery;
 mod refusals;
+mod reload;
 mod rotation;
 mod routing;
 mod secrets;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use outboxd::kafka::Producers;
 use outboxd::kafka::settings::KafkaSettings;
 use outboxd::outbox::{Header, Record};
-use outboxd::outlet::Publish;
+use outboxd::outlet::{Limit, Publish};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -38,7 +38,7 @@ async fn what_is_behind_a_refused_record_does_not_arrive_before_it() {
     let producers = Producers::new(&settings);
     // The broker knows nothing of the first producer's numbers; later it does of the partition, but of no new producer.
     for round in 0..20_u32 {
-        let publisher = producers.publisher("refusals", 1 << 20).unwrap();
+        let publisher = producers.publisher("refusals", Limit::new(1 << 20)).unwrap();
         for n in 0..10_u32 {
             let value = noise(if n == 0 { 5000 } else { 10 });
             let id = format!("{round}.{n}");

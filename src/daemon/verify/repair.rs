@@ -14,7 +14,7 @@ use super::{DaemonError, Progress, Shard, Verified, servers, source, temporary};
 use crate::config::Config;
 use crate::kafka::{Producers, Publisher};
 use crate::outbox::{Header, REPAIR_HEADER, Record};
-use crate::outlet::{Publish, PublishError, Settled};
+use crate::outlet::{Limit, Publish, PublishError, Settled};
 use crate::source::{BatchBuilder, LogSource, Row, TableScan};
 use crate::verify::{Event, LogReader, Missing, Reading};
 
@@ -164,7 +164,7 @@ struct Way {
 
 impl Way {
     fn open(config: &Config, limit: usize) -> Result<Self, DaemonError> {
-        let publisher = Producers::new(&config.kafka).publisher("repair", limit);
+        let publisher = Producers::new(&config.kafka).publisher("repair", Limit::new(limit));
         let publisher = publisher.map_err(|error| DaemonError::Server(error.to_string()))?;
         Ok(Self { publisher, sent: 0, acknowledged: 0 })
     }

@@ -27,7 +27,8 @@ pub(super) async fn outwait_the_dead(
     store: Option<&Store>,
 ) -> Result<(), Error> {
     let deadline = Instant::now() + NOTICED_WITHIN;
-    while ours(facts.replicas.as_deref(), server_id.id).is_some()
+    while !server_id.is_shown
+        && ours(facts.replicas.as_deref(), server_id.id).is_some()
         && store.is_some_and(|store| !store.is_owned)
         && Instant::now() < deadline
     {
@@ -42,7 +43,7 @@ pub(super) fn check(facts: &Facts, server_id: ServerId, store: Option<&Store>) -
 }
 
 /// Two replicas with one id end each other's connection again and again.
-fn id(facts: &Facts, ServerId { id, configured }: ServerId, owned: bool) -> Check {
+fn id(facts: &Facts, ServerId { id, configured, is_shown }: ServerId, owned: bool) -> Check {
     let check = |found: String| {
         Check::passed(Name::ServerId, "mysql.server_id", "an id that neither the server nor a replica of it has", found)
     };
@@ -50,7 +51,7 @@ fn id(facts: &Facts, ServerId { id, configured }: ServerId, owned: bool) -> Chec
     if facts.variable("server_id") == Some(&id.to_string()) {
         return check(format!("{id}, the server's own")).failed(cure);
     }
-    if let Some(Replica { host, .. }) = ours(facts.replicas.as_deref(), id) {
+    if let Some(Replica { host, .. }) = ours(facts.replicas.as_deref(), id).filter(|_| !is_shown) {
         let host = if host.is_empty() { "an unnamed host" } else { host };
         return if owned {
             check(format!(

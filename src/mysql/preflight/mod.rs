@@ -64,6 +64,8 @@ pub struct ServerId {
     pub id: u32,
     /// Whether it was configured, not drawn.
     pub configured: bool,
+    /// Whether the daemon that asks shows it already, so that it is in use.
+    pub is_shown: bool,
 }
 
 /// The largest row that a table may have.

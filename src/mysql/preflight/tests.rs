@@ -91,7 +91,7 @@ fn found(facts: &Facts, store: &Store, server_id: ServerId) -> Vec<Check> {
     checks
 }
 
-const OURS: ServerId = ServerId { id: 7, configured: true };
+const OURS: ServerId = ServerId { id: 7, configured: true, is_shown: false };
 
 #[track_caller]
 fn gives(facts: &Facts, name: Name, status: Status, cure: &str) {
@@ -180,6 +180,9 @@ fn given_a_replica_with_our_id_when_a_daemon_is_alive_then_it_may_be_that_one() 
     let mut store = saved(&facts.end.as_ref().unwrap().to_string());
     store.is_owned = true;
     assert_eq!(found(&facts, &store, OURS)[0].status, Status::Warned);
+    let shown = ServerId { is_shown: true, ..OURS };
+    store.is_owned = false;
+    assert_eq!(found(&facts, &store, shown), [], "it is the daemon that asks");
     facts = maria(good());
     facts.replicas = None;
     gives(&facts, Name::ServerId, Status::Warned, "GRANT REPLICATION MASTER ADMIN");

@@ -54,7 +54,7 @@ where
         self.line.push(receiver);
         self.stats
             .set_apart(State::Snapshot, "it waits for its turn to be read; relay.snapshot_readers others are".into());
-        let _turn = Arc::clone(&self.shared.scans).acquire_owned().await.ok()?;
+        let _turn = self.shared.scans.next().await?;
         let mut backoff = self.shared.making.backoff.clone();
         while self.resume.scan.is_some() {
             let before = self.resume.clone();

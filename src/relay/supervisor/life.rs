@@ -1,6 +1,6 @@
 //! The life of one table: relayed, started again, paused, halted, as failures and orders will have it.
 //!
-//! Promise: one task keeps a table from the start to the end of the process, so an order finds the relay either at work or
+//! Promise: one task keeps a table from its start until it leaves or the process ends, so an order finds the relay either at work or
 //! at rest. While a table is paused its claim is kept, and nothing is read for it.
 
 use std::pin::pin;
@@ -38,6 +38,8 @@ pub(super) enum Turn<O, S> {
     Pause(Claim, Pause),
     /// It is relayed when somebody retries it.
     Halt(Halt),
+    /// It is relayed no more.
+    Leave,
 }
 
 /// How an attempt to relay has ended.
@@ -99,13 +101,21 @@ where
                 Turn::Pause(claim, pause) => {
                     info!(table = %relay.stats.table, paused = %pause, "relay_paused");
                     relay.stats.set_state(State::Paused, Some(pause.to_string()));
-                    let Some(next) = stop.run_until_cancelled(self.paused(&relay, &mut orders, &claim, &pause)).await
+                    let Some(next) =
+                        stop.run_until_cancelled(self.paused(&mut relay, &mut orders, &claim, &pause)).await
                     else {
                         let _ = self.store.release(&claim).await;
                         relay.stats.set_state(State::Stopped, None);
                         return Ok(Outcome::Drained);
                     };
                     next
+                }
+                Turn::Leave => {
+                    info!(table = %relay.stats.table, "relay_left");
+                    self.store.leave(&relay.stats.table);
+                    relay.stats.set_state(State::Stopped, None);
+                    going.0.send_modify(|going| *going -= 1);
+                    return Ok(Outcome::Drained);
                 }
                 turn => match self.relay(&mut relay, &mut orders, turn, &shared, &stop).await? {
                     Ok(next) => next,
@@ -137,7 +147,7 @@ where
                     biased;
                     ended = &mut attempt => break ended,
                     told = orders.next(), if between.is_none() => match &told.order {
-                        Order::Pause(_) | Order::Set(_) | Order::Forget => {
+                        Order::Pause(_) | Order::Set(_) | Order::Forget | Order::Renew(_) | Order::Leave => {
                             one.cancel();
                             between = Some(told);
                         }
@@ -170,17 +180,25 @@ where
         relay.stats.set_attached();
         let table = relay.stats.table.clone();
         Ok(match (ended?, between) {
-            (Ended::Outcome(Outcome::Halted(halt)), told) => {
-                if let Some(told) = told {
-                    told.answer(Err(Refusal::Halted { table, detail: halt.to_string() }));
+            (Ended::Outcome(Outcome::Halted(halt)), told) => match told {
+                Some(told) if told.order == Order::Leave => {
+                    told.answer(Ok(done(State::Halted.name(), LEFT)));
+                    Ok(Turn::Leave)
                 }
-                Ok(Turn::Halt(halt))
-            }
+                Some(told) => {
+                    if let Order::Renew(table) = &told.order {
+                        relay.table = (**table).clone();
+                    }
+                    told.answer(Err(Refusal::Halted { table, detail: halt.to_string() }));
+                    Ok(Turn::Halt(halt))
+                }
+                None => Ok(Turn::Halt(halt)),
+            },
             (_, Some(told)) if !stop.is_cancelled() => Ok(self.intervene(relay, told, stop).await),
             (Ended::Paused(claim, pause), _) => Ok(Turn::Pause(claim, pause)),
             (Ended::Outcome(Outcome::Restart(reason)), _) if !stop.is_cancelled() => {
                 warn!(%table, %reason, "relay_restarts");
-                if relay.started.elapsed() > self.settings.retry_max {
+                if relay.started.elapsed() > self.settings.borrow().retry_max {
                     relay.backoff.reset();
                 }
                 Ok(Turn::Claim(relay.backoff.wait()))
@@ -214,6 +232,7 @@ where
             }
             Turn::Pause(claim, pause) => return Ok(Ended::Paused(claim, pause)),
             Turn::Halt(halt) => return Ok(Ended::Outcome(Outcome::Halted(halt))),
+            Turn::Leave => return Ok(Ended::Outcome(Outcome::Drained)),
         };
         let mut worker = pin!(worker.repeating(again, releases).run(one.clone(), process.clone()));
         tokio::select! {
@@ -261,9 +280,20 @@ where
         if let Order::Pause(pause) = &told.order {
             relay.stats.set_state(State::Paused, Some(pause.to_string()));
         }
+        if let Order::Renew(table) = &told.order {
+            relay.table = (**table).clone();
+            info!(table = %relay.stats.table, "relay_renewed");
+            told.answer(Ok(done(State::Running.name(), State::Starting.name())));
+            return now;
+        }
         // Claimed anew: what the relay has left open in the store is given up together with its claim.
         let Claimed { claim, position, .. } = match self.claim_for_order(relay, stop).await {
             Ok(claimed) => claimed,
+            // Whose it is now does not matter to who leaves.
+            Err(_) if told.order == Order::Leave => {
+                told.answer(Ok(done(State::Running.name(), LEFT)));
+                return Turn::Leave;
+            }
             Err(refusal) => {
                 told.answer(Err(refusal));
                 return now;
@@ -290,8 +320,18 @@ where
                 told.answer(moved);
                 now
             }
-            Order::Resume | Order::Retry | Order::Replay(_) | Order::Release(_) => now,
+            Order::Leave => self.leave(&claim, told, State::Running).await,
+            Order::Resume | Order::Retry | Order::Replay(_) | Order::Release(_) | Order::Renew(_) => now,
         }
+    }
+
+    /// Gives a table up. A claim that cannot be released now ends with the process, or when the server notices.
+    async fn leave(&self, claim: &Claim, told: Told, before: State) -> Turn<O, S> {
+        if let Err(error) = self.store.release(claim).await {
+            warn!(table = %claim.table, %error, "claim_not_released");
+        }
+        told.answer(Ok(done(before.name(), LEFT)));
+        Turn::Leave
     }
 
     /// Claims a table that rests, as long as the store only has to be waited for.
@@ -335,7 +375,7 @@ where
     }
 
     /// Waits until somebody resumes the table; a position may be set meanwhile.
-    async fn paused(&self, relay: &Relay, orders: &mut Orders, claim: &Claim, pause: &Pause) -> Turn<O, S> {
+    async fn paused(&self, relay: &mut Relay, orders: &mut Orders, claim: &Claim, pause: &Pause) -> Turn<O, S> {
         loop {
             let told = orders.next().await;
             let table = &claim.table;
@@ -350,6 +390,11 @@ where
                     Err(error) => told.answer(Err(error.into())),
                 },
                 Order::Pause(_) => told.answer(Ok(done(State::Paused.name(), State::Paused.name()))),
+                Order::Renew(renewed) => {
+                    relay.table = (**renewed).clone();
+                    told.answer(Ok(done(State::Paused.name(), State::Paused.name())));
+                }
+                Order::Leave => return self.leave(claim, told, State::Paused).await,
                 Order::Retry => {
                     told.answer(Err(Refusal::NotHalted { table: table.clone(), state: State::Paused }));
                 }
@@ -383,6 +428,18 @@ where
                     }
                     Err(detail) => told.answer(Err(Refusal::Unfit { table, detail })),
                 },
+                // What has made it halt may be what has changed.
+                Order::Renew(renewed) => {
+                    relay.table = (**renewed).clone();
+                    relay.stats.set_state(State::Starting, None);
+                    relay.backoff.reset();
+                    told.answer(Ok(done(State::Halted.name(), State::Starting.name())));
+                    return Turn::Claim(Duration::ZERO);
+                }
+                Order::Leave => {
+                    told.answer(Ok(done(State::Halted.name(), LEFT)));
+                    return Turn::Leave;
+                }
                 Order::Pause(_) => told.answer(Err(Refusal::Halted { table, detail: halt.to_string() })),
                 Order::Resume => told.answer(Err(Refusal::NotPaused(table))),
                 Order::Replay(_) => told.answer(Err(at_rest(&table, State::Halted))),
@@ -406,6 +463,9 @@ where
         moved
     }
 }
+
+/// What a table is that is relayed here no more.
+const LEFT: &str = "left";
 
 /// Where an order moves the position; `None` for nowhere.
 fn goal(order: &Order) -> Option<&Position> {

@@ -44,7 +44,7 @@ where
         stop: &CancellationToken,
     ) -> Result<Duration, Halt> {
         relay.stats.set_state(State::Starting, Some(format!("the log is purged, looks at the table: {halt}")));
-        let Ok(_turn) = Arc::clone(&shared.scans).acquire_owned().await else { return Err(halt) };
+        let Some(_turn) = shared.scans.next().await else { return Err(halt) };
         let Ok(Claimed { claim, position, .. }) = self.claim_for_order(relay, stop).await else { return Err(halt) };
         let going = match position {
             Some(position) => self.go_on(relay, &claim, &position, halt).await,

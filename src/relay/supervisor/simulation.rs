@@ -167,14 +167,41 @@ impl Simulation {
         }
     }
 
-    /// An operator pauses a table, or lets it go on, and does not wait for the answer.
+    /// An operator pauses a table, lets it go on, or has it relayed anew, and does not wait for the answer; or has it leave,
+    /// and join again.
     async fn hand(&mut self) {
-        let table = self.stage.tables[self.random.usize(0..TABLES)].clone();
-        let order = if self.random.bool() { Order::Resume } else { pause() };
+        let place = self.random.usize(0..TABLES);
+        let table = self.stage.tables[place].clone();
+        let order = match self.random.u32(0..7) {
+            0..3 => Order::Resume,
+            3..5 => pause(),
+            5 => Order::Renew(Box::new(self.stage.table(&table))),
+            _ => return self.leave_and_join(place).await,
+        };
         self.tell(format_args!("{table}: {order:?}"));
         let control = self.process.control.clone();
         tokio::spawn(async move { control.order(&table, order).await });
         tokio::task::yield_now().await;
+    }
+
+    /// A table that leaves has given up everything; so it may join again.
+    async fn leave_and_join(&mut self, place: usize) {
+        let table = self.stage.tables[place].clone();
+        let left = self.process.control.order(&table, Order::Leave).await;
+        self.tell(format_args!("{table} leaves: {left:?}"));
+        left.unwrap();
+        let (control, orders) = self.process.control.without(std::slice::from_ref(&table)).with([&table]);
+        let stats = Arc::new(TableStats::new(table.clone()));
+        let joining = Supervised {
+            table: self.stage.table(&table),
+            stats: Arc::clone(&stats),
+            orders: orders.into_iter().next().unwrap(),
+            unfit: None,
+        };
+        self.process.joins.send(joining).await.unwrap();
+        self.stats.push(Arc::clone(&stats));
+        self.process.stats[place] = stats;
+        self.process.control = control;
     }
 
     /// Kafka will not take some event, and perhaps has not yet.

@@ -50,6 +50,9 @@ pub(super) struct Process {
     pub(super) control: Control,
     /// The numbers of its publishers.
     pub(super) publishers: Arc<Mutex<Vec<usize>>>,
+    /// What it keeps to, and the way in for tables that come later.
+    pub(super) settings: watch::Sender<RelaySettings>,
+    pub(super) joins: mpsc::Sender<Supervised>,
     pub(super) running: JoinHandle<Result<Summary, SupervisorError>>,
 }
 
@@ -73,6 +76,19 @@ impl Stage {
         }
     }
 
+    /// One of its tables, or another one.
+    pub(super) fn table(&self, name: &TableName) -> Table {
+        let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
+        let mapping = mapping.with_aside(Arc::new(self.aside.clone()));
+        Table {
+            subscription: Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) },
+            mapping,
+            start: self.start.clone(),
+            on_purged: self.on_purged,
+            is_cleaned: false,
+        }
+    }
+
     /// Starts a daemon.
     pub(super) fn run(&self) -> Process {
         let (log, session) = (self.log.clone(), self.positions.session());
@@ -86,21 +102,13 @@ impl Stage {
             publishing.lock().unwrap().push(publisher.number());
             publisher
         };
-        let (source, settings) = (move |_| log.clone(), self.settings.clone());
+        let (source, change) = (move |_| log.clone(), watch::Sender::new(self.settings.clone()));
+        let (settings, (joins, joining)) = (change.subscribe(), mpsc::channel(8));
         let deliver = session.clone();
-        let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
-        let mapping = mapping.with_aside(Arc::new(self.aside.clone()));
-        let table = |name: &TableName| Table {
-            subscription: Subscription { table: name.clone(), columns: Arc::clone(mapping.columns()) },
-            mapping: mapping.clone(),
-            start: self.start.clone(),
-            on_purged: self.on_purged,
-            is_cleaned: false,
-        };
         let stats: Vec<_> = self.tables.iter().map(|name| Arc::new(TableStats::new(name.clone()))).collect();
         let (control, orders) = Control::of(&self.tables);
         let supervised = self.tables.iter().zip(orders).enumerate().map(|(index, (name, orders))| Supervised {
-            table: table(name),
+            table: self.table(name),
             stats: Arc::clone(&stats[index]),
             orders,
             unfit: self.unfit.contains(&index).then(|| "not yet".to_owned()),
@@ -119,17 +127,23 @@ impl Stage {
             let outlet =
                 move |claim: Claim| Ok(MemoryTransactions::new(publisher(&claim, true), deliver.clone(), claim));
             tokio::spawn(
-                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness, spans: None }
-                    .run(tables, stop.clone()),
+                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness, spans: None }.run(
+                    tables,
+                    joining,
+                    stop.clone(),
+                ),
             )
         } else {
             let outlet = move |claim: Claim| Ok(MemoryOutlet::new(publisher(&claim, false), deliver.clone(), claim));
             tokio::spawn(
-                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness, spans: None }
-                    .run(tables, stop.clone()),
+                Supervisor { store, source, outlet, settings, distances, tail_stats, fitness, spans: None }.run(
+                    tables,
+                    joining,
+                    stop.clone(),
+                ),
             )
         };
-        Process { session, stats, tail, stop, control, publishers, running }
+        Process { session, stats, tail, stop, control, publishers, settings: change, joins, running }
     }
 
     /// The ids that arrived of a table's rows, given that ids begin with the table's number.

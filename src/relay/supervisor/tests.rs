@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use super::stage::{Process, Stage, pass};
 use super::*;
-use crate::outbox::OnPoison;
+use crate::outbox::{Columns, OnPoison, TopicTemplate};
 use crate::outlet::{DeliveryError, Rejection};
 use crate::position::{Aggregate, Pause};
 use crate::relay::control::{Answer, Order, Refusal};
@@ -91,6 +91,129 @@ async fn failures_that_pass_repeat_from_the_durable_position_in_order() {
     assert_eq!(distinct, ["0/1", "0/2", "0/3", "0/4", "0/5", "0/6"]);
     assert_eq!(stage.broker.handed()[1].last().map(String::as_str), Some("0/6"));
     assert_eq!(process.stats[0].state(), State::Running);
+}
+
+fn joining(stage: &Stage, process: &mut Process, table: &TableName) -> Supervised {
+    let (control, orders) = process.control.with([table]);
+    let stats = Arc::new(TableStats::new(table.clone()));
+    process.control = control;
+    process.stats.push(Arc::clone(&stats));
+    Supervised { table: stage.table(table), stats, orders: orders.into_iter().next().unwrap(), unfit: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_joins_is_relayed_from_its_position_and_one_that_leaves_is_free_with_everything_saved() {
+    let mut stage = Stage::new(1, 1);
+    let mut process = stage.run();
+    let other = TableName::new("d", "outbox-2");
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    stage.log.insert(&other, "1/2", "k");
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0).len(), stage.arrived(1).len()), (1, 0));
+    let joined = joining(&stage, &mut process, &other);
+    process.joins.send(joined).await.unwrap();
+    stage.tables.push(other.clone());
+    pass(1_000).await;
+    stage.log.insert(&other, "1/3", "k");
+    pass(1_000).await;
+    assert_eq!(stage.arrived(1), ["1/2", "1/3"], "from the oldest log, as its start says");
+    // It leaves while records are on their way.
+    stage.broker.hold();
+    stage.log.insert(&other, "1/4", "k");
+    pass(10).await;
+    let control = process.control.clone();
+    let leaving = tokio::spawn({
+        let other = other.clone();
+        async move { control.order(&other, Order::Leave).await }
+    });
+    pass(10).await;
+    assert!(!leaving.is_finished(), "it is drained first");
+    stage.broker.release();
+    let done = leaving.await.unwrap().unwrap();
+    assert_eq!((done.before.as_str(), done.after.as_str()), ("running", "left"));
+    assert_eq!((stage.saved(1), process.stats[1].state()), (Some(after(4)), State::Stopped));
+    stage.log.insert(&other, "1/5", "k");
+    stage.log.insert(&stage.tables[0], "0/6", "k");
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0).len(), stage.arrived(1).len()), (2, 3));
+    let elsewhere = stage.positions.session();
+    elsewhere.claim(&other).await.expect("another daemon can have it");
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_is_renewed_goes_on_from_its_position_as_it_is_told_now() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    stage.log.insert(&stage.tables[0], "0/1", "k");
+    pass(1_000).await;
+    let renewed = |topic: &str, columns: Columns| {
+        let mapping = Mapping::new(columns, TopicTemplate::parse(topic).unwrap());
+        let columns = Arc::clone(mapping.columns());
+        let table = stage.table(&stage.tables[0]);
+        let subscription = Subscription { columns, ..table.subscription };
+        Order::Renew(Box::new(Table { subscription, mapping, ..table }))
+    };
+    // A column more, which the reader has to learn of.
+    let columns = Columns { key: Some("type".to_owned()), ..Columns::default() };
+    process.control.order(&stage.tables[0], renewed("other", columns)).await.unwrap();
+    stage.log.insert(&stage.tables[0], "0/2", "k");
+    stage.log.insert(&stage.tables[1], "1/3", "k");
+    pass(1_000).await;
+    let topics: Vec<_> = stage.broker.delivered().into_iter().map(|record| (record.id, record.topic)).collect();
+    let expected = [("0/1", "t"), ("0/2", "other"), ("1/3", "t")].map(|(id, topic)| (id.to_owned(), topic.to_owned()));
+    assert_eq!(topics, expected);
+    // While it is paused it stays so; halted, it is tried again.
+    process.control.order(&stage.tables[0], pause()).await.unwrap();
+    let done = process.control.order(&stage.tables[0], renewed("third", Columns::default())).await.unwrap();
+    assert_eq!((done.before.as_str(), done.after.as_str()), ("paused", "paused"));
+    stage.log.insert(&stage.tables[0], "0/4", "k");
+    pass(1_000).await;
+    process.control.order(&stage.tables[0], Order::Resume).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(stage.broker.delivered().last().unwrap().topic, "third");
+    stage.broker.refuse(definite());
+    stage.log.insert(&stage.tables[0], "0/5", "k");
+    pass(1_000).await;
+    assert_eq!(process.stats[0].state(), State::Halted);
+    let done = process.control.order(&stage.tables[0], renewed("fourth", Columns::default())).await.unwrap();
+    assert_eq!((done.before.as_str(), done.after.as_str()), ("halted", "starting"));
+    pass(1_000).await;
+    assert_eq!(
+        (process.stats[0].state(), stage.broker.delivered().last().unwrap().topic.as_str()),
+        (State::Running, "fourth")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn relays_keep_to_limits_that_change() {
+    let mut stage = Stage::new(1, 1);
+    stage.settings.max_unsaved_events = 4;
+    stage.broker.hold();
+    let process = stage.run();
+    for n in 1..=10 {
+        stage.log.insert(&stage.tables[0], &format!("0/{n}"), "k");
+        pass(10).await;
+    }
+    assert_eq!(stage.broker.pending(0), 4);
+    process.settings.send_modify(|settings| settings.max_unsaved_events = 8);
+    pass(100).await;
+    assert_eq!(stage.broker.pending(0), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halted_table_leaves_and_the_last_one_that_runs_ends_the_process() {
+    let mut stage = Stage::new(2, 1);
+    stage.unfit.push(0);
+    let process = stage.run();
+    pass(1_000).await;
+    assert_eq!(process.stats[0].state(), State::Halted);
+    process.control.order(&stage.tables[0], Order::Leave).await.unwrap();
+    pass(1_000).await;
+    assert!(!process.running.is_finished(), "the other one is relayed");
+    process.control.order(&stage.tables[1], Order::Leave).await.unwrap();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,12 +16,12 @@ use crate::testing::log::{Insert, MemoryRows, after};
 use crate::testing::outlet::MemoryOutlet;
 use crate::testing::store::{MemoryPositions, MemoryStore};
 
-const PACE: Pace = Pace {
-    max_unsaved: 100,
-    checkpoint_interval: Duration::from_secs(1),
-    idle_checkpoint_interval: Duration::from_mins(1),
-    shutdown_grace: Duration::from_secs(25),
-};
+/// Events that may be unsaved, for tests that are about something else.
+const UNSAVED: u64 = 100;
+
+fn grace() -> Duration {
+    RelaySettings::default().shutdown_grace
+}
 
 /// A worker over memory, in virtual time.
 struct Bench {
@@ -33,9 +33,10 @@ struct Bench {
     stop: CancellationToken,
     running: JoinHandle<Outcome>,
     session: MemoryStore,
+    settings: watch::Sender<RelaySettings>,
 }
 
-async fn bench(pace: Pace, partitions: usize, limit: usize) -> Bench {
+async fn bench(max_unsaved_events: u64, partitions: usize, limit: usize) -> Bench {
     let table = TableName::new("d", "outbox-1");
     let (broker, positions) = (MemoryBroker::new(partitions), MemoryPositions::default());
     let session = positions.session();
@@ -45,10 +46,10 @@ async fn bench(pace: Pace, partitions: usize, limit: usize) -> Bench {
     let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
     let stats = Arc::new(TableStats::new(table.clone()));
     let stop = CancellationToken::new();
-    let running = tokio::spawn(
-        Worker::new(mapping, outlet, receiver.into(), pace, Arc::clone(&stats)).run(stop.clone(), stop.clone()),
-    );
-    Bench { broker, positions, table, stats, queue, stop, running, session }
+    let settings = watch::Sender::new(RelaySettings { max_unsaved_events, ..RelaySettings::default() });
+    let worker = Worker::new(mapping, outlet, receiver.into(), settings.subscribe(), Arc::clone(&stats));
+    let running = tokio::spawn(worker.run(stop.clone(), stop.clone()));
+    Bench { broker, positions, table, stats, queue, stop, running, session, settings }
 }
 
 impl Bench {
@@ -75,7 +76,7 @@ impl Bench {
     }
 
     async fn ended(self) -> Outcome {
-        timeout(PACE.shutdown_grace + Duration::from_millis(10), self.running).await.expect("ends in time").unwrap()
+        timeout(grace() + Duration::from_millis(10), self.running).await.expect("ends in time").unwrap()
     }
 }
 
@@ -94,7 +95,7 @@ fn retriable() -> DeliveryError {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_acknowledged_prefix_is_saved_whatever_the_order_of_acknowledgements() {
-    let bench = bench(PACE, 2, 100).await;
+    let bench = bench(UNSAVED, 2, 100).await;
     bench.broker.hold();
     for number in 1..=3 {
         bench.send(number, 2).await;
@@ -116,7 +117,7 @@ async fn only_the_acknowledged_prefix_is_saved_whatever_the_order_of_acknowledge
 
 #[tokio::test(start_paused = true)]
 async fn positions_are_saved_at_their_interval_and_sooner_when_much_is_unsaved() {
-    let bench = bench(Pace { max_unsaved: 10, ..PACE }, 1, 100).await;
+    let bench = bench(10, 1, 100).await;
     bench.send(1, 1).await;
     bench.pass(900).await;
     assert_eq!(bench.saved(), None);
@@ -134,7 +135,7 @@ async fn positions_are_saved_at_their_interval_and_sooner_when_much_is_unsaved()
 
 #[tokio::test(start_paused = true)]
 async fn no_batch_begins_while_too_much_is_unsaved() {
-    let bench = bench(Pace { max_unsaved: 4, ..PACE }, 1, 100).await;
+    let bench = bench(4, 1, 100).await;
     bench.broker.hold();
     for number in 1..=5 {
         bench.send(number, 3).await;
@@ -147,8 +148,28 @@ async fn no_batch_begins_while_too_much_is_unsaved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn limits_that_change_count_at_once() {
+    let bench = bench(4, 1, 100).await;
+    bench.broker.hold();
+    for number in 1..=5 {
+        bench.send(number, 3).await;
+    }
+    bench.pass(5_000).await;
+    assert_eq!(bench.broker.pending(0), 6);
+    bench.settings.send_modify(|settings| settings.max_unsaved_events = 8);
+    bench.pass(1).await;
+    assert_eq!(bench.broker.pending(0), 9, "the relay was waiting, and nothing else has happened");
+    bench.settings.send_modify(|settings| settings.idle_checkpoint_interval = Duration::from_secs(1));
+    bench.broker.release();
+    bench.pass(2_000).await;
+    bench.give(Item::Progress(Arc::new(after(7)))).await;
+    bench.pass(2_000).await;
+    assert_eq!(bench.saved(), Some(after(7)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_fails_for_good_halts_by_name_and_the_position_stays_before_it() {
-    let bench = bench(PACE, 1, 100).await;
+    let bench = bench(UNSAVED, 1, 100).await;
     bench.broker.hold();
     for number in 1..=3 {
         bench.send(number, 1).await;
@@ -166,7 +187,7 @@ async fn a_record_that_fails_for_good_halts_by_name_and_the_position_stays_befor
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_is_refused_when_it_is_published_halts_behind_what_is_in_flight() {
-    let bench = bench(PACE, 1, 100).await;
+    let bench = bench(UNSAVED, 1, 100).await;
     bench.broker.hold();
     bench.send(1, 2).await;
     bench.pass(1).await;
@@ -181,7 +202,7 @@ async fn a_record_that_is_refused_when_it_is_published_halts_behind_what_is_in_f
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_fails_for_now_ends_for_a_restart_once_all_is_settled_and_not_a_grace_period_later() {
-    let bench = bench(PACE, 2, 100).await;
+    let bench = bench(UNSAVED, 2, 100).await;
     bench.broker.hold();
     bench.send(1, 2).await;
     bench.send(2, 2).await;
@@ -201,7 +222,7 @@ async fn a_record_that_fails_for_now_ends_for_a_restart_once_all_is_settled_and_
 
 #[tokio::test(start_paused = true)]
 async fn while_the_store_is_away_records_go_on_and_the_position_is_saved_later() {
-    let bench = bench(PACE, 1, 100).await;
+    let bench = bench(UNSAVED, 1, 100).await;
     bench.positions.fail(20);
     for number in 1..=4 {
         bench.send(number, 1).await;
@@ -216,7 +237,7 @@ async fn while_the_store_is_away_records_go_on_and_the_position_is_saved_later()
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_was_taken_over_halts_by_name() {
-    let bench = bench(PACE, 1, 100).await;
+    let bench = bench(UNSAVED, 1, 100).await;
     bench.positions.sever(&bench.session);
     bench.positions.session().claim(&bench.table).await.unwrap();
     bench.send(1, 1).await;
@@ -227,7 +248,7 @@ async fn a_table_that_was_taken_over_halts_by_name() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_what_is_in_flight_and_saves_it() {
-    let bench = bench(PACE, 1, 100).await;
+    let bench = bench(UNSAVED, 1, 100).await;
     bench.broker.hold();
     bench.send(1, 3).await;
     bench.pass(1).await;
@@ -242,7 +263,7 @@ async fn a_stop_waits_for_what_is_in_flight_and_saves_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_gives_up_after_the_grace_period() {
-    let bench = bench(PACE, 1, 100).await;
+    let bench = bench(UNSAVED, 1, 100).await;
     bench.broker.hold();
     bench.send(1, 3).await;
     bench.send(2, 3).await;
@@ -251,7 +272,7 @@ async fn a_stop_gives_up_after_the_grace_period() {
     bench.stop.cancel();
     let (positions, table, began) = (bench.positions.clone(), bench.table.clone(), Instant::now());
     assert_eq!(bench.ended().await, Outcome::Abandoned { unsaved: 3 });
-    assert!(began.elapsed() >= PACE.shutdown_grace);
+    assert!(began.elapsed() >= grace());
     assert_eq!(positions.position(&table), Some(after(1)));
 }
 
@@ -290,7 +311,7 @@ impl Outlet for Deceptive {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_in_the_middle_of_a_batch_that_finds_no_room_ends_within_two_grace_periods() {
-    let bench = bench(PACE, 1, 100).await;
+    let bench = bench(UNSAVED, 1, 100).await;
     bench.broker.hold();
     let table = TableName::new("d", "other");
     let claim = bench.session.claim(&table).await.unwrap().claim;
@@ -299,19 +320,19 @@ async fn a_stop_in_the_middle_of_a_batch_that_finds_no_room_ends_within_two_grac
     let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
     let stats = Arc::new(TableStats::new(table));
     let stop = CancellationToken::new();
-    let running =
-        tokio::spawn(Worker::new(mapping, outlet, receiver.into(), PACE, stats).run(stop.clone(), stop.clone()));
+    let worker = Worker::new(mapping, outlet, receiver.into(), bench.settings.subscribe(), stats);
+    let running = tokio::spawn(worker.run(stop.clone(), stop.clone()));
     let bench = Bench { queue, ..bench };
     bench.send(1, 5).await;
     bench.pass(1_000).await;
     stop.cancel();
-    let outcome = timeout(2 * PACE.shutdown_grace, running).await.expect("ends in time").unwrap();
+    let outcome = timeout(2 * grace(), running).await.expect("ends in time").unwrap();
     assert_eq!(outcome, Outcome::Abandoned { unsaved: 2 });
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_larger_than_the_outlet_takes_leaves_piece_by_piece_in_order() {
-    let bench = bench(PACE, 1, 3).await;
+    let bench = bench(UNSAVED, 1, 3).await;
     bench.broker.hold();
     bench.send(1, 10).await;
     for _ in 0..10 {
@@ -323,7 +344,7 @@ async fn a_batch_larger_than_the_outlet_takes_leaves_piece_by_piece_in_order() {
     assert_eq!(bench.broker.ids(), expected);
     bench.pass(2_000).await;
     assert_eq!(bench.saved(), Some(after(1)));
-    let roomy = self::bench(PACE, 1, 100).await;
+    let roomy = self::bench(UNSAVED, 1, 100).await;
     roomy.send(1, 10).await;
     roomy.pass(1).await;
     let bytes = |bench: &Bench| bench.stats.bytes.load(Relaxed);
@@ -332,7 +353,7 @@ async fn a_batch_larger_than_the_outlet_takes_leaves_piece_by_piece_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn an_update_is_counted_and_ignored() {
-    let watched = bench(PACE, 1, 100).await;
+    let watched = bench(UNSAVED, 1, 100).await;
     watched.give(Item::Foreign(ForeignDml::Update)).await;
     watched.give(Item::Foreign(ForeignDml::Delete)).await;
     watched.send(1, 1).await;
@@ -343,7 +364,7 @@ async fn an_update_is_counted_and_ignored() {
 #[tokio::test(start_paused = true)]
 async fn when_the_tail_has_ended_what_is_in_flight_is_saved_and_the_worker_waits_for_the_stop() {
     let Bench { broker, positions, table, queue, stop, running, .. } = {
-        let bench = bench(PACE, 1, 100).await;
+        let bench = bench(UNSAVED, 1, 100).await;
         bench.broker.hold();
         bench.send(1, 1).await;
         bench

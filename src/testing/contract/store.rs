@@ -21,6 +21,7 @@ pub trait Bench: Sync {
 /// Every check, each on tables of its own.
 pub async fn keep<B: Bench>(bench: &B) {
     a_position_is_found_again(bench).await;
+    a_table_that_was_left_can_come_back(bench).await;
     a_position_never_moves_backwards(bench).await;
     an_operator_sets_it_anywhere(bench).await;
     an_operator_has_it_forgotten(bench).await;
@@ -58,6 +59,21 @@ pub async fn a_position_is_found_again(bench: &impl Bench) {
     first.release(&claimed.claim).await.unwrap();
     let again = bench.session().await.claim(&table).await.unwrap();
     assert_eq!((again.claim.epoch, again.position), (2, Some(position)));
+}
+
+/// Given a table that was left, and that another process has had since, then it can be claimed as by a newcomer.
+pub async fn a_table_that_was_left_can_come_back(bench: &impl Bench) {
+    let (first, second, table) = (bench.session().await, bench.session().await, table("left"));
+    let claim = first.claim(&table).await.unwrap().claim;
+    first.save(&claim, &after(1)).await.unwrap();
+    first.release(&claim).await.unwrap();
+    first.leave(&table);
+    let other = second.claim(&table).await.unwrap();
+    second.save(&other.claim, &after(2)).await.unwrap();
+    second.release(&other.claim).await.unwrap();
+    let again = first.claim(&table).await.unwrap();
+    assert_eq!((again.claim.epoch, again.position), (3, Some(after(2))));
+    first.save(&again.claim, &after(3)).await.unwrap();
 }
 
 /// R3: given a durable position, when an earlier one is saved, or one that does not compare, then it is refused.
