@@ -21,7 +21,7 @@ demo-failover: ## The same with two MySQL, of which the primary is killed
 
 .PHONY: unit
 unit: ## Tests that need no server, in seconds
-	cargo test --lib --bins --test architecture --test documents --test captured --test corpus
+	cargo test --lib --bins --test architecture --test book --test documents --test captured --test corpus
 
 .PHONY: test
 test: setup ## Every test, on real servers where they are needed
@@ -68,6 +68,16 @@ lint: deny ## Format, clippy, documentation, dependencies: no warnings
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+MDBOOK := target/tools/bin/mdbook
+
+# Links and commands are checked by tests/book, also without it.
+.PHONY: book
+book: $(if $(shell command -v mdbook),,$(MDBOOK)) ## The documents as a site, in target/book
+	@PATH="$(CURDIR)/target/tools/bin:$$PATH" mdbook build
+
+$(MDBOOK):
+	cargo install mdbook --version 0.5.4 --locked --debug --quiet --no-default-features --features search --root target/tools
 
 CARGO_DENY := target/tools/bin/cargo-deny
 

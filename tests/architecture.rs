@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "architecture/matrix.rs"]
+mod matrix;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;

@@ -110,7 +110,7 @@ back: a benchmark fails that misses an event, or finds one out of order.
 - What has arrived is asked of the broker every 20 ms; the consumer that checks comes afterwards, and is the same for all. Steady throughput is that of the
   second half. CPU is user and system time of the process, from its start, by the events.
 - outboxd runs with its defaults, for throughput and for latency alike; it is only told {settings}. Nobody encrypts.
-- Debezium runs on Kafka Connect, standalone, with [these settings](../benches/relay/debezium), on a JVM with `-Xms2g -Xmx2g -XX:+UseParallelGC`. It begins behind a row of
+- Debezium runs on Kafka Connect, standalone, with the settings in benches/relay/debezium, on a JVM with `-Xms2g -Xmx2g -XX:+UseParallelGC`. It begins behind a row of
   each table, by which a connector finds its place.
 - librdkafka alone has all records in memory, as outboxd has published them, and sends them again with the daemon's properties. Of one producer, four, and one with
   `linger.ms=5`, the best counts each time.

@@ -1,11 +1,10 @@
 //! `outboxd completions`: for the shells.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Arguments, code};
+use super::{code, command_line};
 
 pub(super) fn completions(shell: Shell) -> u8 {
-    clap_complete::generate(shell, &mut Arguments::command(), "outboxd", &mut std::io::stdout());
+    clap_complete::generate(shell, &mut command_line(), "outboxd", &mut std::io::stdout());
     code::CLEAN
 }

@@ -20,7 +20,7 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::decode::DecodeArguments;
 use self::demo::DemoArguments;
@@ -131,6 +131,11 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// What the command line takes.
+pub fn command_line() -> clap::Command {
+    Arguments::command()
 }
 
 /// Parses the command line, runs the command, and gives the exit code.

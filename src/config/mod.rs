@@ -14,6 +14,8 @@ mod unknown;
 mod validate;
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
