@@ -32,6 +32,10 @@ mod nights;
 mod order;
 mod outages;
 mod ownership;
+#[path = "../book/page.rs"]
+#[allow(dead_code, reason = "links and headings are for tests/book")]
+mod page;
+mod pages;
 mod poison;
 mod proxy;
 mod recovery;
@@ -53,3 +57,4 @@ mod status;
 mod stops;
 mod tls;
 mod verify;
+mod writing;
