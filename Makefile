@@ -69,6 +69,11 @@ lint: deny ## Format, clippy, documentation, dependencies: no warnings
 	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
 
+.PHONY: reference
+reference: ## What of the documents is made of the code, anew
+	cargo test --test architecture -- --ignored drawing
+	cargo test --lib -- --ignored configuration_reference
+
 MDBOOK := target/tools/bin/mdbook
 
 # Links and commands are checked by tests/book, also without it.

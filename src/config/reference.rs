@@ -14,7 +14,7 @@ const FILE: &str = include_str!("../../config/outboxd.toml");
 const HEAD: &str = "\
 # Configuration reference
 
-<!-- Written by `cargo test --lib -- --ignored configuration_reference`; a test fails when it is stale. -->
+<!-- Written by `make reference`; a test fails when it is stale. -->
 
 Every key, from the code. [Configuration](configuration.md) says what goes where, and what goes with what; config/outboxd.toml is the same as
 a file to start from. Any key can be set by an environment variable: `OUTBOXD__` and the key in upper case, with `__` for each dot
@@ -152,7 +152,7 @@ fn the_configuration_reference_is_that_of_the_code() {
         assert!(is_there || last == "0", "{} is not in the reference", key.join("."));
     }
     let found = fs::read_to_string(Path::new(PAGE)).unwrap_or_default();
-    assert!(found == page, "stale: cargo test --lib -- --ignored configuration_reference");
+    assert!(found == page, "stale: make reference");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn path() -> std::path::PathBuf {
 #[test]
 fn the_drawing_of_the_rooms_is_theirs() {
     let found = fs::read_to_string(path()).unwrap_or_default();
-    assert!(found == drawing(), "stale: cargo test --test architecture -- --ignored drawing");
+    assert!(found == drawing(), "stale: make reference");
 }
 
 /// What stands in the page's table of rooms is each of them.
