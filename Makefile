@@ -76,10 +76,13 @@ reference: ## What of the documents is made of the code, anew
 
 MDBOOK := target/tools/bin/mdbook
 
-# Links and commands are checked by tests/book, also without it.
+# Pages link to files of config, so these are part of the site. Links and commands are checked by tests/book, also without it.
 .PHONY: book
 book: $(if $(shell command -v mdbook),,$(MDBOOK)) ## The documents as a site, in target/book
-	@PATH="$(CURDIR)/target/tools/bin:$$PATH" mdbook build
+	rm -rf target/book
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" mdbook build
+	cp -r config target/book/
+	echo '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html">' >target/book/index.html
 
 $(MDBOOK):
 	cargo install mdbook --version 0.5.4 --locked --debug --quiet --no-default-features --features search --root target/tools

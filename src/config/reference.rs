@@ -16,8 +16,8 @@ const HEAD: &str = "\
 
 <!-- Written by `make reference`; a test fails when it is stale. -->
 
-Every key, from the code. [Configuration](configuration.md) says what goes where, and what goes with what; config/outboxd.toml is the same as
-a file to start from. Any key can be set by an environment variable: `OUTBOXD__` and the key in upper case, with `__` for each dot
+Every key, from the code. [Configuration](configuration.md) says what goes where, and what goes with what; [config/outboxd.toml](../config/outboxd.toml) is
+the same as a file to start from. Any key can be set by an environment variable: `OUTBOXD__` and the key in upper case, with `__` for each dot
 (`OUTBOXD__MYSQL__TLS__MODE`, `OUTBOXD__OUTBOX__0__TOPIC`); and by `--set KEY=VALUE`.
 
 A *duration* is a text such as `\"10s\"`, `\"500ms\"` or `\"7d\"`; a *size* one such as `\"16 MiB\"`, or a number of bytes.

@@ -39,6 +39,8 @@ impl Reader {
             setup = setup.setting(setting);
         }
         let stage = setup.servers().await;
+        // The page creates it.
+        stage.sql(["DROP USER IF EXISTS 'outboxd'@'%'"]).await;
         let here = |port: u16| format!("127.0.0.1:{port}");
         let addresses = [
             ("127.0.0.1:3306", here(stage.mysql.port())),
