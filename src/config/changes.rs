@@ -91,10 +91,10 @@ mod tests {
         assert_eq!(
             changes(
                 &[],
-                &["relay.max_unsaved_events=7", "relay.batch_bytes=1KiB", "log.level=debug", "cleanup.keep=1h"]
+                &["relay.max_unsaved_events=7", "relay.batch_bytes=1KiB", "log.level=debug", "cleanup.interval=1h"]
             ),
             [
-                "cleanup.keep: unset -> \"1h\"",
+                "cleanup.interval: \"1m\" -> \"1h\"",
                 "log.level: \"info\" -> \"debug\"",
                 "relay.batch_bytes: \"256 KiB\" -> \"1 KiB\" (restart)",
                 "relay.max_unsaved_events: 50000 -> 7",
