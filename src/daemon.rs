@@ -3,6 +3,7 @@
 //! Promise: nothing is relayed before the servers are looked at; a task that ends without a reason ends the daemon.
 
 mod cleanup;
+mod files;
 mod guard;
 mod mappings;
 mod notify;
@@ -24,12 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use self::files::Files;
 use self::preflight::Looked;
 use self::reload::{Kept, Reloader};
 use self::shared::Shared;
 use crate::admin::reload::{Asked, Reloads};
 use crate::admin::{self, Current, View};
 use crate::config::{Config, Loaded, Options};
+use crate::kafka;
 use crate::mysql::connect::Endpoint;
 use crate::mysql::servers::Servers;
 use crate::mysql::settings::PasswordError;
@@ -74,9 +77,10 @@ pub enum DaemonError {
 pub fn servers(config: &Config) -> Result<(Servers, Servers), DaemonError> {
     let bad = || DaemonError::Configuration("mysql.url is not a URL".to_owned());
     let endpoint = |opts| Endpoint::new(opts, config.mysql.connect_timeout).with_tls(config.mysql.tls.clone());
+    let of_log = |opts| endpoint(opts).with_password_file(config.mysql.password_in_file());
     let first = config.mysql.options()?.ok_or_else(bad)?;
-    let others = config.mysql.alternatives(&first).into_iter().map(endpoint).collect();
-    let log = Servers::new(endpoint(first), others, config.mysql.role());
+    let others = config.mysql.alternatives(&first).into_iter().map(of_log).collect();
+    let log = Servers::new(of_log(first), others, config.mysql.role());
     let positions = match &config.positions.url {
         None => log.clone(),
         Some(url) => endpoint(url.options().map_err(|error| DaemonError::Configuration(error.to_string()))?).into(),
@@ -212,7 +216,9 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
         show.tables(&tables, &control)?;
         let company = shared.accompany(&tables);
         let (joins, joining) = mpsc::channel(1);
-        let reloader = Reloader { shared: Arc::clone(&shared), options, loaded, tables, control, joins, show, company };
+        let files = Files::new(kafka::security::files(&loaded.config.kafka));
+        let by = Arc::clone(&shared);
+        let reloader = Reloader { shared: by, options, loaded, files, tables, control, joins, show, company };
         tokio::select! {
             summary = shared.relay(relays, joining, stop.clone()) => Ok(summary?),
             () = shared.overdue(&stop) => Ok(Summary { halted: 0 }),

@@ -8,22 +8,32 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
+use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use super::files::Files;
 use super::preflight::{Asker, Looked, Survey};
 use super::shared::{LOOK_WAIT, Shared};
 use super::{DaemonError, Show, notify, preflight};
 use crate::admin::reload::{Asked, Reloaded, Setting, Unloaded};
 use crate::config::{Config, KeyChange, Loaded, Options, load};
+use crate::kafka::security;
 use crate::relay::control::{Control, Order};
 use crate::relay::stats::TableStats;
 use crate::relay::supervisor::{Supervised, Table};
 use crate::table::TableName;
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Relays that start again together.
+const AT_A_TIME: usize = 4;
 
 /// A table, and what it tells of itself.
 pub(super) type Kept = (Table, Arc<TableStats>);
@@ -38,6 +48,8 @@ pub(super) struct Reloader {
     pub(super) options: Options,
     /// As it is in force.
     pub(super) loaded: Loaded,
+    /// What clients of Kafka are made with.
+    pub(super) files: Files,
     pub(super) tables: Vec<Kept>,
     pub(super) control: Control,
     pub(super) joins: mpsc::Sender<Supervised>,
@@ -87,9 +99,22 @@ impl Plan {
 }
 
 impl Reloader {
-    /// Takes over whatever is asked for, one after another, for as long as it is polled.
+    /// Takes over whatever is asked for, and files that have changed, one after another, for as long as it is polled.
     pub(super) async fn serve(mut self, mut asked: mpsc::Receiver<Asked>) -> Infallible {
-        while let Some(Asked { rehearse, answer }) = asked.recv().await {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let Asked { rehearse, answer } = tokio::select! {
+                Some(asked) = asked.recv() => asked,
+                _ = looks.tick(), if !self.files.is_empty() => {
+                    if self.files.have_changed() {
+                        self.renew_clients().await;
+                    }
+                    continue;
+                }
+                // Nobody can ask any more.
+                else => return std::future::pending().await,
+            };
             if !rehearse {
                 notify::reloading();
             }
@@ -109,7 +134,23 @@ impl Reloader {
             }
             let _ = answer.send(outcome);
         }
-        std::future::pending().await
+    }
+
+    /// Has every relay start again, from its saved position and with a new client, some at a time.
+    async fn renew_clients(&self) {
+        if let Err(error) = security::properties(&self.loaded.config.kafka) {
+            warn!(%error, "kafka_files_unusable");
+            return;
+        }
+        info!(tables = self.tables.len(), "kafka_files_changed");
+        let control = &self.control;
+        let renewals = self.tables.iter().map(async |(table, _)| {
+            let name = &table.subscription.table;
+            if let Err(refusal) = control.order(name, Order::Renew(Box::new(table.clone()))).await {
+                warn!(table = %name, %refusal, "client_not_renewed");
+            }
+        });
+        stream::iter(renewals).buffer_unordered(AT_A_TIME).collect::<()>().await;
     }
 
     async fn reload(&mut self, rehearse: bool) -> Result<Reloaded, Unloaded> {

@@ -1,11 +1,14 @@
 //! Connections: how they are opened and what their errors mean.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder};
+use secrecy::ExposeSecret;
 
+use super::settings::read_password;
 use super::tls::{TlsMode, TlsSettings};
 use super::wire::Wire;
 
@@ -16,6 +19,8 @@ pub struct Endpoint {
     connect_timeout: Duration,
     /// Without it, TLS is what the options say.
     tls: Option<TlsSettings>,
+    /// Goes before the password of the options.
+    password_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -36,13 +41,24 @@ impl std::fmt::Display for Endpoint {
 impl Endpoint {
     /// From the driver's options.
     pub fn new(opts: Opts, connect_timeout: Duration) -> Self {
-        Self { opts: OptsBuilder::from_opts(opts).prefer_socket(false).into(), connect_timeout, tls: None }
+        Self {
+            opts: OptsBuilder::from_opts(opts).prefer_socket(false).into(),
+            connect_timeout,
+            tls: None,
+            password_file: None,
+        }
     }
 
     /// With TLS as these settings say.
     #[must_use]
     pub fn with_tls(self, tls: TlsSettings) -> Self {
         Self { tls: Some(tls), ..self }
+    }
+
+    /// With the password that is in a file whenever a connection is opened.
+    #[must_use]
+    pub fn with_password_file(self, password_file: Option<PathBuf>) -> Self {
+        Self { password_file, ..self }
     }
 
     /// How much of TLS is asked for, if settings say so; a Unix socket needs none.
@@ -65,10 +81,15 @@ impl Endpoint {
 
     /// The driver's options for the next connection.
     fn opts(&self) -> Result<Opts, Error> {
-        let Some(tls) = self.tls.as_ref().filter(|_| self.opts.socket().is_none()) else {
-            return Ok(self.opts.clone());
-        };
-        Ok(OptsBuilder::from_opts(self.opts.clone()).ssl_opts(tls.options()?).into())
+        let mut opts = OptsBuilder::from_opts(self.opts.clone());
+        if let Some(path) = &self.password_file {
+            let password = read_password(path).map_err(|error| std::io::Error::other(error.to_string()))?;
+            opts = opts.pass(Some(password.expose_secret()));
+        }
+        match self.tls.as_ref().filter(|_| self.opts.socket().is_none()) {
+            Some(tls) => Ok(opts.ssl_opts(tls.options()?).into()),
+            None => Ok(opts.into()),
+        }
     }
 
     /// Opens a connection.

@@ -230,6 +230,11 @@ impl MysqlSettings {
         self.password_file.as_deref().map_or_else(|| Ok(self.url.password()), |path| read_password(path).map(Some))
     }
 
+    /// The file whose password is used, if it is one's: so it can change meanwhile.
+    pub fn password_in_file(&self) -> Option<PathBuf> {
+        self.password_file.clone().filter(|_| self.password.is_none())
+    }
+
     /// The configured replica id, or a new random one from 1,073,741,824 up, where hand-given ids are rare.
     ///
     /// Call once: every connection of a daemon must show the same.
@@ -255,7 +260,7 @@ impl MysqlSettings {
     }
 }
 
-fn read_password(path: &Path) -> Result<SecretString, PasswordError> {
+pub(super) fn read_password(path: &Path) -> Result<SecretString, PasswordError> {
     credentials::secret(path).map_err(|cause| PasswordError { path: path.to_owned(), cause })
 }
 

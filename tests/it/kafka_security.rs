@@ -14,7 +14,7 @@ use crate::certificates::{Authority, Signed};
 use crate::daemon::Daemon;
 use crate::exactly_once::exactly_once;
 use crate::kafka_admin::{KafkaAdmin, Operation, Resource};
-use crate::stage::{Setup, Stage, script};
+use crate::stage::{Setup, Stage, script, until};
 
 const PASSWORD: &str = "only-for-this-relay";
 const KEY_PASSWORD: &str = "only-for-this-key";
@@ -447,4 +447,39 @@ impl Secured {
         let ids = stage.setting("DELIVERY__TRANSACTIONAL_ID");
         admin.allow(principal, Resource::TransactionalIds(&ids), &[Operation::Write, Operation::Describe]);
     }
+}
+
+/// Given relays at load, when their certificate is replaced, then they go on with the new one, and nothing comes twice; one
+/// that the brokers do not take is used, too, and replaced again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_replaced_is_used_without_a_restart() {
+    let secured = secured().await;
+    let stage = secured.stage(Stage::of().shards(2)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let [cert, key] = ["cert", "key"].map(|name| folder.path().join(name));
+    let put = |signed: &Signed| {
+        for (from, to) in [(&signed.cert, &cert), (&signed.key, &key)] {
+            let next = folder.path().join("next");
+            std::fs::copy(from, &next).unwrap();
+            std::fs::rename(next, to).unwrap();
+        }
+    };
+    put(&secured.own[1]);
+    let way = Way::to(&secured.addresses()[1]).with("TLS__CERT", cert.display()).with("TLS__KEY", key.display());
+    let daemon = way.run(&stage);
+    daemon.ready().await;
+    let claims = || daemon.log().matches("table_claimed").count();
+    let writing = stage.write(crate::stage::seed()).await;
+    writing.more(100).await;
+    put(&secured.own[1]);
+    until("both relays have started again", async || claims() == 4).await;
+    writing.more(100).await;
+    put(&Authority::new().sign("relay", None));
+    until("they have the stranger's certificate", async || claims() == 6).await;
+    daemon.waits_for("no Kafka broker is connected").await;
+    put(&secured.own[1]);
+    daemon.ready().await;
+    let journal = writing.stop().await;
+    let verdict = stage.judge(&journal, daemon).await;
+    assert_eq!(verdict.total.duplicates, 0, "{verdict}");
 }

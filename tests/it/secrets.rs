@@ -1,5 +1,8 @@
 //! What must not be seen.
 
+use mysql_async::prelude::Queryable;
+
+use crate::daemon::Daemon;
 use crate::stage::Stage;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,4 +52,31 @@ async fn neither_password_nor_payload_show_anywhere_not_even_at_trace_level() {
     let shown = shown.unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
     assert!(shown.status.success() && text.contains("***") && !text.contains(PASSWORD), "{text}");
+}
+
+/// Given a password in a file, when it is changed at the server and in the file, then the next connection has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_in_a_file_is_read_for_every_connection() {
+    let stage = Stage::of().shards(1).up().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let put = |password: &str| std::fs::write(file.path(), format!("{password}\n")).unwrap();
+    put("admin");
+    let mut command = stage.outboxd(&["run"]);
+    let daemon =
+        Daemon::spawn(command.env_remove("OUTBOXD__MYSQL__PASSWORD").env("OUTBOXD__MYSQL__PASSWORD_FILE", file.path()));
+    daemon.ready().await;
+    let mut conn = stage.connect().await;
+    conn.query_drop("ALTER USER admin IDENTIFIED BY 'another-one'").await.unwrap();
+    put("another-one");
+    let threads = "SELECT id FROM information_schema.processlist WHERE user = 'admin' AND id <> CONNECTION_ID()";
+    let all: Vec<u64> = conn.query(threads).await.unwrap();
+    for thread in all {
+        let _ = conn.query_drop(format!("KILL {thread}")).await;
+    }
+    let insert = "INSERT INTO delivery.`delivery-outbox1` (id, aggregatetype, aggregateid, type, payload) VALUES ('e-1', 'a', 'k', 'T', '{}')";
+    conn.query_drop(insert).await.unwrap();
+    stage.delivered("e-1").await;
+    daemon.ready().await;
+    assert!(!daemon.log().contains("another-one"));
+    assert_eq!(daemon.terminate().await, Some(0));
 }

@@ -1,13 +1,15 @@
 //! How connections to Kafka are kept safe: TLS, and the login.
 //!
 //! Promise: a connection is never less safe than the settings say. What contradicts itself, or cannot be used, is told by
-//! the key it stands under. Files are read whenever a client is made, and a table's is made anew with its relay.
+//! the key it stands under. Files are read whenever a client is made, and a table's is made anew with its relay, which
+//! starts again when they change.
 
 mod oauth;
 mod sasl;
 mod tls;
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::settings::KafkaSettings;
 use crate::credentials::FileError;
@@ -49,6 +51,14 @@ pub fn properties(settings: &KafkaSettings) -> Result<Properties, SecurityError>
         properties.push(("security.protocol", protocol(tls.mode != TlsMode::Disabled, sasl.mechanism.is_some())));
     }
     Ok(properties)
+}
+
+/// The files that clients are made with.
+pub fn files(settings: &KafkaSettings) -> Vec<PathBuf> {
+    let KafkaSettings { tls, sasl, .. } = settings;
+    let all = [&tls.ca, &tls.cert, &tls.key, &tls.key_password_file];
+    let of_login = [&sasl.password_file, &sasl.token_ca, &sasl.client_secret_file];
+    all.into_iter().chain(of_login).flatten().cloned().collect()
 }
 
 fn protocol(tls: bool, login: bool) -> String {
