@@ -182,7 +182,7 @@ async fn what_is_wrong_is_found_and_its_cure_cures_it() {
 
     // Who does not answer is named, and the others are asked all the same.
     let nobody = format!("127.0.0.1:{}", free_port());
-    let url = format!("mysql://admin@{nobody}");
+    let url = format!("mysql://outboxd@{nobody}");
     for (variable, value, server, other) in [
         ("OUTBOXD__KAFKA__BOOTSTRAP_SERVERS", nobody.as_str(), format!("kafka {nobody}"), "log_bin"),
         ("OUTBOXD__MYSQL__URL", url.as_str(), format!("mysql {nobody}"), "topic"),

@@ -19,7 +19,9 @@ async fn up(setup: Setup, keep: &str) -> Stage {
 
 /// The same; with so many rows in a partition, and so many of those, they are cleaned by partitions.
 async fn up_by(setup: Setup, keep: &str, partitions: Option<(u32, u32)>) -> Stage {
+    let grants = if partitions.is_some() { "INSERT, CREATE, ALTER, DROP, LOCK TABLES" } else { "DELETE" };
     let stage = setup
+        .grant(&format!("{grants} ON delivery.*"))
         .shards(2)
         .set("OUTBOX__0__COLUMNS__TIMESTAMP", "created_at")
         .set("CLEANUP__KEEP", keep)

@@ -6,9 +6,14 @@ use std::process::{Child, Command, Stdio};
 
 use crate::stage::until;
 
-/// A running `outboxd run`; killed when dropped, and when the test process dies.
+/// Shorter ones may be parts of words.
+const SHORTEST_SECRET: usize = 8;
+
+/// A running `outboxd run`; killed when dropped, and when the test process dies. It fails its test if anything that it shows
+/// holds a secret that it was given.
 pub(crate) struct Daemon {
     child: Child,
+    secrets: Vec<String>,
     /// Has no name, so that it goes with the last who has it open.
     log: File,
 }
@@ -20,7 +25,14 @@ impl Daemon {
         leashed.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
         leashed.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
         leashed.stdin(Stdio::null()).stderr(log.try_clone().unwrap());
-        Self { child: leashed.spawn().unwrap(), log }
+        Self { child: leashed.spawn().unwrap(), secrets: secrets(command), log }
+    }
+
+    /// Nothing that it was given in confidence is in what it shows.
+    fn keeps_its_secrets(&self, place: &str, text: &str) {
+        for secret in &self.secrets {
+            assert!(!text.contains(secret), "the secret {secret} is in {place}:\n{text}");
+        }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -51,7 +63,9 @@ impl Daemon {
         let address = self.address()?;
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut answer = agent.get(format!("http://{address}{path}")).call().ok()?;
-        Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
+        let body = answer.body_mut().read_to_string().ok()?;
+        self.keeps_its_secrets(path, &body);
+        Some((answer.status().as_u16(), body))
     }
 
     /// Waits until `/readyz` answers 200.
@@ -130,10 +144,34 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let arguments = std::fs::read(format!("/proc/{}/cmdline", self.id())).unwrap_or_default();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
+        } else {
+            self.keeps_its_secrets("its log", &self.log());
+            self.keeps_its_secrets("its command line", &String::from_utf8_lossy(&arguments));
         }
     }
+}
+
+/// What a command is given in confidence by its environment: passwords, secrets and tokens, also in files and in URLs.
+fn secrets(command: &Command) -> Vec<String> {
+    let given = command.get_envs().filter_map(|(key, value)| Some((key.to_str()?, value?.to_str()?)));
+    let secrets = given.filter_map(|(key, value)| {
+        let key = key.to_ascii_lowercase();
+        let is_secret = |key: &str| ["password", "secret", "token"].iter().any(|end| key.ends_with(end));
+        match key.strip_suffix("_file") {
+            Some(key) if is_secret(key) => Some(std::fs::read_to_string(value).ok()?.trim_end().to_owned()),
+            None if is_secret(&key) => Some(value.to_owned()),
+            None if key.ends_with("url") => {
+                let (_, rest) = value.split_once("://")?;
+                let (login, _) = rest.split_once('@')?;
+                Some(login.split_once(':')?.1.to_owned())
+            }
+            _ => None,
+        }
+    });
+    secrets.filter(|secret| secret.len() >= SHORTEST_SECRET).collect()
 }

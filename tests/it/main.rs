@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "seeds and logs of what fails")]
 
+mod account;
 mod binlog;
 mod certificates;
 mod chaos;

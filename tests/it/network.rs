@@ -2,6 +2,7 @@
 
 use tokio::time::{Duration, Instant, sleep};
 
+use crate::account;
 use crate::daemon::Daemon;
 use crate::proxy::Proxy;
 use crate::stage::{Setup, Stage, until};
@@ -13,7 +14,7 @@ fn impatient() -> Setup {
 }
 
 fn run_through(stage: &Stage, proxy: &Proxy) -> Daemon {
-    stage.run_with(&[("MYSQL__URL", &format!("mysql://admin@127.0.0.1:{}", proxy.port()))])
+    stage.run_with(&[("MYSQL__URL", &account::url(proxy.port()))])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,13 +90,13 @@ async fn a_socket_serves_instead_of_a_network() {
     for server in ["mysql-9.7", "mariadb-11.8"] {
         let stage = Stage::of().server(server).shards(1).setting("require_secure_transport=ON").servers().await;
         let socket = stage.mysql.dir().join("mysql.sock");
-        let url = format!("mysql://admin@localhost?socket={}", socket.display());
-        let migrated = stage.outboxd(&["migrate"]).env("OUTBOXD__MYSQL__URL", &url).output().unwrap();
+        let url = |user: &str| format!("mysql://{user}@localhost?socket={}", socket.display());
+        let migrated = stage.outboxd(&["migrate"]).env("OUTBOXD__MYSQL__URL", url("admin")).output().unwrap();
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
         stage.create_topic().await;
-        let daemon = stage.run_with(&[("MYSQL__URL", &url)]);
+        let daemon = stage.run_with(&[("MYSQL__URL", &url(account::USER))]);
         daemon.ready().await;
-        let opts = mysql_async::Opts::from_url(&url.replace("admin@", "admin:admin@")).unwrap();
+        let opts = mysql_async::Opts::from_url(&url("admin:admin")).unwrap();
         let mut conn = mysql_async::Conn::new(opts).await.unwrap();
         let row = format!(
             "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('by socket', 'a', 'k', 'T', '{{}}')",

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::account;
 use crate::daemon::Daemon;
 
 /// How long a condition may take to hold.
@@ -66,6 +67,7 @@ pub(crate) fn script() -> &'static Path {
 pub(crate) struct Setup {
     server: &'static str,
     settings: Vec<String>,
+    grants: Vec<String>,
     own_kafka: bool,
     kafka_settings: Vec<String>,
     brokers: Option<String>,
@@ -88,6 +90,12 @@ impl Setup {
     /// A further setting of the server, as `KEY=VALUE`.
     pub(crate) fn setting(mut self, setting: impl Into<String>) -> Self {
         self.settings.push(setting.into());
+        self
+    }
+
+    /// What the daemon's account may do beside what it always needs, such as `DELETE ON delivery.*`.
+    pub(crate) fn grant(mut self, grant: &str) -> Self {
+        self.grants.push(grant.to_owned());
         self
     }
 
@@ -181,11 +189,14 @@ impl Setup {
         let (server, settings) = (self.server, self.settings);
         let mysql =
             tokio::task::spawn_blocking(move || hold(server, &settings.iter().map(String::as_str).collect::<Vec<_>>()));
+        let mysql = mysql.await.unwrap();
+        account::create(&mysql, &self.outboxes, &self.grants).await;
         Stage {
-            mysql: mysql.await.unwrap(),
+            mysql,
             own_kafka: kafka.await.unwrap(),
             brokers: self.brokers,
             outboxes: self.outboxes,
+            grants: self.grants,
             topic: self.topic.unwrap_or_else(|| format!("delivery-{}", TOPICS.fetch_add(1, Ordering::Relaxed))),
             partitions: self.partitions,
             replicas: self.replicas,
@@ -202,6 +213,7 @@ pub(crate) struct Stage {
     pub(crate) mysql: Service,
     pub(crate) outboxes: Vec<TableName>,
     pub(crate) topic: String,
+    pub(crate) grants: Vec<String>,
     own_kafka: Option<Service>,
     brokers: Option<String>,
     partitions: i32,
@@ -218,6 +230,7 @@ impl Stage {
         let setup = Setup {
             server: "mysql-9.7",
             settings: Vec::new(),
+            grants: Vec::new(),
             own_kafka: false,
             kafka_settings: Vec::new(),
             brokers: None,
@@ -267,7 +280,8 @@ impl Stage {
     }
 
     pub(crate) fn migrate(&self) {
-        let migrated = self.outboxd(&["migrate"]).output().unwrap();
+        // However impatient the daemon is to be, this is not about it.
+        let migrated = self.outboxd(&["migrate"]).env("OUTBOXD__MYSQL__CONNECT_TIMEOUT", "10s").output().unwrap();
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     }
 
@@ -336,13 +350,16 @@ impl Stage {
         String::from_utf8(self.outboxd(&["position", "show"]).output().unwrap().stdout).unwrap()
     }
 
-    /// The command, configured by environment alone.
+    /// The command, configured by environment alone. Tables are made by the administrator, all else is done with the
+    /// account that the documents grant.
     pub(crate) fn outboxd(&self, arguments: &[&str]) -> Command {
+        let (user, password) =
+            if arguments.first() == Some(&"migrate") { ("admin", "admin") } else { (account::USER, account::PASSWORD) };
         let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
         command
             .args(arguments)
-            .env("OUTBOXD__MYSQL__URL", format!("mysql://admin@127.0.0.1:{}", self.mysql.port()))
-            .env("OUTBOXD__MYSQL__PASSWORD", "admin")
+            .env("OUTBOXD__MYSQL__URL", format!("mysql://{user}@127.0.0.1:{}", self.mysql.port()))
+            .env("OUTBOXD__MYSQL__PASSWORD", password)
             .env("OUTBOXD__KAFKA__BOOTSTRAP_SERVERS", self.bootstrap())
             .env("OUTBOXD__OUTBOX__0__TABLES", &self.tables)
             .envs((0..self.blocks).map(|block| (format!("OUTBOXD__OUTBOX__{block}__TOPIC"), &self.topic)))

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::account::PASSWORD;
 use crate::certificates::{Authority, Signed};
 use crate::daemon::Daemon;
 use crate::stage::{Setup, Stage};
@@ -80,7 +81,7 @@ async fn users(stage: &Stage) {
     for (user, requires) in [("any", "NONE"), ("safe", "SSL"), ("sure", "X509")] {
         stage
             .sql([
-                format!("CREATE USER {user} IDENTIFIED BY 'admin' REQUIRE {requires}"),
+                format!("CREATE USER {user} IDENTIFIED BY '{PASSWORD}' REQUIRE {requires}"),
                 format!("GRANT ALL ON *.* TO {user}"),
             ])
             .await;

@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::clock::Clock;
 use super::faults::{Fault, Line};
 use super::summary::Summary;
+use crate::account;
 use crate::daemon::Daemon;
 use crate::exactly_once::exactly_once;
 use crate::proxy::Proxy;
@@ -168,7 +169,7 @@ impl Round {
         self.summary.starts += 1;
         let mut command = self.stage.outboxd(&["run"]);
         command
-            .env("OUTBOXD__MYSQL__URL", format!("mysql://admin@127.0.0.1:{}", self.mysql.port()))
+            .env("OUTBOXD__MYSQL__URL", account::url(self.mysql.port()))
             .env("OUTBOXD__KAFKA__BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", self.kafka.port()));
         if let Some(bug) = self.plan.bug.and_then(|bug| bug.to_possible_value()) {
             command.env("OUTBOXD_PLANTED_BUG", bug.get_name());
@@ -317,7 +318,7 @@ impl Round {
         let mut conn = self.stage.connect().await;
         // The server's own threads are not of this account; what the connections do may be unfit to show.
         let all: Vec<Row> = conn.query("SHOW PROCESSLIST").await.unwrap();
-        let ours = all.iter().filter(|row| row.get::<String, _>("User").is_some_and(|user| user == "admin"));
+        let ours = all.iter().filter(|row| row.get::<String, _>("User").is_some_and(|user| user == account::USER));
         let own = u64::from(conn.id());
         for id in ours.filter_map(|row| row.get::<u64, _>("Id")).filter(|id| *id != own) {
             // Some have ended by themselves.

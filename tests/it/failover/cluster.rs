@@ -9,6 +9,7 @@ use mysql_async::{Conn, Opts};
 use outboxd::history::{Journal, Outcome, Verdict};
 use outboxd::services::{Front, Service};
 
+use crate::account;
 use crate::daemon::Daemon;
 use crate::stage::{Setup, Stage, Writing, hold, until};
 
@@ -34,19 +35,7 @@ impl Cluster {
 
     /// With so many replicas of a `MariaDB`.
     pub(super) async fn mariadb(server: &'static str, setup: Setup, replicas: usize) -> Self {
-        let cluster = Self::of(server, setup, replicas, &["log_slave_updates=ON"]).await;
-        // An administrator may write to a read-only server there, so the daemon must be none.
-        let grants = [
-            "CREATE USER relay IDENTIFIED BY 'admin'",
-            "GRANT REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR ON *.* TO relay",
-            "GRANT SELECT ON delivery.* TO relay",
-            "GRANT SELECT, INSERT, UPDATE ON outboxd.* TO relay",
-        ];
-        cluster.sql(0, grants).await;
-        for replica in 1..=replicas {
-            cluster.caught_up(replica, 0).await;
-        }
-        cluster
+        Self::of(server, setup.grant("SLAVE MONITOR ON *.*"), replicas, &["log_slave_updates=ON"]).await
     }
 
     async fn of(server: &'static str, setup: Setup, replicas: usize, settings: &'static [&'static str]) -> Self {
@@ -68,7 +57,10 @@ impl Cluster {
         let setup = settings.iter().fold(setup.server(server), |setup, setting| setup.setting(*setting));
         let stage = setup.servers().await;
         let more = tokio::task::spawn_blocking(move || (0..replicas).map(|_| hold(server, settings)).collect());
-        let others = more.await.unwrap();
+        let others: Vec<Service> = more.await.unwrap();
+        for other in &others {
+            account::create(other, &stage.outboxes, &stage.grants).await;
+        }
         let front = Front::before(stage.mysql.port()).await.unwrap();
         let mariadb = server.starts_with("mariadb");
         Self { stage, others, front, primary: Arc::default(), mariadb }
@@ -214,8 +206,7 @@ impl Cluster {
 
     /// The daemon on these servers, in this order, with further keys.
     pub(super) fn run(&self, servers: &[usize], keys: &[(&str, &str)]) -> Daemon {
-        let user = if self.mariadb { "relay" } else { "admin" };
-        let url = format!("mysql://{user}@127.0.0.1:{}", self.port(servers[0]));
+        let url = account::url(self.port(servers[0]));
         let others: Vec<_> =
             servers[1..].iter().map(|server| format!("\"127.0.0.1:{}\"", self.port(*server))).collect();
         let others = format!("[{}]", others.join(", "));

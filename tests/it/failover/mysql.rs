@@ -3,6 +3,7 @@
 use outboxd::position::GtidSet;
 
 use super::cluster::Cluster;
+use crate::account;
 use crate::order::event;
 use crate::stage::{Stage, until};
 
@@ -155,7 +156,7 @@ async fn with_semi_synchronous_replication_no_acknowledged_commit_is_lost() {
 async fn a_name_that_moves_is_followed() {
     let cluster = Cluster::mysql(Stage::of(), 1, &[]).await;
     let writing = cluster.write(55).await;
-    let url = format!("mysql://admin@127.0.0.1:{}", cluster.front());
+    let url = account::url(cluster.front());
     let daemon = cluster.run(&[0], &[("MYSQL__URL", &url), ("MYSQL__ROLE", "primary")]);
     daemon.ready().await;
     writing.more(300).await;

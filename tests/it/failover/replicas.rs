@@ -1,6 +1,7 @@
 //! Reading from replicas, which nobody writes to: positions are kept elsewhere.
 
 use super::cluster::Cluster;
+use crate::account;
 use crate::order::event;
 use crate::stage::{Setup, Stage, until};
 
@@ -78,7 +79,7 @@ async fn a_delayed_replica_delays_and_its_positions_live_on_another_server() {
     let delay = ["STOP REPLICA", "CHANGE REPLICATION SOURCE TO SOURCE_DELAY = 2", "START REPLICA"];
     cluster.caught_up(1, 0).await;
     cluster.sql(1, delay).await;
-    let positions = format!("mysql://admin:admin@127.0.0.1:{}", cluster.port(0));
+    let positions = account::url_with_password(cluster.port(0));
     let writing = cluster.write(72).await;
     let daemon = cluster.run(&[1], &[("POSITIONS__URL", &positions)]);
     daemon.ready().await;
@@ -93,8 +94,8 @@ async fn a_delayed_replica_delays_and_its_positions_live_on_another_server() {
 async fn a_replica_that_does_not_log_what_it_replicates_is_refused_by_name() {
     let cluster = Cluster::mysql(Stage::of(), 1, &["log_replica_updates=OFF"]).await;
     let mut check = cluster.stage.outboxd(&["check"]);
-    check.env("OUTBOXD__MYSQL__URL", format!("mysql://admin@127.0.0.1:{}", cluster.port(1)));
-    check.env("OUTBOXD__POSITIONS__URL", format!("mysql://admin:admin@127.0.0.1:{}", cluster.port(0)));
+    check.env("OUTBOXD__MYSQL__URL", account::url(cluster.port(1)));
+    check.env("OUTBOXD__POSITIONS__URL", account::url_with_password(cluster.port(0)));
     cluster.caught_up(1, 0).await;
     let told = check.output().unwrap();
     let text = String::from_utf8_lossy(&told.stdout);
