@@ -82,7 +82,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("size", &[]),
     ("table", &[]),
     // It exports what relays tell of themselves, which are plain values.
-    ("telemetry", &["outlet", "position", "relay", "table"]),
+    // What a log line may hold is what a terminal may.
+    ("telemetry", &["outlet", "position", "relay", "table", "terminal"]),
     // It shows metrics, and carries orders to relays.
     ("admin", &["position", "relay", "table", "telemetry"]),
     ("history", &["table"]),

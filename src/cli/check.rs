@@ -9,6 +9,7 @@ use super::{code, show};
 use crate::config::Loaded;
 use crate::daemon::{DaemonError, preflight};
 use crate::preflight::{Check, Report, Status};
+use crate::terminal::text::harmless;
 
 /// For whom the answers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,13 +67,15 @@ fn text(report: &Report) {
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["", "check", "setting", "found"]);
     for check in &report.checks {
         let Check { name, setting, found, .. } = check;
-        table.add_row([mark(check.status), Cell::new(name), Cell::new(setting), Cell::new(found)]);
+        table.add_row([mark(check.status), Cell::new(name), Cell::new(harmless(setting)), Cell::new(harmless(found))]);
     }
     show(&table);
     for status in [Status::Failed, Status::Warned] {
         for Check { setting, expected, found, cure, .. } in report.with(status) {
             let word = if status == Status::Failed { "✗ failed" } else { "! warned" };
+            let (setting, expected, found) = (harmless(setting), harmless(expected), harmless(found));
             let cure = cure.as_deref().unwrap_or_default();
+            let cure = harmless(cure);
             show(&format!("\n{word}: {setting}\n  expected  {expected}\n  found     {found}\n  cure      {cure}"));
         }
     }

@@ -34,6 +34,7 @@ use self::status::StatusArguments;
 use self::verify::VerifyArguments;
 use crate::config::{ConfigErrors, Options, load};
 use crate::daemon::DaemonError;
+use crate::terminal::text::printable;
 
 /// Exit codes; scripts may rely on them.
 pub mod code {
@@ -167,12 +168,12 @@ fn code_of(error: &DaemonError) -> u8 {
 
 #[allow(clippy::print_stderr, reason = "this is the command line")]
 fn say(text: &str) {
-    anstream::eprintln!("outboxd: {text}");
+    anstream::eprintln!("outboxd: {}", printable(text));
 }
 
 #[allow(clippy::print_stdout, reason = "this is the command line")]
 fn show(text: &dyn std::fmt::Display) {
-    anstream::println!("{text}");
+    anstream::println!("{}", printable(&text.to_string()));
 }
 
 async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, DaemonError> {

@@ -13,6 +13,7 @@ use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
 use crate::status::client::{Silent, Unchanged};
 use crate::table::TableName;
+use crate::terminal::text::harmless;
 
 #[derive(Subcommand)]
 pub(super) enum ParkedCommand {
@@ -108,7 +109,8 @@ async fn list(
             for (table, parked) in all {
                 let ParkedStatus { aggregate, events, since, run, reason, topics, .. } = parked;
                 let table = table.to_string();
-                text.add_row([table, aggregate, events.to_string(), since, run, reason, topics.join(" ")]);
+                let cells = [table, aggregate, events.to_string(), since, run, reason, topics.join(" ")];
+                text.add_row(cells.iter().map(|cell| harmless(cell)));
             }
             show(&text);
         }

@@ -77,7 +77,7 @@ impl Column {
     /// What a line says here; none where it is unknown.
     fn of(self, line: &Line, layout: &Layout) -> Option<String> {
         match self {
-            Self::Table => Some(line.table.to_string()),
+            Self::Table => Some(text::harmless(&line.table.to_string()).into_owned()),
             Self::State => Some(line.state.clone()),
             Self::Events => line.events.map(text::count),
             Self::Rate => line.events_per_second.map(|rate| format!("{rate:.0}")),
@@ -117,7 +117,7 @@ pub fn table(lines: &[Line], layout: &Layout) -> Vec<String> {
         draw(&columns, room, lines, layout).lines().map(|line| line.trim_end().to_owned()).collect();
     for line in lines {
         if let Some(reason) = &line.reason {
-            drawn.push(format!(" {}: {reason}", line.table));
+            drawn.push(text::harmless(&format!(" {}: {reason}", line.table)).into_owned());
         }
     }
     match layout.width {
@@ -145,7 +145,8 @@ fn room(columns: &[Column], lines: &[Line], layout: &Layout) -> Option<Room> {
         return Some(Room { bare_names: false, name, position: left - name });
     }
     let one_schema = lines.windows(2).all(|pair| pair[0].table.schema() == pair[1].table.schema());
-    let bare = if one_schema { widest(Column::Table, &|line| line.table.table().to_owned()) } else { name };
+    let bare =
+        if one_schema { widest(Column::Table, &|line| text::harmless(line.table.table()).into_owned()) } else { name };
     let cut = bare.min(left.checked_sub(least)?);
     (cut >= bare.min(MIN_NAME)).then_some(Room { bare_names: one_schema, name: cut, position: left - cut })
 }
@@ -161,7 +162,7 @@ fn draw(columns: &[Column], room: Room, lines: &[Line], layout: &Layout) -> Tabl
     for line in lines {
         table.add_row(columns.iter().map(|column| {
             let content = match column {
-                Column::Table if room.bare_names => text::end(line.table.table(), room.name),
+                Column::Table if room.bare_names => text::end(&text::harmless(line.table.table()), room.name),
                 Column::Position => text::position(line.position.as_deref().unwrap_or("-"), room.position),
                 _ => column.of(line, layout).unwrap_or_else(|| "-".to_owned()),
             };

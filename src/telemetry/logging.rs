@@ -1,13 +1,20 @@
 //! The log on standard error.
+//!
+//! Promise: an event is one line, whatever names and errors of servers are in it, and does nothing to a terminal.
 
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::settings::{LogFormat, LogSettings};
+use crate::terminal::text::harmless;
 
 /// Logging cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +54,20 @@ fn audited(filter: EnvFilter) -> EnvFilter {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
     }
+}
+
+/// Fields in the usual form, `name=value`, without anything in a value that is more than text.
+fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        let value = format!("{value:?}");
+        let value = harmless(&value);
+        match (field.name(), writer.has_ansi_escapes()) {
+            ("message", _) => write!(writer, "{value}"),
+            (name, true) => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+            (name, false) => write!(writer, "{name}={value}"),
+        }
+    })
+    .delimited(" ")
 }
 
 type Apply = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
@@ -89,7 +110,8 @@ pub fn init(settings: &LogSettings) -> Result<Levels, LoggingError> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     Ok(match settings.format {
         LogFormat::Text => {
-            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let builder =
+                builder.with_ansi(std::io::stderr().is_terminal()).fmt_fields(fields()).with_filter_reloading();
             let handle = builder.reload_handle();
             builder.try_init().map_err(LoggingError::Twice)?;
             Levels::of(&settings.level, move |filter| handle.reload(filter).is_ok())

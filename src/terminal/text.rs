@@ -1,11 +1,63 @@
 //! Short forms for people. Pure.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Digits of a UUID that stay when it is shortened.
 const UUID_DIGITS: usize = 8;
+
+/// A text of somebody else, such as a name out of a database, as one line that does nothing to a terminal: control characters
+/// and those that turn the direction of writing stand there as JSON escapes them (`\u001b`, `\n`).
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hostile) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    text.chars().for_each(|character| push(&mut shown, character));
+    shown.into()
+}
+
+/// A text that we have laid out: the same, but that its lines and colours (`ESC [ … m`) stay.
+pub fn printable(text: &str) -> String {
+    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(character) = rest.chars().next() {
+        let colour = colour(rest);
+        if character == '\n' || colour > 0 {
+            shown.push_str(&rest[..colour.max(1)]);
+        } else {
+            push(&mut shown, character);
+        }
+        rest = &rest[colour.max(character.len_utf8())..];
+    }
+    shown
+}
+
+fn push(shown: &mut String, character: char) {
+    match character {
+        '\n' => shown.push_str("\\n"),
+        // A string takes everything.
+        _ if is_hostile(character) => drop(write!(shown, "\\u{:04x}", u32::from(character))),
+        _ => shown.push(character),
+    }
+}
+
+/// How long the colour is that the text begins with; 0 if it begins with none.
+fn colour(text: &str) -> usize {
+    let end = text.strip_prefix("\u{1b}[").and_then(|body| {
+        let end = body.find(|character: char| !character.is_ascii_digit() && character != ';')?;
+        body[end..].starts_with('m').then_some(end)
+    });
+    end.map_or(0, |end| end + "\u{1b}[m".len())
+}
+
+fn is_hostile(character: char) -> bool {
+    let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || turns
+}
 
 /// A position in at most `width` columns: first the UUIDs are cut, then the kind goes, then the beginning, because what
 /// moves is at the end.
@@ -128,6 +180,23 @@ mod tests {
     use super::*;
 
     const GTID: &str = "gtid=3e11fa47-71ca-11e1-9e33-c80aa9429562:1-2345";
+
+    #[test]
+    fn somebody_elses_text_does_nothing_to_a_terminal() {
+        for (text, shown) in [
+            ("delivery-1 ü 字", "delivery-1 ü 字"),
+            ("a\u{1b}[2Jb", "a\\u001b[2Jb"),
+            ("one\nINFO forged\r\t", "one\\nINFO forged\\u000d\\u0009"),
+            ("\u{9b}31m\u{7f}\0", "\\u009b31m\\u007f\\u0000"),
+            ("abc\u{202e}fed", "abc\\u202efed"),
+        ] {
+            assert_eq!(harmless(text), shown);
+            assert_eq!(printable(text), shown.replace("\\n", "\n"));
+        }
+        let ours = "\u{1b}[1;31mhalted\u{1b}[0m ü\n";
+        assert_eq!(printable(ours), ours);
+        assert_eq!(printable("\u{1b}[31\u{1b}"), "\\u001b[31\\u001b");
+    }
 
     #[test]
     fn a_position_keeps_what_moves() {

@@ -19,6 +19,7 @@ mod exactly_once;
 mod failover;
 mod gtids;
 mod hand;
+mod hostile;
 mod import_debezium;
 mod kafka_admin;
 mod kafka_cluster;

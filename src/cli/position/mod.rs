@@ -19,6 +19,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::store::{self, Store};
 use crate::mysql::settings::Keeper;
 use crate::position::PositionStore;
+use crate::terminal::text::harmless;
 
 /// What to do with them.
 #[derive(Subcommand)]
@@ -72,7 +73,8 @@ async fn positions(loaded: &Loaded) -> Result<u8, DaemonError> {
         let micros = i64::try_from(saved.saved_micros).unwrap_or(i64::MAX);
         let when = jiff::Timestamp::from_microsecond(micros).map_or_else(|_| "?".to_owned(), |when| when.to_string());
         let position = saved.position.map_or_else(|| "none yet".to_owned(), |position| position.to_string());
-        table.add_row([saved.table.to_string(), position, when, saved.owner, saved.epoch.to_string()]);
+        let name = harmless(&saved.table.to_string()).into_owned();
+        table.add_row([name, position, when, saved.owner, saved.epoch.to_string()]);
     }
     show(&table);
     Ok(code::CLEAN)

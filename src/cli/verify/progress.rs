@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::say;
 use crate::daemon::verify::Progress;
+use crate::terminal::text::harmless;
 
 /// Shows progress on standard error.
 pub(super) struct Shown {
@@ -41,6 +42,8 @@ impl Shown {
 
 impl Progress for Shown {
     fn begin(&self, what: &str, total: u64) {
+        // It names tables.
+        let what = &*harmless(what);
         let mut step = self.step();
         step.bar.finish_and_clear();
         (step.what, step.done) = (what.to_owned(), 0);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cli::code;
 use crate::daemon::verify::Verified;
+use crate::terminal::text::harmless;
 use crate::verify::{Finding, Kind, TableCounts, TopicCounts};
 
 /// Everything that is said; serialized, it is the JSON form.
@@ -177,7 +178,7 @@ impl Report {
                 counts.out_of_order,
                 counts.expired + counts.compacted,
             ];
-            table.add_row([name.clone()].into_iter().chain(numbers.map(|number| number.to_string())));
+            table.add_row([harmless(name).into_owned()].into_iter().chain(numbers.map(|number| number.to_string())));
         }
         line(out, &table.to_string());
         let mut topics = Table::new();
@@ -210,9 +211,9 @@ impl Report {
                 Kind::Unexpected => "unexpected",
             };
             let place = partition.zip(*offset).map(|(partition, offset)| format!("{topic}/{partition}:{offset}"));
-            let of = of.clone().unwrap_or_default();
+            let of = harmless(of.as_deref().unwrap_or_default());
             let time = time.clone().unwrap_or_default();
-            table.add_row([word, id, aggregate, &of, &place.unwrap_or_else(|| topic.clone()), &time]);
+            table.add_row([word, id, aggregate, &*of, &place.unwrap_or_else(|| topic.clone()), &time]);
         }
         table
     }
@@ -260,7 +261,7 @@ fn line(out: &mut String, text: &str) {
 /// Text as it is, other bytes in hexadecimal.
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(text) if harmless(text) == text => text.to_owned(),
         _ => bytes.iter().fold("0x".to_owned(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
