@@ -9,6 +9,7 @@ use std::path::Path;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 /// A file that cannot be used. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Identity {
 
 /// A password's file; one line end after it is ignored.
 pub fn secret(path: &Path) -> std::io::Result<SecretString> {
-    let text = std::fs::read_to_string(path)?;
+    let text = Zeroizing::new(std::fs::read_to_string(path)?);
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }

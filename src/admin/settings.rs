@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// The HTTP listener of metrics, health, and the operator's hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ const SHORTEST: usize = 16;
 /// The token in a file, which nobody but its owner and group may read; one line end after it is ignored.
 pub fn read_token(path: &Path) -> Result<SecretString, Error> {
     let refused = |why: &str| Err(Error::new(ErrorKind::InvalidData, why.to_owned()));
-    let text = std::fs::read_to_string(path)?;
+    let text = Zeroizing::new(std::fs::read_to_string(path)?);
     if std::fs::metadata(path)?.permissions().mode() & 0o007 != 0 {
         return refused("everybody on this machine may read or write it; chmod o-rwx");
     }

@@ -30,7 +30,7 @@ pub(super) struct Way {
     token_file: Option<PathBuf>,
     /// The daemon's token; goes before files
     #[arg(long, env = "OUTBOXD_ADMIN_TOKEN", hide_env_values = true, hide = true)]
-    token: Option<String>,
+    token: Option<SecretString>,
     /// Who asks, for the daemon's log [default: USER@HOST]
     #[arg(long)]
     by: Option<String>,
@@ -77,7 +77,7 @@ impl Hand {
         };
         let file = token_file.or_else(|| admin.and_then(|admin| admin.token_file.clone()));
         let token = match (token, file) {
-            (Some(token), _) => Some(SecretString::from(token)),
+            (Some(token), _) => Some(token),
             (None, Some(file)) => {
                 let unread = |error| DaemonError::Configuration(format!("{}: {error}", file.display()));
                 Some(read_token(&file).map_err(unread)?)

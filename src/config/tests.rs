@@ -326,6 +326,8 @@ fn given_a_collector_when_this_build_has_no_exporter_then_that_is_told_and_other
     } else {
         assert!(errors(FILE, &with, &[])[0].contains("built without the feature otel"));
     }
+    let told = errors(FILE, &[("OUTBOXD__OTEL__ENDPOINT", "http://id:hunter2@collector:4318")], &[]);
+    assert!(told[0].contains("found one with a login") && !told[0].contains("hunter2"), "{told:#?}");
     let told = errors(FILE, &[("OUTBOXD__OTEL__ENDPOINT", "collector:4318")], &[]);
     assert!(told[0].contains("a URL such as http://collector:4318"), "{told:#?}");
 }

@@ -74,9 +74,14 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     }
     if let Some(endpoint) = &config.otel.endpoint {
         let is_url = ["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme));
-        problems.hold(is_url, &["otel", "endpoint"], "a URL such as http://collector:4318", endpoint);
+        let has_login = endpoint
+            .split_once("://")
+            .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')));
+        let expected = "a URL such as http://collector:4318, without user and password, which would be shown";
+        let found = if has_login { "one with a login" } else { endpoint.as_str() };
+        problems.hold(is_url && !has_login, &["otel", "endpoint"], expected, found);
         let expected = "nothing: this outboxd was built without the feature otel";
-        problems.hold(cfg!(feature = "otel"), &["otel", "endpoint"], expected, endpoint);
+        problems.hold(cfg!(feature = "otel"), &["otel", "endpoint"], expected, found);
     }
     problems.0
 }

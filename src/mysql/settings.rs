@@ -7,6 +7,7 @@ use std::time::Duration;
 use mysql_async::Opts;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use super::servers::Role;
 use super::tls::TlsSettings;
@@ -18,12 +19,12 @@ const HIDDEN: &str = "***";
 /// The address of a server: `mysql://user@host:port`. May hold a password, which is never shown.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct ServerUrl(String);
+pub struct ServerUrl(Zeroizing<String>);
 
 impl ServerUrl {
     /// A URL from its text, which is not looked at yet.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(text.into().into())
     }
 
     /// Whether nothing is set.

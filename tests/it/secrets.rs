@@ -47,11 +47,40 @@ async fn neither_password_nor_payload_show_anywhere_not_even_at_trace_level() {
         assert!(!log.contains(PASSWORD), "the password is in the log");
         assert!(!log.contains(PAYLOAD), "the payload is in the log");
     }
-    let shown =
-        stage.outboxd(&["config"]).env("OUTBOXD__MYSQL__URL", &url).env("OUTBOXD__MYSQL__PASSWORD", PASSWORD).output();
-    let shown = shown.unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
-    assert!(shown.status.success() && text.contains("***") && !text.contains(PASSWORD), "{text}");
+    for arguments in [
+        &["config"][..],
+        &["check"],
+        &["check", "--format", "json"],
+        &["status"],
+        &["position", "show"],
+        &["parked", "list"],
+        &["verify"],
+    ] {
+        let told = told(&stage, arguments, &url);
+        assert!(!told.contains(PASSWORD), "{arguments:?}: {told}");
+        assert!(arguments != ["config"] || told.contains("***"), "{told}");
+    }
+    // Nor where it is of no use: another server, another form, another port.
+    for bad in [
+        format!("mysql://relay:{PASSWORD}@127.0.0.1:1"),
+        format!("mysql://relay:{PASSWORD}@127.0.0.1:port"),
+        format!("postgres://relay:{PASSWORD}@127.0.0.1"),
+        format!("mysql://relay:{PASSWORD}"),
+        format!("mysql://nobody:{PASSWORD}@127.0.0.1:{}", stage.mysql.port()),
+    ] {
+        for arguments in [&["check"][..], &["config"], &["position", "show"]] {
+            let told = told(&stage, arguments, &bad);
+            assert!(!told.contains(PASSWORD), "{arguments:?}: {told}");
+        }
+    }
+}
+
+/// Both streams of a command that has its password from this URL alone.
+fn told(stage: &Stage, arguments: &[&str], url: &str) -> String {
+    let mut command = stage.outboxd(arguments);
+    command.env_remove("OUTBOXD__MYSQL__PASSWORD").env("OUTBOXD__MYSQL__URL", url);
+    let output = command.env("OUTBOXD__MYSQL__CONNECT_TIMEOUT", "2s").output().unwrap();
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Given a password in a file, when it is changed at the server and in the file, then the next connection has it.

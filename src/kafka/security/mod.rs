@@ -201,6 +201,8 @@ mod tests {
         assert_eq!(named(&settings), ("sasl", "token_url"));
         settings.sasl.token_url = Some("http://tokens.example/token".to_owned());
         assert_eq!(named(&settings), ("sasl", "token_url"), "a secret in the clear");
+        settings.sasl.token_url = Some("https://id:hunter2@tokens.example/token".to_owned());
+        assert_eq!(named(&settings), ("sasl", "token_url"), "a secret that would be shown");
         settings.sasl.token_url = Some("https://tokens.example/token".to_owned());
         assert_eq!(named(&settings), ("sasl", "client_id"));
     }

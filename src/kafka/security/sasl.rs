@@ -105,6 +105,10 @@ impl SaslSettings {
         let expected = "the token endpoint, such as https://tokens.example.com/oauth2/token";
         let url = self.token_url.as_deref().ok_or_else(|| FileError::new("token_url", expected, "nothing"))?;
         let parsed = url.parse::<ureq::http::Uri>().ok();
+        if parsed.as_ref().and_then(ureq::http::Uri::authority).is_some_and(|host| host.as_str().contains('@')) {
+            let found = "a URL with a login; kafka.sasl.client_id and client_secret are for that";
+            return Err(FileError::new("token_url", expected, found));
+        }
         let host = parsed.as_ref().and_then(ureq::http::Uri::host).unwrap_or_default();
         let scheme = parsed.as_ref().and_then(ureq::http::Uri::scheme_str).unwrap_or_default();
         let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
