@@ -5,4 +5,4 @@ GRANT SELECT ON `delivery`.* TO 'outboxd'@'%';
 GRANT SELECT, INSERT, UPDATE ON `outboxd`.* TO 'outboxd'@'%';
 
 CREATE USER 'app'@'%' IDENTIFIED BY 'app';
-GRANT SELECT, INSERT, DELETE ON `delivery`.* TO 'app'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `delivery`.* TO 'app'@'%';

@@ -6,6 +6,7 @@ mod config;
 mod decode;
 mod demo;
 mod hand;
+mod health;
 mod import_debezium;
 mod migrate;
 mod parked;
@@ -25,6 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use self::decode::DecodeArguments;
 use self::demo::DemoArguments;
 use self::hand::{HandArguments, PauseArguments};
+use self::health::HealthArguments;
 use self::import_debezium::ImportArguments;
 use self::parked::ParkedCommand;
 use self::position::PositionCommand;
@@ -42,6 +44,8 @@ pub mod code {
     pub const CLEAN: u8 = 0;
     /// A relay halted.
     pub const HALTED: u8 = 1;
+    /// The daemon is not as it should be, or does not answer.
+    pub const UNHEALTHY: u8 = 1;
     /// What is committed and what is in Kafka differ.
     pub const DIFFERENCES: u8 = 2;
     /// The configuration cannot be used.
@@ -100,6 +104,8 @@ enum Command {
     },
     /// Show what every relay is doing: asks the running daemon, or else the position store
     Status(StatusArguments),
+    /// Ask the running daemon whether it is ready: exits with 0 if it is, with 1 if not or if it does not answer
+    Health(HealthArguments),
     /// Relay nothing of these tables until `resume`, also after a restart; asks the running daemon
     Pause(PauseArguments),
     /// Go on with tables that are paused, from their saved positions; asks the running daemon
@@ -187,6 +193,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Check { format } => check::check(&loaded()?, format).await,
         Command::Migrate { print } => migrate::migrate(&loaded()?, print).await,
         Command::Status(arguments) => status::status(arguments, load(&options)).await,
+        Command::Health(arguments) => health::health(arguments, load(&options)).await,
         Command::Pause(arguments) => hand::pause(arguments, load(&options)).await,
         Command::Resume(arguments) => hand::resume(arguments, load(&options)).await,
         Command::Retry(arguments) => hand::retry(arguments, load(&options)).await,

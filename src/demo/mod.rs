@@ -15,6 +15,7 @@
 
 mod error;
 mod keep;
+mod load;
 mod relay;
 mod script;
 mod show;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::error::DemoError;
+pub use self::load::write;
 pub use self::relay::arguments;
 pub use self::script::run;
 

@@ -95,6 +95,11 @@ impl Client {
         self.ask("readyz", |_| Ok(())).await
     }
 
+    /// Whether the process answers at all; the error says that it does not.
+    pub async fn live(&self) -> Result<(), Silent> {
+        self.ask("livez", |_| Ok(())).await
+    }
+
     /// Asks for a change below a table's page: `pause`, `resume` and so on, with this body, and `token` if there is one.
     /// Waits while the daemon has too much to do.
     pub async fn change(

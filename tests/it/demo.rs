@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::daemon::Daemon;
+use crate::stage::{Stage, until};
+
 /// In a folder of its own for everything temporary.
 fn demo(folder: &Path, directory: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
@@ -63,4 +66,26 @@ fn without_the_servers_script_the_demo_says_what_to_do() {
         notes.contains("scripts/services is not there; run the demo in the folder of an outboxd checkout"),
         "{notes}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_writes_to_a_server_of_ours_until_it_is_told_to_stop() {
+    let stage = Stage::of().up().await;
+    // The application of docker compose, with what it is granted there.
+    let granted = include_str!("../../config/mysql/local.sql").lines().filter(|line| line.contains("'app'@'%'"));
+    stage.sql(granted).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
+    command.args(["demo", "--rate", "50"]);
+    command.env("OUTBOXD_DEMO_WRITE_TO", format!("mysql://app:app@127.0.0.1:{}", stage.mysql.port()));
+    let mut writer = Daemon::spawn(&command);
+    until("every shard has rows", async || {
+        let mut all = true;
+        for table in &stage.outboxes {
+            all &= stage.ask(&format!("SELECT COUNT(*) > 0 FROM {}", table.quoted())).await == "1";
+        }
+        all
+    })
+    .await;
+    writer.signal("TERM");
+    assert_eq!(writer.ended().await, Some(0), "{}", writer.log());
 }

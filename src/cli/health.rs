@@ -1,0 +1,50 @@
+//! `outboxd health`: whether the running daemon is well, as an exit code, for supervisors that run a command.
+//!
+//! Promise: 0 only when the daemon itself said so. It needs nothing but this binary, so an image needs no shell and no curl.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+
+use super::{code, say, show, unusable};
+use crate::config::{ConfigErrors, Loaded};
+use crate::daemon::DaemonError;
+use crate::status::client::Client;
+
+#[derive(Args)]
+pub(super) struct HealthArguments {
+    /// Only whether the process answers, not whether it is ready to relay: what a restart would cure
+    #[arg(long, action = ArgAction::SetTrue)]
+    live: bool,
+    /// Where the daemon answers [default: admin.listen of the configuration]
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+    /// How long it may take
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+/// Asks once. Exits with 1 where the answer is no, or there is none.
+pub(super) async fn health(
+    arguments: HealthArguments,
+    loaded: Result<Loaded, ConfigErrors>,
+) -> Result<u8, DaemonError> {
+    let HealthArguments { live, address, timeout } = arguments;
+    let address = match (address, loaded) {
+        (Some(address), _) => address,
+        (None, Ok(loaded)) => Client::address_of(loaded.config.admin.listen),
+        (None, Err(errors)) => return Err(unusable(&errors)),
+    };
+    let daemon = Client::new(address, timeout);
+    let answer = if live { daemon.live().await } else { daemon.ready().await };
+    match answer {
+        Ok(()) => {
+            show(&if live { "live" } else { "ready" });
+            Ok(code::CLEAN)
+        }
+        Err(silent) => {
+            say(&silent.to_string());
+            Ok(code::UNHEALTHY)
+        }
+    }
+}
