@@ -21,7 +21,7 @@ demo-failover: ## The same with two MySQL, of which the primary is killed
 
 .PHONY: unit
 unit: ## Tests that need no server, in seconds
-	cargo test --lib --bins --test architecture --test book --test documents --test captured --test corpus
+	cargo test --lib --bins --test architecture --test book --test documents --test packaging --test captured --test corpus
 
 .PHONY: test
 test: setup ## Every test, on real servers where they are needed
@@ -64,7 +64,7 @@ instructions: ## Instructions for one event, part by part, against the committed
 	cargo bench --profile counted --bench instructions -- $(ARGS)
 
 .PHONY: lint
-lint: deny ## Format, clippy, documentation, dependencies: no warnings
+lint: deny lint-packaging ## Format, clippy, documentation, dependencies: no warnings
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
@@ -87,6 +87,11 @@ book: $(if $(shell command -v mdbook),,$(MDBOOK)) ## The documents as a site, in
 $(MDBOOK):
 	cargo install mdbook --version 0.5.4 --locked --debug --quiet --no-default-features --features search --root target/tools
 
+.PHONY: lint-packaging
+lint-packaging: ## Dockerfile, compose file and Kubernetes manifests, by linters of their own
+	scripts/setup
+	scripts/lint-packaging
+
 CARGO_DENY := target/tools/bin/cargo-deny
 
 # The advisories need their database from the network; where that is out of reach, the rest is still checked.
@@ -98,6 +103,41 @@ deny: $(if $(shell command -v cargo-deny),,$(CARGO_DENY)) ## Licences, sources a
 
 $(CARGO_DENY):
 	cargo install cargo-deny --version 0.20.2 --locked --debug --quiet --no-default-features --root target/tools
+
+CARGO_DEB := target/tools/bin/cargo-deb
+PACKAGE := target/package
+
+BUILT := $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: deb
+deb: $(if $(shell command -v cargo-deb),,$(CARGO_DEB)) ## A Debian package into target/package, with unit, manual pages and completions
+	cargo build --locked --release --features otel --bin outboxd
+	rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/completions
+	$(BUILT)/outboxd man --dir $(PACKAGE)/man
+	$(BUILT)/outboxd completions bash >$(PACKAGE)/completions/outboxd.bash
+	$(BUILT)/outboxd completions zsh >$(PACKAGE)/completions/_outboxd
+	$(BUILT)/outboxd completions fish >$(PACKAGE)/completions/outboxd.fish
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deb --locked --no-build --output $(PACKAGE)/
+
+$(CARGO_DEB):
+	cargo install cargo-deb --version 3.8.0 --locked --debug --quiet --root target/tools
+
+.PHONY: release-check
+release-check: ## The whole check, and that version, changelog, lock file and tag agree
+	scripts/release-check
+	$(MAKE) lint test
+
+CARGO_CYCLONEDX := target/tools/bin/cargo-cyclonedx
+
+.PHONY: sbom
+sbom: $(if $(shell command -v cargo-cyclonedx),,$(CARGO_CYCLONEDX)) ## What is in the binary, as CycloneDX JSON, into target/package
+	mkdir -p $(PACKAGE)
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo cyclonedx --format json --features otel --no-build-deps --spec-version 1.5 \
+	  --override-filename outboxd.sbom
+	mv outboxd.sbom.json $(PACKAGE)/
+
+$(CARGO_CYCLONEDX):
+	cargo install cargo-cyclonedx --version 0.5.9 --locked --debug --quiet --root target/tools
 
 CARGO_FUZZ := target/tools/bin/cargo-fuzz
 FUZZ_SECONDS ?= 60

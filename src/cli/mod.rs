@@ -8,6 +8,7 @@ mod demo;
 mod hand;
 mod health;
 mod import_debezium;
+mod man;
 mod migrate;
 mod parked;
 mod position;
@@ -138,6 +139,13 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man {
+        /// Where to; created if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        dir: PathBuf,
+    },
 }
 
 /// What the command line takes.
@@ -208,6 +216,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::ImportDebezium(arguments) => import_debezium::import(arguments, &loaded()?).await,
         Command::Demo(arguments) => demo::demo(arguments, config.as_deref(), &sets).await,
         Command::Completions { shell } => Ok(completions::completions(shell)),
+        Command::Man { dir } => man::man(&dir),
     }
 }
 
