@@ -131,7 +131,7 @@ async fn tables_come_and_go_while_others_are_relayed_exactly_once_on_mariadb() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_taken_over_is_refused_by_name_and_changes_nothing() {
-    let bench = Bench::new(Stage::of().set("MYSQL__PASSWORD", "admin")).await;
+    let bench = Bench::new(Stage::of()).await;
     bench.configure("outboxd.toml", "", ONE_TO_THREE);
     let daemon = bench.run();
     daemon.ready().await;
