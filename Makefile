@@ -41,6 +41,12 @@ OUTAGE_SECONDS ?= 3600
 outage: setup ## Kafka away under load for OUTAGE_SECONDS=3600: memory flat, nothing missing
 	OUTAGE_SECONDS=$(OUTAGE_SECONDS) cargo test --test it -- --ignored --nocapture kafka_is_away_for_an_hour
 
+# As small as they can be without looking worse, where pngquant is there; best with the font Inter (Debian: fonts-inter).
+.PHONY: pictures
+pictures: setup ## The pictures of the status page in docs/images anew, from a daemon at work in a real browser
+	cargo test --all-features --test it -- --ignored --nocapture status_page::pictures
+	if command -v pngquant >/dev/null; then pngquant --force --strip --skip-if-larger --ext .png --speed 1 docs/images/status-*.png || [ $$? = 98 ]; fi
+
 .PHONY: captures
 captures: setup ## The binlog files of tests/data anew, from real servers; CASES=xa,types makes only these
 	cargo test --test captured -- --ignored captures

@@ -44,6 +44,7 @@ use crate::relay::stats::{TableStats, TailStats};
 use crate::relay::supervisor::{Summary, Supervised, SupervisorError, Table};
 use crate::source::Subscription;
 use crate::table::{TableName, TablePattern};
+use crate::telemetry::happenings::Happenings;
 use crate::telemetry::logging::Levels;
 use crate::telemetry::metrics::Metrics;
 
@@ -139,6 +140,8 @@ pub struct Process {
     pub loaded: Loaded,
     /// What it logs.
     pub levels: Levels,
+    /// What it has logged lately.
+    pub happenings: Happenings,
     /// Who asks for the configuration to be read again, and where they are heard.
     pub reloads: (Reloads, mpsc::Receiver<Asked>),
 }
@@ -182,7 +185,7 @@ impl Show {
 
 /// Runs until `stop`, or until every relay has halted.
 pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, DaemonError> {
-    let Process { options, loaded, levels, reloads: (reloads, asked) } = process;
+    let Process { options, loaded, levels, happenings, reloads: (reloads, asked) } = process;
     let config = &loaded.config;
     let (log, positions) = servers(config)?;
     let listener = TcpListener::bind(config.admin.listen)
@@ -196,7 +199,8 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
     let parts = Parts { tail: Arc::clone(&shared.tail_stats), reach: shared.reach(), reloads, levels };
     let (show, current) = Show::new(parts)?;
     let admin_stop = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, config.admin.clone(), current, admin_stop.clone()));
+    let settings = config.admin.clone();
+    let admin = tokio::spawn(admin::serve(listener, settings, current, happenings, admin_stop.clone()));
     let _accompanied = AbortOnDropHandle::new(tokio::spawn(notify::accompany(stop.clone())));
     let summary = async {
         let Some(tables) = stop.run_until_cancelled(shared.wait_for_servers()).await else {

@@ -1,8 +1,9 @@
 //! Who may change something.
 //!
 //! Promise: a change is taken from a program of this machine, or with the token; never from a web page that a browser on this
-//! machine happens to show, whatever name it makes this address answer to (DNS rebinding). Reading stays open to all who can
-//! reach the listener: probes and metrics need no token.
+//! machine happens to show, whatever name it makes this address answer to (DNS rebinding). Nor does such a page read anything
+//! from a listener that is for this machine only. Otherwise reading stays open to all who can reach the listener: probes and
+//! metrics need no token.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,6 +18,10 @@ use subtle::ConstantTimeEq;
 
 use super::settings::read_token;
 
+/// What browsers say of whoever makes them ask.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
 /// Why a change is not even looked at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Rejection {
@@ -28,7 +33,7 @@ pub(super) enum Rejection {
     TokenMissing,
     #[error("the token is another")]
     TokenWrong,
-    #[error("without a token, changes are asked of localhost or a loopback address by that name")]
+    #[error("a listener for this machine is asked as localhost or a loopback address, by that name")]
     ForeignHost,
     #[error("a page of another origin may not change anything")]
     ForeignOrigin,
@@ -97,6 +102,28 @@ impl Guard {
         Self { local: listens.is_loopback(), token_file, changes, rejections }
     }
 
+    /// Who may change something, as the status page is told: `open`, `token` or `nobody`.
+    pub(super) fn changes(&self) -> &'static str {
+        if self.token_file.is_some() {
+            "token"
+        } else if self.local {
+            "open"
+        } else {
+            "nobody"
+        }
+    }
+
+    /// Whether what a browser could show to another page may be read with these headers.
+    pub(super) fn may_read(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        let host = text(headers, &HOST).unwrap_or_default();
+        if self.local && !is_this_machine(host) {
+            return Err(Rejection::ForeignHost);
+        }
+        // A link may lead here from anywhere.
+        let is_link = text(headers, &FETCH_MODE) == Some("navigate");
+        if is_foreign(headers, host) && !is_link { Err(Rejection::ForeignOrigin) } else { Ok(()) }
+    }
+
     /// Whether a change with these headers may be looked at.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Rejection> {
         let now = Instant::now();
@@ -109,12 +136,8 @@ impl Guard {
 
     fn judge(&self, headers: &HeaderMap) -> Result<(), Rejection> {
         let host = text(headers, &HOST).unwrap_or_default();
-        if headers.contains_key(ORIGIN) {
-            let origin = text(headers, &ORIGIN).unwrap_or_default();
-            let of = |scheme: &str| origin.strip_prefix(scheme).is_some_and(|of| of.eq_ignore_ascii_case(host));
-            if !of("http://") && !of("https://") {
-                return Err(Rejection::ForeignOrigin);
-            }
+        if is_foreign(headers, host) {
+            return Err(Rejection::ForeignOrigin);
         }
         match &self.token_file {
             None if !self.local => return Err(Rejection::TokenRequired),
@@ -137,6 +160,17 @@ impl Guard {
         }
         Ok(())
     }
+}
+
+/// Whether a browser says that another page asks.
+fn is_foreign(headers: &HeaderMap, host: &str) -> bool {
+    let elsewhere = text(headers, &FETCH_SITE).is_some_and(|site| !["same-origin", "none"].contains(&site));
+    elsewhere
+        || headers.contains_key(ORIGIN) && {
+            let origin = text(headers, &ORIGIN).unwrap_or_default();
+            let of = |scheme: &str| origin.strip_prefix(scheme).is_some_and(|of| of.eq_ignore_ascii_case(host));
+            !of("http://") && !of("https://")
+        }
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
@@ -190,6 +224,31 @@ mod tests {
         }
         assert_eq!(admitted(&guard, &[HERE]), Err("content_type"));
         assert_eq!(admitted(&guard, &[HERE, ("content-type", "application/json; charset=utf-8")]), Ok(()));
+    }
+
+    #[test]
+    fn a_page_of_elsewhere_reads_nothing_here_and_a_link_may_lead_here() {
+        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None);
+        let read = |all: &[(&str, &str)]| guard.may_read(&headers(all)).map_err(|rejection| rejection.name().0);
+        assert_eq!((read(&[HERE]), read(&[("host", "evil.example:9640")])), (Ok(()), Err("foreign_host")));
+        let site = |site| [HERE, ("sec-fetch-site", site), ("sec-fetch-mode", "cors")];
+        for ours in ["same-origin", "none"] {
+            assert_eq!(read(&site(ours)), Ok(()), "{ours}");
+        }
+        for foreign in ["cross-site", "same-site", "?"] {
+            assert_eq!(read(&site(foreign)), Err("foreign_origin"), "{foreign}");
+            assert_eq!(admitted(&guard, &[&site(foreign)[..], &[JSON]].concat()), Err("foreign_origin"), "{foreign}");
+        }
+        let link = [HERE, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")];
+        assert_eq!(read(&link), Ok(()));
+        assert_eq!(admitted(&guard, &[&link[..], &[JSON]].concat()), Err("foreign_origin"), "and changes nothing");
+        let open = Guard::new(Ipv4Addr::UNSPECIFIED.into(), None);
+        assert_eq!(
+            open.may_read(&headers(&[("host", "relay.internal:9640")])),
+            Ok(()),
+            "by whatever name it is reached"
+        );
+        assert_eq!((guard.changes(), open.changes()), ("open", "nobody"));
     }
 
     #[test]

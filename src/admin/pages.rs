@@ -8,7 +8,7 @@ use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::{Current, Failure};
+use super::{Current, Failure, cures};
 use crate::relay::stats::{State, TableStats, TailStats, now_micros};
 use crate::table::TableName;
 use crate::telemetry::metrics::Metrics;
@@ -17,7 +17,7 @@ use crate::telemetry::metrics::Metrics;
 const SLOW: f64 = 3.0;
 
 /// One table as `/api/v1/tables` shows it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableStatus {
     /// The table.
     pub table: TableName,
@@ -25,6 +25,9 @@ pub struct TableStatus {
     pub state: String,
     /// Why it is in its state, or what it waits for, if there is anything to say.
     pub reason: Option<String>,
+    /// What cures a halt.
+    #[serde(default)]
+    pub cure: Option<String>,
     /// When the process began to count, in microseconds since the Unix epoch. Another value means another process.
     pub started_micros: u64,
     /// Events acknowledged since then.
@@ -40,16 +43,25 @@ pub struct TableStatus {
     /// Since when the shared tail does not feed the table, in microseconds since the Unix epoch; 0 while it does.
     #[serde(default)]
     pub detached_micros: u64,
+    /// Aggregates whose events are set aside.
+    #[serde(default)]
+    pub parked: u64,
+    /// Bytes between the tail and the relay.
+    #[serde(default)]
+    pub queue_bytes: u64,
 }
 
 impl TableStatus {
-    fn of(stats: &TableStats, tail: &TailStats) -> Self {
+    pub(super) fn of(stats: &TableStats, tail: &TailStats) -> Self {
         let lag_seconds = stats.lag_seconds(now_micros());
         let in_flight = stats.in_flight.load(Relaxed);
+        let is = stats.state();
+        let reason = stats.reason().or_else(|| waits_for(is, tail, in_flight, lag_seconds));
         Self {
             table: stats.table.clone(),
-            state: stats.state().name().to_owned(),
-            reason: stats.reason().or_else(|| waits_for(stats.state(), tail, in_flight, lag_seconds)),
+            state: is.name().to_owned(),
+            cure: reason.as_deref().filter(|_| is == State::Halted).and_then(cures::of).map(ToOwned::to_owned),
+            reason,
             started_micros: stats.started_micros,
             events: stats.events.load(Relaxed),
             in_flight,
@@ -57,6 +69,8 @@ impl TableStatus {
             position: stats.position().map(|position| position.to_string()),
             saved_micros: stats.saved_micros.load(Relaxed),
             detached_micros: stats.detached_micros.load(Relaxed),
+            parked: stats.parked().len() as u64,
+            queue_bytes: stats.queue_bytes.load(Relaxed),
         }
     }
 }
@@ -93,7 +107,8 @@ pub(super) async fn ready(Shared(current): Shared<Current>) -> (StatusCode, Stri
     }
 }
 
-fn not_ready(metrics: &Metrics) -> Option<String> {
+/// Why the daemon is not ready, if it is not.
+pub(super) fn not_ready(metrics: &Metrics) -> Option<String> {
     let tail = metrics.tail();
     if !tail.connected.load(Relaxed) && !tail.idle.load(Relaxed) {
         return Some(tail.waiting().unwrap_or_else(|| "the binlog is not open yet".to_owned()));
@@ -230,6 +245,8 @@ mod tests {
         assert_eq!(reason().unwrap(), "waits for Kafka to acknowledge 7 events, the oldest for 10 s");
         stats.set_state(State::Halted, Some("fenced".to_owned()));
         assert_eq!(reason().unwrap(), "fenced");
+        stats.set_state(State::Halted, Some("topic_missing: topic `x`".to_owned()));
+        assert_eq!(TableStatus::of(&stats, &tail).cure.unwrap(), "create it");
         stats.set_position(std::sync::Arc::new(Position::default()));
         assert_eq!(TableStatus::of(&stats, &tail).position.unwrap(), Position::default().to_string());
     }

@@ -36,7 +36,7 @@ async fn bench() -> Bench {
         reloads: Reloads::channel().0,
         levels: Levels::of("info", |_| true),
     }));
-    let serving = serve(listener, AdminSettings::default(), current, CancellationToken::new());
+    let serving = serve(listener, AdminSettings::default(), current, Happenings::default(), CancellationToken::new());
     Bench { address, stats, serving: tokio::spawn(serving) }
 }
 
@@ -66,10 +66,10 @@ impl Bench {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_table_is_found_by_its_name_and_reading_needs_no_header() {
+async fn one_table_is_found_by_its_name_and_reading_needs_no_token() {
     let bench = bench().await;
     bench.stats.set_state(State::Paused, Some("by ann".to_owned()));
-    let (status, table) = bench.ask("GET", "/api/v1/tables/d.out-box%2F1", &[("host", "any.name")], "").await;
+    let (status, table) = bench.ask("GET", "/api/v1/tables/d.out-box%2F1", &[("host", "localhost")], "").await;
     assert_eq!((status, &table["state"], &table["reason"]), (200, &json!("paused"), &json!("by ann")));
     let (status, missing) = bench.ask("GET", "/api/v1/tables/d.other", &[], "").await;
     assert_eq!((status, &missing["error"]), (404, &json!("unknown_table")));
@@ -141,7 +141,7 @@ async fn the_document_has_every_route_and_every_error_and_no_other() {
     assert_eq!(fields(&document["components"]["schemas"]["TableStatus"]["properties"]), fields(&tables[0]));
     let known = &document["components"]["schemas"]["TableStatus"]["properties"]["state"]["enum"];
     assert_eq!(known, &json!(State::ALL.map(State::name)));
-    let named = ["changes.rs", "guard.rs", "mod.rs", "reload.rs"]
+    let named = ["changes.rs", "guard.rs", "live.rs", "mod.rs", "reload.rs"]
         .iter()
         .filter_map(|file| std::fs::read_to_string(format!("{}/src/admin/{file}", env!("CARGO_MANIFEST_DIR"))).ok())
         .chain([include_str!("../relay/control.rs").to_owned()])

@@ -10,7 +10,8 @@ use crate::daemon::{self, DaemonError, Process};
 use crate::telemetry::logging;
 
 pub(super) async fn run(options: Options, loaded: Loaded) -> Result<u8, DaemonError> {
-    let levels = logging::init(&loaded.config.log).map_err(|error| DaemonError::Configuration(error.to_string()))?;
+    let (levels, happenings) =
+        logging::init(&loaded.config.log).map_err(|error| DaemonError::Configuration(error.to_string()))?;
     let stop = CancellationToken::new();
     let mut signals = signals::heard(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let mut hangups = signals::heard(&[SignalKind::hangup()])?;
@@ -35,6 +36,7 @@ pub(super) async fn run(options: Options, loaded: Loaded) -> Result<u8, DaemonEr
             std::process::exit(code::INTERNAL.into());
         }
     });
-    let summary = Box::pin(daemon::run(Process { options, loaded, levels, reloads }, stop)).await?;
+    let process = Process { options, loaded, levels, happenings, reloads };
+    let summary = Box::pin(daemon::run(process, stop)).await?;
     Ok(if summary.halted > 0 { code::HALTED } else { code::CLEAN })
 }

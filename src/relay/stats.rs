@@ -303,12 +303,22 @@ pub struct TailStats {
     /// How often the log was opened again.
     pub reconnects: AtomicU64,
     waiting: Mutex<Option<String>>,
+    position: Mutex<Option<Position>>,
 }
 
 impl TailStats {
     /// Why the log is not open.
     pub fn waiting(&self) -> Option<String> {
         lock(&self.waiting).clone()
+    }
+
+    /// Where it is in the log, to the second.
+    pub fn position(&self) -> Option<Position> {
+        lock(&self.position).clone()
+    }
+
+    pub(super) fn set_position(&self, position: &Position) {
+        *lock(&self.position) = Some(position.clone());
     }
 
     pub(super) fn set_connected(&self) {

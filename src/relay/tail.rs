@@ -240,6 +240,7 @@ impl<S: LogSource> Tail<S> {
             Ok(mut stream) => {
                 info!(position = %self.position, tables = self.subscriptions.len(), "log_opened");
                 self.stats.set_connected();
+                self.stats.set_position(&self.position);
                 let error = self.read(&mut stream).await;
                 self.position = stream.position().clone();
                 self.assembler.reopen(&self.position);
@@ -314,6 +315,7 @@ impl<S: LogSource> Tail<S> {
             }
             if Instant::now() >= next_progress {
                 self.backoff.reset();
+                self.stats.set_position(stream.position());
                 self.assembler.progress(stream.position());
                 self.close_ended();
                 next_progress = Instant::now() + PROGRESS_EVERY;

@@ -69,6 +69,7 @@ mod tests {
             table: TableName::new("d", "t"),
             state: "running".to_owned(),
             reason: None,
+            cure: None,
             started_micros,
             events,
             in_flight: 0,
@@ -76,6 +77,8 @@ mod tests {
             position: None,
             saved_micros: 0,
             detached_micros: 0,
+            parked: 0,
+            queue_bytes: 0,
         };
         let rate = rates.look(&status, Duration::from_millis(millis));
         (rate.total, rate.per_second)

@@ -7,12 +7,15 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::field::Field;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
+use super::happenings::Happenings;
 use super::settings::{LogFormat, LogSettings};
 use crate::terminal::text::harmless;
 
@@ -104,25 +107,24 @@ impl Levels {
     }
 }
 
-/// Begins to log to standard error. To be called once, by the program and not by the library.
-pub fn init(settings: &LogSettings) -> Result<Levels, LoggingError> {
-    let filter = audited(filter(&settings.level)?);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    Ok(match settings.format {
-        LogFormat::Text => {
-            let builder =
-                builder.with_ansi(std::io::stderr().is_terminal()).fmt_fields(fields()).with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.try_init().map_err(LoggingError::Twice)?;
-            Levels::of(&settings.level, move |filter| handle.reload(filter).is_ok())
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.try_init().map_err(LoggingError::Twice)?;
-            Levels::of(&settings.level, move |filter| handle.reload(filter).is_ok())
-        }
-    })
+/// Begins to log to standard error, and to keep what happens. To be called once, by the program and not by the library.
+pub fn init(settings: &LogSettings) -> Result<(Levels, Happenings), LoggingError> {
+    let (filter, handle) = reload::Layer::new(audited(filter(&settings.level)?));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match settings.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).fmt_fields(fields()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let happenings = Happenings::default();
+    // One filter for both. With one for each, whoever only asks whether something would be logged, as librdkafka's client does,
+    // makes the layer that would not have it miss the next event.
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .with(happenings.layer())
+        .try_init()
+        .map_err(|error| LoggingError::Twice(error.into()))?;
+    Ok((Levels::of(&settings.level, move |filter| handle.reload(filter).is_ok()), happenings))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! What the daemon tells of itself: logs, metrics, and spans of what it relays.
+//! What the daemon tells of itself: logs, recent happenings, metrics, and spans of what it relays.
 
+pub mod happenings;
 pub mod logging;
 pub mod metrics;
 pub mod settings;

@@ -5,6 +5,7 @@
 
 mod account;
 mod binlog;
+mod browser;
 mod certificates;
 mod chaos;
 mod check;
@@ -56,6 +57,7 @@ mod stage;
 mod startup;
 mod statements;
 mod status;
+mod status_page;
 mod stops;
 mod tls;
 mod verify;
