@@ -79,6 +79,7 @@ lint: deny lint-packaging ## Format, clippy, documentation, dependencies: no war
 reference: ## What of the documents is made of the code, anew
 	cargo test --test architecture -- --ignored drawing
 	cargo test --lib -- --ignored configuration_reference
+	OUTBOXD_WRITE_DOCS=1 cargo test --test documents the_table_of_metrics
 
 MDBOOK := target/tools/bin/mdbook
 

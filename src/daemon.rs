@@ -161,25 +161,23 @@ struct Parts {
 }
 
 impl Parts {
-    fn view(&self, stats: Vec<Arc<TableStats>>, control: Control) -> Result<Arc<View>, DaemonError> {
+    fn view(&self, stats: Vec<Arc<TableStats>>, control: Control) -> Arc<View> {
         let metrics = Metrics::new(stats, Arc::clone(&self.tail), Arc::clone(&self.reach));
-        let metrics = metrics.map_err(|error| DaemonError::Internal(error.to_string()))?;
         let (reloads, levels) = (self.reloads.clone(), self.levels.clone());
-        Ok(Arc::new(View { metrics, control, reloads, levels }))
+        Arc::new(View { metrics, control, reloads, levels })
     }
 }
 
 impl Show {
     /// Without tables yet.
-    fn new(parts: Parts) -> Result<(Self, Current), DaemonError> {
-        let (publish, current) = watch::channel(parts.view(Vec::new(), Control::default())?);
-        Ok((Self { publish, parts }, current))
+    fn new(parts: Parts) -> (Self, Current) {
+        let (publish, current) = watch::channel(parts.view(Vec::new(), Control::default()));
+        (Self { publish, parts }, current)
     }
 
-    fn tables(&self, tables: &[Kept], control: &Control) -> Result<(), DaemonError> {
+    fn tables(&self, tables: &[Kept], control: &Control) {
         let stats = tables.iter().map(|(_, stats)| Arc::clone(stats)).collect();
-        self.publish.send_replace(self.parts.view(stats, control.clone())?);
-        Ok(())
+        self.publish.send_replace(self.parts.view(stats, control.clone()));
     }
 }
 
@@ -197,7 +195,7 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
     let address = listener.local_addr().map_err(|error| DaemonError::Internal(error.to_string()))?;
     info!(%address, "admin_listening");
     let parts = Parts { tail: Arc::clone(&shared.tail_stats), reach: shared.reach(), reloads, levels };
-    let (show, current) = Show::new(parts)?;
+    let (show, current) = Show::new(parts);
     let admin_stop = CancellationToken::new();
     let settings = config.admin.clone();
     let admin = tokio::spawn(admin::serve(listener, settings, current, happenings, admin_stop.clone()));
@@ -217,7 +215,7 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
         });
         let relays: Vec<_> = relays.collect();
         let tables: Vec<Kept> = relays.iter().map(|relay| (relay.table.clone(), Arc::clone(&relay.stats))).collect();
-        show.tables(&tables, &control)?;
+        show.tables(&tables, &control);
         let company = shared.accompany(&tables);
         let (joins, joining) = mpsc::channel(1);
         let files = Files::new(kafka::security::files(&loaded.config.kafka));

@@ -5,11 +5,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 mod at_least_once;
+mod reach;
 
 pub use at_least_once::AtLeastOnce;
+pub use reach::{Client, Reach, Word};
 
 use crate::outbox::Record;
 use crate::outbox::aside::Unpacked;
@@ -17,22 +19,6 @@ use crate::position::{Parked, Position, StoreError};
 
 /// Which batch of a relay a record belongs to: batches are numbered from 0 as they are published.
 pub type Chunk = u64;
-
-/// Whether the place of delivery can be reached: noted by the outlet's client, read by telemetry.
-#[derive(Debug, Default)]
-pub struct Reach(AtomicBool);
-
-impl Reach {
-    /// Whether at least one broker was connected when last heard of.
-    pub fn is_connected(&self) -> bool {
-        self.0.load(Relaxed)
-    }
-
-    /// Notes it.
-    pub fn set(&self, connected: bool) {
-        self.0.store(connected, Relaxed);
-    }
-}
 
 /// Bytes that an outlet may have in flight. Clones share it, so that it can change while they deliver.
 #[derive(Debug, Clone)]
@@ -172,6 +158,10 @@ pub trait Publish: Send + 'static {
     fn room(&self) -> impl Future<Output = ()> + Send + 'static;
     /// As [`Outlet::settled`].
     fn settled(&self, into: &mut Vec<Settled>) -> impl Future<Output = ()> + Send;
+    /// As [`Outlet::in_flight_bytes`].
+    fn in_flight_bytes(&self) -> u64 {
+        0
+    }
     /// As [`Outlet::read`].
     fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static;
 }
@@ -187,6 +177,10 @@ pub trait Outlet: Send + 'static {
     fn publish(&mut self, record: &Record<'_>, chunk: Chunk) -> Result<(), PublishError>;
     /// Waits until it makes sense to publish again after [`PublishError::Full`]. Does not borrow the outlet.
     fn room(&self) -> impl Future<Output = ()> + Send + 'static;
+    /// What is published and not settled takes so many bytes of memory; 0 where nobody counts them.
+    fn in_flight_bytes(&self) -> u64 {
+        0
+    }
     /// Waits until at least one record is settled and appends what is. Cancel-safe.
     fn settled(&mut self, into: &mut Vec<Settled>) -> impl Future<Output = ()> + Send;
     /// Makes a position durable. The future does not borrow the outlet, so that publishing goes on beside it; at most

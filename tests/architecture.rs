@@ -81,9 +81,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("preflight", &["table"]),
     ("size", &[]),
     ("table", &[]),
-    // It exports what relays tell of themselves, which are plain values.
+    // It exports what relays, and the seams at both ends, tell of themselves, which are plain values.
     // What a log line may hold is what a terminal may.
-    ("telemetry", &["outlet", "position", "relay", "table", "terminal"]),
+    ("telemetry", &["outlet", "position", "relay", "source", "table", "terminal"]),
     // It shows metrics, and carries orders to relays.
     ("admin", &["position", "relay", "table", "telemetry"]),
     ("history", &["table"]),

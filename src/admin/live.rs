@@ -171,7 +171,7 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
 
     fn view(tables: Vec<Arc<TableStats>>) -> Arc<View> {
-        let metrics = Metrics::new(tables, Arc::new(TailStats::default()), Arc::new(Reach::default())).unwrap();
+        let metrics = Metrics::new(tables, Arc::new(TailStats::default()), Arc::new(Reach::default()));
         let (reloads, levels) = (Reloads::channel().0, Levels::of("info", |_| true));
         Arc::new(View { metrics, control: Control::default(), reloads, levels })
     }

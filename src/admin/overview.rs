@@ -53,7 +53,7 @@ impl Process {
             tail: TailStatus {
                 connected,
                 idle: tail.idle.load(Relaxed),
-                reconnects: tail.reconnects.load(Relaxed),
+                reconnects: tail.reconnects().into_iter().map(|(_, count)| count).sum(),
                 waiting: tail.waiting().filter(|_| !connected),
                 position: tail.position().map(|position| position.to_string()),
             },

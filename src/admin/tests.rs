@@ -31,7 +31,7 @@ async fn bench() -> Bench {
     // Its relay has gone: whoever reaches it hears that.
     let control = Control::of([&table]).0;
     let (_, current) = watch::channel(Arc::new(View {
-        metrics: metrics.unwrap(),
+        metrics,
         control,
         reloads: Reloads::channel().0,
         levels: Levels::of("info", |_| true),

@@ -235,9 +235,7 @@ impl Reloader {
     /// Shows the tables, and has them accompanied.
     fn tell(&mut self) {
         self.company = self.shared.accompany(&self.tables);
-        if let Err(error) = self.show.tables(&self.tables, &self.control) {
-            warn!(%error, "tables_not_shown");
-        }
+        self.show.tables(&self.tables, &self.control);
     }
 }
 

@@ -36,6 +36,10 @@ impl Outlet for ExactlyOnce {
         self.producer.room()
     }
 
+    fn in_flight_bytes(&self) -> u64 {
+        self.producer.in_flight_bytes()
+    }
+
     async fn settled(&mut self, into: &mut Vec<Settled>) {
         self.producer.settled(into).await;
     }

@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 use super::settings::read_password;
 use super::tls::{TlsMode, TlsSettings};
 use super::wire::Wire;
+use crate::source::connects;
 
 /// Where and as whom to connect. `Debug` shows no password.
 #[derive(Clone)]
@@ -94,6 +95,12 @@ impl Endpoint {
 
     /// Opens a connection.
     pub async fn connect(&self) -> Result<Conn, Error> {
+        let opened = self.open().await;
+        connects::note(opened.is_ok());
+        opened
+    }
+
+    async fn open(&self) -> Result<Conn, Error> {
         let opts = self.opts()?;
         match self.patiently(Conn::new(opts.clone())).await? {
             Err(Error::Driver(DriverError::NoClientSslFlagFromServer))
@@ -117,7 +124,10 @@ impl Endpoint {
     /// Opens a connection for a binlog.
     pub(super) async fn wire(&self) -> Result<Wire, Error> {
         let opts = self.opts()?;
-        self.patiently(Wire::connect(&opts, self.tls_mode() == Some(TlsMode::Preferred))).await?
+        let opened = self.patiently(Wire::connect(&opts, self.tls_mode() == Some(TlsMode::Preferred))).await;
+        let opened = opened.and_then(|opened| opened);
+        connects::note(opened.is_ok());
+        opened
     }
 }
 

@@ -29,6 +29,10 @@ impl<P: Publish, S: PositionStore + Clone> Outlet for AtLeastOnce<P, S> {
         self.publisher.room()
     }
 
+    fn in_flight_bytes(&self) -> u64 {
+        self.publisher.in_flight_bytes()
+    }
+
     async fn settled(&mut self, into: &mut Vec<Settled>) {
         self.publisher.settled(into).await;
     }

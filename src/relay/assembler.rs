@@ -140,6 +140,11 @@ impl Assembler {
         self.open.is_some()
     }
 
+    /// Memory that rows of transactions take whose end is not known, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.held) + self.prepared.bytes()
+    }
+
     /// Whether rows of prepared transactions are held; those of tables that were not there when they came are not.
     pub fn holds_prepared(&self) -> bool {
         !self.prepared.is_empty()

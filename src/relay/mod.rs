@@ -13,6 +13,7 @@ pub mod assembler;
 pub mod backoff;
 pub mod control;
 pub mod feeder;
+mod lags;
 pub mod meeting;
 pub mod places;
 pub mod queue;

@@ -60,6 +60,8 @@ pub struct Level {
 /// The relay's end of a line of queues.
 #[derive(Debug)]
 pub struct Line {
+    /// What was looked at and not given yet.
+    ahead: Option<Held>,
     now: Option<Receiver>,
     later: mpsc::UnboundedReceiver<Receiver>,
 }
@@ -71,7 +73,7 @@ pub struct LineEnd(mpsc::UnboundedSender<Receiver>);
 /// A line without a queue yet.
 pub fn line() -> (LineEnd, Line) {
     let (end, later) = mpsc::unbounded_channel();
-    (LineEnd(end), Line { now: None, later })
+    (LineEnd(end), Line { ahead: None, now: None, later })
 }
 
 impl LineEnd {
@@ -85,6 +87,9 @@ impl LineEnd {
 impl Line {
     /// The next item; `None` once nothing more can come. Cancel-safe.
     pub async fn recv(&mut self) -> Option<Held> {
+        if let Some(held) = self.ahead.take() {
+            return Some(held);
+        }
         loop {
             if let Some(queue) = &mut self.now {
                 if let Some(held) = queue.recv().await {
@@ -93,6 +98,25 @@ impl Line {
                 self.now = None;
             }
             self.now = Some(self.later.recv().await?);
+        }
+    }
+
+    /// The next item if it is wanted; otherwise waits for ever, and only looks at what comes next. Cancel-safe.
+    pub async fn recv_if(&mut self, wanted: bool) -> Option<Held> {
+        if wanted {
+            return self.recv().await;
+        }
+        if self.ahead.is_none() {
+            self.ahead = self.recv().await;
+        }
+        std::future::pending().await
+    }
+
+    /// When the oldest event was committed that was looked at and not given, in microseconds since the Unix epoch.
+    pub fn ahead_micros(&self) -> Option<u64> {
+        match &self.ahead.as_ref()?.item {
+            Item::Batch(batch) => batch.rows().next().map(|row| row.commit_micros()),
+            _ => None,
         }
     }
 
@@ -105,7 +129,7 @@ impl Line {
 impl From<Receiver> for Line {
     /// A line of one queue.
     fn from(queue: Receiver) -> Self {
-        Self { now: Some(queue), later: mpsc::unbounded_channel().1 }
+        Self { ahead: None, now: Some(queue), later: mpsc::unbounded_channel().1 }
     }
 }
 
@@ -239,6 +263,10 @@ mod tests {
         drop(held);
         assert!(level.emptied().now_or_never().is_some() && level.is_empty());
         assert!(line.recv().await.unwrap().item.memory() < 5 * UNIT);
+        second.send(batch(UNIT)).await.unwrap();
+        assert!(line.ahead_micros().is_none() && line.recv_if(false).now_or_never().is_none());
+        assert!(line.ahead_micros().is_some(), "it is looked at");
+        assert!(line.recv_if(true).now_or_never().unwrap().is_some() && line.ahead_micros().is_none());
         drop((second, end));
         assert!(line.recv().await.is_none());
     }

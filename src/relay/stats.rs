@@ -1,8 +1,17 @@
 //! What a relay and the tail tell of themselves: plain values, read by whoever exports them.
+//!
+//! Counters live here and not with whoever exports them, so that nothing begins anew when the tables become others.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+pub mod histogram;
+mod tail;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use self::tail::TailStats;
+
+use self::histogram::Histogram;
 use super::replay::Progress;
 use crate::position::{Margin, Parked, Position};
 use crate::table::TableName;
@@ -70,6 +79,34 @@ impl State {
 /// is looked for, the position store, the table's place in the log.
 pub const RETRIES: [&str; 5] = ["cluster", "client", "event", "store", "log"];
 
+/// Bounds of the cells of times from commit to acknowledgement, in microseconds.
+const DELIVERY_MICROS: &[u64] = &[
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    1_800_000_000,
+    7_200_000_000,
+];
+
+/// Bounds of the cells of how long saves take, in microseconds.
+const CHECKPOINT_MICROS: &[u64] = &[
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
+    60_000_000,
+];
+
 /// Counters and gauges of one table. Everything is cumulative since the process started unless it says otherwise.
 #[derive(Debug)]
 pub struct TableStats {
@@ -83,6 +120,16 @@ pub struct TableStats {
     pub bytes: AtomicU64,
     /// Now: events published and not acknowledged.
     pub in_flight: AtomicU64,
+    /// Now: bytes of these, with what the client adds; 0 where the outlet does not count them.
+    pub in_flight_bytes: AtomicU64,
+    /// From commit to acknowledgement, of each event that the log brought.
+    pub delivery: Histogram,
+    /// How long saves of the position took that succeeded.
+    pub checkpoints: Histogram,
+    /// Kafka transactions that were committed.
+    pub transactions: AtomicU64,
+    /// Kafka transactions that were given up with what was published in them.
+    pub aborts: AtomicU64,
     /// Now: bytes in the queue and in work.
     pub queue_bytes: AtomicU64,
     /// Now: commit time of the oldest event not acknowledged, microseconds since the Unix epoch; 0 when none waits.
@@ -120,6 +167,7 @@ pub struct TableStats {
     reason: Mutex<Option<String>>,
     parked: Mutex<Arc<Parked>>,
     retries: Mutex<[u64; RETRIES.len()]>,
+    halts: Mutex<BTreeMap<&'static str, u64>>,
     margin: Mutex<Option<Margin>>,
     kept: Mutex<Option<Kept>>,
 }
@@ -142,6 +190,11 @@ impl TableStats {
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            in_flight_bytes: AtomicU64::new(0),
+            delivery: Histogram::new(DELIVERY_MICROS),
+            checkpoints: Histogram::new(CHECKPOINT_MICROS),
+            transactions: AtomicU64::new(0),
+            aborts: AtomicU64::new(0),
             queue_bytes: AtomicU64::new(0),
             oldest_micros: AtomicU64::new(0),
             saved_micros: AtomicU64::new(0),
@@ -164,6 +217,7 @@ impl TableStats {
             reason: Mutex::new(None),
             parked: Mutex::default(),
             retries: Mutex::default(),
+            halts: Mutex::default(),
             margin: Mutex::new(None),
             kept: Mutex::new(None),
         }
@@ -277,6 +331,16 @@ impl TableStats {
         }
     }
 
+    /// How often the relay has halted, by the halt's name.
+    pub fn halts(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.halts).clone()
+    }
+
+    /// Counts a halt.
+    pub(super) fn halt(&self, name: &'static str) {
+        *lock(&self.halts).entry(name).or_default() += 1;
+    }
+
     /// The latest replay, if there was one.
     pub fn replay(&self) -> Option<Arc<Progress>> {
         lock(&self.replay).clone()
@@ -287,55 +351,14 @@ impl TableStats {
         *lock(&self.replay) = Some(progress);
     }
 
+    /// Since the position was saved, in seconds; 0 before the first save.
+    pub fn position_age_seconds(&self, now_micros: u64) -> f64 {
+        seconds_since(self.saved_micros.load(Relaxed), now_micros)
+    }
+
     /// Now minus the commit time of the oldest event not acknowledged, in seconds; 0 when nothing waits.
     pub fn lag_seconds(&self, now_micros: u64) -> f64 {
         seconds_since(self.oldest_micros.load(Relaxed), now_micros)
-    }
-}
-
-/// What the tail tells of itself.
-#[derive(Debug, Default)]
-pub struct TailStats {
-    /// Now: whether the log is open.
-    pub connected: AtomicBool,
-    /// Now: whether there is no table to read the log for.
-    pub idle: AtomicBool,
-    /// How often the log was opened again.
-    pub reconnects: AtomicU64,
-    waiting: Mutex<Option<String>>,
-    position: Mutex<Option<Position>>,
-}
-
-impl TailStats {
-    /// Why the log is not open.
-    pub fn waiting(&self) -> Option<String> {
-        lock(&self.waiting).clone()
-    }
-
-    /// Where it is in the log, to the second.
-    pub fn position(&self) -> Option<Position> {
-        lock(&self.position).clone()
-    }
-
-    pub(super) fn set_position(&self, position: &Position) {
-        *lock(&self.position) = Some(position.clone());
-    }
-
-    pub(super) fn set_connected(&self) {
-        *lock(&self.waiting) = None;
-        self.connected.store(true, Relaxed);
-        self.idle.store(false, Relaxed);
-    }
-
-    pub(super) fn set_idle(&self) {
-        self.connected.store(false, Relaxed);
-        self.idle.store(true, Relaxed);
-    }
-
-    /// Notes why the log is not open.
-    pub fn set_waiting(&self, reason: String) {
-        self.connected.store(false, Relaxed);
-        *lock(&self.waiting) = Some(reason);
     }
 }
 

@@ -7,9 +7,9 @@
 //! The shared tail and a catch-up reader are this one thing: a catch-up reader feeds one table, and has a [`Goal`].
 
 mod members;
+mod pulse;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -19,13 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::members::{Member, Members};
+use self::pulse::Pulse;
 use super::assembler::{Assembler, Limits};
 use super::backoff::Backoff;
 use super::meeting::{Distances, Goal};
 use super::queue::Sender;
 use super::stats::TailStats;
 use crate::position::{Point, Position};
-use crate::source::{Fault, LogEvent, LogSource, LogStream, SourceError, Subscription};
+use crate::source::{Fault, LogEvent, LogSource, LogStream, Parting, SourceError, Subscription};
 
 /// How often tables with nothing to relay learn where the tail stands.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -203,7 +204,6 @@ impl<S: LogSource> Tail<S> {
         while self.members.any() && !self.is_over(None) {
             self.connection().await;
             if self.members.any() && !self.outdated && !self.is_over(None) {
-                self.stats.reconnects.fetch_add(1, Relaxed);
                 self.pause().await;
             }
         }
@@ -236,12 +236,14 @@ impl<S: LogSource> Tail<S> {
     /// Opens the log once and reads it until it breaks off.
     async fn connection(&mut self) {
         self.outdated = false;
+        let mut parting = Parting::Unreachable;
         let error = match self.source.open(&self.position, &self.subscriptions).await {
             Ok(mut stream) => {
                 info!(position = %self.position, tables = self.subscriptions.len(), "log_opened");
                 self.stats.set_connected();
                 self.stats.set_position(&self.position);
                 let error = self.read(&mut stream).await;
+                parting = stream.parting();
                 self.position = stream.position().clone();
                 self.assembler.reopen(&self.position);
                 error
@@ -252,10 +254,12 @@ impl<S: LogSource> Tail<S> {
             None => {}
             Some(SourceError::Transient(reason)) => {
                 warn!(%reason, position = %self.position, "log_unavailable");
+                self.stats.reconnect(parting);
                 self.stats.set_waiting(reason);
             }
             Some(SourceError::Displaced(reason)) => {
                 warn!(%reason, position = %self.position, "log_displaced");
+                self.stats.reconnect(Parting::Server);
                 self.stats.set_waiting(reason.clone());
                 self.assembler.displace(&reason);
                 self.deliver().await;
@@ -275,17 +279,19 @@ impl<S: LogSource> Tail<S> {
     /// Reads an open log; `None` when there is no table left to feed, the goal is reached, or a table was added.
     async fn read(&mut self, stream: &mut S::Stream) -> Option<SourceError> {
         let mut next_progress = Instant::now() + PROGRESS_EVERY;
+        let mut pulse = Pulse::of(Arc::clone(&self.stats));
         while self.members.any() && !self.outdated {
             let ready = stream.next().now_or_never();
             let event = if let Some(event) = ready {
-                event
+                event.inspect(|_| pulse.beats())
             } else {
                 // Nothing more is here: what is complete need not wait for company.
                 self.assembler.flush(stream.position());
                 self.deliver().await;
+                pulse.rests(stream.heard());
                 tokio::select! {
                     biased;
-                    event = stream.next() => event,
+                    event = stream.next() => event.inspect(|_| pulse.beats()),
                     () = sleep_until(next_progress) => Ok(LogEvent::Progress),
                     Some(request) = self.requests.recv(), if self.takes_requests() => {
                         self.position.clone_from(stream.position());
@@ -294,6 +300,9 @@ impl<S: LogSource> Tail<S> {
                     }
                 }
             };
+            if let Ok(LogEvent::Begin { commit_micros, .. }) = &event {
+                pulse.reads(*commit_micros);
+            }
             match event {
                 Ok(LogEvent::Begin { txn, .. }) if self.goal.as_mut().is_some_and(|goal| goal.begin(&txn)) => {
                     self.assembler.progress(stream.position());
@@ -316,6 +325,7 @@ impl<S: LogSource> Tail<S> {
             if Instant::now() >= next_progress {
                 self.backoff.reset();
                 self.stats.set_position(stream.position());
+                pulse.ticks(stream.place(), self.assembler.held_bytes());
                 self.assembler.progress(stream.position());
                 self.close_ended();
                 next_progress = Instant::now() + PROGRESS_EVERY;

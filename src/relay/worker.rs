@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use self::aside::{Aside, Poison, Turn};
 pub use self::aside::{Condemned, Release};
 use super::Item;
+use super::lags::Lags;
 use super::queue::Line;
 use super::replay::Again;
 use super::settings::RelaySettings;
@@ -78,6 +79,7 @@ struct Save {
     /// Which aggregates are parked, if that is to be saved too.
     parked: Option<Arc<Parked>>,
     records: u64,
+    begun: Instant,
 }
 
 /// The relay of one table.
@@ -110,6 +112,7 @@ pub struct Worker<O> {
     misrouted: Option<Instant>,
     aside: Aside,
     spans: Spans,
+    lags: Lags,
 }
 
 /// How long giving up the table may take.
@@ -160,6 +163,7 @@ impl<O: Outlet> Worker<O> {
             misrouted: None,
             aside: Aside::default(),
             spans: Spans::default(),
+            lags: Lags::default(),
         }
     }
 
@@ -195,6 +199,9 @@ impl<O: Outlet> Worker<O> {
         self.window.abandon();
         let drained = self.drain().await;
         self.end_release();
+        if O::ATOMIC && self.window.unsaved() > 0 {
+            self.stats.aborts.fetch_add(1, Relaxed);
+        }
         let end = match (end, drained) {
             // What has to be cured says more than what followed from it.
             (End::Stop, Some(later)) | (End::Restart(_), Some(later @ End::Halt(_))) => later,
@@ -248,7 +255,7 @@ impl<O: Outlet> Worker<O> {
                     }
                     Turn::Read(read) => self.put_back(read, stop).await,
                 },
-                held = self.queue.recv(), if room => match held {
+                held = self.queue.recv_if(room) => match held {
                     Some(held) => self.item(&held.item, stop).await,
                     // The tail has ended; it says itself why. What is in flight goes on.
                     None => self.wait_after_the_tail(stop).await,
@@ -305,6 +312,10 @@ impl<O: Outlet> Worker<O> {
         // Positions with a scan are those of rows that are read in the table.
         let mark =
             batch.position().scan.as_ref().map(|_| Header { name: SNAPSHOT_HEADER, value: Some(b"1".as_slice()) });
+        // When those were committed is not known.
+        if mark.is_none() {
+            self.lags.begin(chunk, batch, now_micros());
+        }
         for row in batch.rows() {
             if self.mapping.is_misrouted(row) {
                 self.misrouted(row);
@@ -452,6 +463,11 @@ impl<O: Outlet> Worker<O> {
         }
         self.forget_repeated();
         self.spans.end(self.window.first());
+        if self.window.is_torn() {
+            self.lags.forget();
+        } else {
+            self.lags.end(self.window.first(), now_micros, &self.stats.delivery);
+        }
         failed.map_or(Ok(()), |error| Err(self.undelivered(&error)))
     }
 
@@ -498,7 +514,7 @@ impl<O: Outlet> Worker<O> {
         let parked = if O::ATOMIC { self.window.published_parked() } else { self.window.acknowledged_parked() };
         let parked = parked.filter(|parked| !Arc::ptr_eq(parked, &self.aside.saved)).map(Arc::clone);
         let future = Box::pin(self.outlet.keep(&durable, parked.as_deref()));
-        self.saving = Some(Save { future, position, durable, parked, records });
+        self.saving = Some(Save { future, position, durable, parked, records, begun: Instant::now() });
     }
 
     fn end_save(&mut self, result: Result<(), StoreError>) -> Result<(), End> {
@@ -509,6 +525,7 @@ impl<O: Outlet> Worker<O> {
         match result {
             Ok(()) => {
                 self.last_save = Instant::now();
+                self.count_save(save.begun);
                 self.window.saved(save.records);
                 self.saved_records = save.records;
                 self.stats.saved_micros.store(now_micros(), Relaxed);
@@ -540,6 +557,14 @@ impl<O: Outlet> Worker<O> {
                 self.refused = true;
                 Err(End::Halt(Halt { name: store_halt(&error), detail: error.to_string() }))
             }
+        }
+    }
+
+    fn count_save(&self, begun: Instant) {
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.stats.checkpoints.observe(micros, 1);
+        if O::ATOMIC {
+            self.stats.transactions.fetch_add(1, Relaxed);
         }
     }
 
@@ -581,8 +606,11 @@ impl<O: Outlet> Worker<O> {
 
     fn observe(&self) {
         self.stats.in_flight.store(self.window.in_flight(), Relaxed);
+        self.stats.in_flight_bytes.store(self.outlet.in_flight_bytes(), Relaxed);
         self.stats.queue_bytes.store(self.queue.bytes() as u64, Relaxed);
-        self.stats.oldest_micros.store(self.window.oldest_commit_micros().unwrap_or(0), Relaxed);
+        // What waits in the queue came after what is in flight.
+        let oldest = self.window.oldest_commit_micros().or_else(|| self.queue.ahead_micros());
+        self.stats.oldest_micros.store(oldest.unwrap_or(0), Relaxed);
     }
 }
 

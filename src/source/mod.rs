@@ -7,13 +7,18 @@
 
 mod batch;
 mod builder;
+pub mod connects;
+mod parting;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 pub use batch::{Batch, Row};
 pub use builder::{BatchBuilder, BatchFull, Mark, RowWriter};
+pub use parting::Parting;
 
 use crate::position::{Position, Scan, TxnId};
 use crate::table::TableName;
@@ -199,6 +204,27 @@ pub trait LogStream: Send {
     fn next(&mut self) -> impl Future<Output = Result<LogEvent<Self::Rows>, SourceError>> + Send;
     /// Covers everything up to the last [`LogEvent::Commit`], [`LogEvent::Rollback`] or [`LogEvent::Progress`].
     fn position(&self) -> &Position;
+    /// When something came from the server last, be it a part of an event; `None` where that is not noted.
+    fn heard(&self) -> Option<Instant> {
+        None
+    }
+    /// How far the log is read; `None` where it has no files.
+    fn place(&self) -> Option<LogPlace> {
+        None
+    }
+    /// Why [`LogStream::next`] has failed.
+    fn parting(&self) -> Parting {
+        Parting::Connection
+    }
+}
+
+/// A place in the files of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPlace {
+    /// The number in the name of the file.
+    pub file: u64,
+    /// Bytes from its beginning.
+    pub offset: u64,
 }
 
 /// What is known of a table when its log is found to be purged.

@@ -6,13 +6,13 @@ use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{ClientContext, Statistics};
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
@@ -21,7 +21,8 @@ use super::super::security::OAuth;
 use super::Tag;
 use super::care::Care;
 use super::opening::Openings;
-use crate::outlet::{Chunk, DeliveryError, PublishError, Reach, Settled};
+use super::statistics;
+use crate::outlet::{Chunk, Client, DeliveryError, PublishError, Reach, Settled};
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,6 +60,11 @@ impl Inbox {
     pub(super) fn new(transactional: bool) -> Self {
         let state = State { open: transactional.then(Open::default), ..State::default() };
         Self { state: Mutex::new(state), news: Notify::new(), in_flight: AtomicUsize::new(0), room: Arc::default() }
+    }
+
+    /// Bytes sent and not reported.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Counts a record that is about to be sent.
@@ -186,7 +192,7 @@ pub(super) struct Context {
     pub(super) openings: Option<Openings>,
     /// Topics and partitions that have acknowledged something while an opening is awaited.
     acknowledged: Mutex<Vec<(String, i32)>>,
-    reach: Arc<Reach>,
+    client: Client,
     oauth: OAuth,
     care: Care,
 }
@@ -195,7 +201,7 @@ impl Context {
     pub(super) fn new(inbox: Arc<Inbox>, transactional: bool, reach: Arc<Reach>, oauth: OAuth) -> Self {
         let openings = (!transactional).then(Openings::default);
         let (reports, acknowledged, care) = (Mutex::default(), Mutex::default(), Care::default());
-        Self { inbox, reports, openings, acknowledged, reach, oauth, care }
+        Self { inbox, reports, openings, acknowledged, client: Client::of(reach), oauth, care }
     }
 
     /// With what its producers know of each other.
@@ -247,14 +253,16 @@ impl ClientContext for Context {
             self.inbox.fail(&classify(RDKafkaErrorCode::ClusterAuthorizationFailed, "of any name"));
         }
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.reach.set(false);
+            self.client.reach().set(false);
         }
         warn!(%error, reason, "kafka_error");
     }
 
-    fn stats(&self, statistics: Statistics) {
-        // The bootstrap addresses are brokers too until the real ones are known, so one that is up is enough.
-        self.reach.set(statistics.brokers.values().any(|broker| broker.state == "UP"));
+    fn stats_raw(&self, statistics: &[u8]) {
+        match statistics::word(statistics) {
+            Ok(word) => self.client.tell(word),
+            Err(error) => debug!(%error, "kafka_statistics_unreadable"),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::source::classify;
 use super::tables::{Rows, Tables};
 use super::wire::Wire;
 use crate::position::{FilePoint, Position};
-use crate::source::{Fault, LogEvent, LogStream, SourceError};
+use crate::source::{Fault, LogEvent, LogPlace, LogStream, Parting, SourceError};
 pub(super) use payload::Payload;
 pub(super) use reader::{Reader, start_offset};
 
@@ -35,6 +35,7 @@ pub struct MysqlStream {
     payload: Option<Payload>,
     silence_deadline: Duration,
     heard: Instant,
+    parting: Parting,
     elsewhere: Option<Elsewhere>,
 }
 
@@ -54,6 +55,7 @@ impl MysqlStream {
             payload: None,
             silence_deadline,
             heard: Instant::now(),
+            parting: Parting::Connection,
             elsewhere: None,
         }
     }
@@ -136,6 +138,7 @@ impl LogStream for MysqlStream {
             }
             // Only now, for what has been said is to be covered when the log is opened again.
             if self.reader.wants_definitions() {
+                self.parting = Parting::Definition;
                 let reason = "a subscribed table was defined anew, and the log does not say how";
                 return Err(SourceError::Transient(reason.to_owned()));
             }
@@ -145,12 +148,16 @@ impl LogStream for MysqlStream {
             let Self { wire, elsewhere, .. } = self;
             tokio::select! {
                 biased;
-                reason = told(elsewhere.as_mut()) => return Err(SourceError::Transient(reason)),
+                reason = told(elsewhere.as_mut()) => {
+                    self.parting = Parting::Server;
+                    return Err(SourceError::Transient(reason));
+                }
                 received = wire.receive() => match received {
                     Ok(()) => self.heard = Instant::now(),
                     Err(error) => return Err(classify(&error, &self.reader.at())),
                 },
                 () = sleep_until(self.heard + self.silence_deadline) => {
+                    self.parting = Parting::Silence;
                     let silence = humantime::format_duration(self.silence_deadline);
                     return Err(SourceError::Transient(format!("nothing heard from the server for {silence}")));
                 }
@@ -160,5 +167,17 @@ impl LogStream for MysqlStream {
 
     fn position(&self) -> &Position {
         self.reader.position()
+    }
+
+    fn heard(&self) -> Option<Instant> {
+        Some(self.heard)
+    }
+
+    fn place(&self) -> Option<LogPlace> {
+        self.reader.place()
+    }
+
+    fn parting(&self) -> Parting {
+        self.parting
     }
 }

@@ -12,7 +12,7 @@ use crate::mysql::decode::{DecodeError, Dialect, Event, GtidEvent, MariaDbGtid, 
 use crate::mysql::statement::{Statement, Xid};
 use crate::mysql::tables::{Layout, Rows, Selection, Tables};
 use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
-use crate::source::{Fault, ForeignDml, LogEvent, Slot};
+use crate::source::{Fault, ForeignDml, LogEvent, LogPlace, Slot};
 use crate::table::TableName;
 
 /// Events that are not passed over with the transaction that they follow.
@@ -128,6 +128,12 @@ impl Reader {
     /// The table of a slot.
     pub(in crate::mysql) fn table(&self, slot: Slot) -> &TableName {
         self.tables.name(slot)
+    }
+
+    /// How far the log is read; `None` before its file is known.
+    pub(super) fn place(&self) -> Option<LogPlace> {
+        let (_, number) = self.file.rsplit_once('.')?;
+        Some(LogPlace { file: number.parse().ok()?, offset: self.offset })
     }
 
     /// Covers everything up to the last end of a transaction that [`Reader::pop`] gave.

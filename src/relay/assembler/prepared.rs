@@ -35,6 +35,10 @@ impl Prepared {
         self.transactions.is_empty()
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn take(&mut self, xid: &str) -> Vec<PreparedRows> {
         let rows = self.transactions.remove(xid).unwrap_or_default();
         self.bytes -= rows.iter().map(|rows| rows.rows.memory()).sum::<usize>();

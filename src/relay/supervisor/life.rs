@@ -89,6 +89,7 @@ where
                         }
                     }
                     error!(table = %relay.stats.table, reason = halt.name, detail = %halt.detail, "relay_halted");
+                    relay.stats.halt(halt.name);
                     relay.stats.set_state(State::Halted, Some(halt.to_string()));
                     going.0.send_modify(|going| *going -= 1);
                     let Some(next) = stop.run_until_cancelled(self.halted(&mut relay, &mut orders, halt.clone())).await
