@@ -169,8 +169,8 @@ impl Default for MysqlSettings {
             password_file: None,
             server_id: None,
             connect_timeout: Duration::from_secs(10),
-            heartbeat: Duration::from_secs(5),
-            silence_deadline: Duration::from_secs(15),
+            heartbeat: Duration::from_secs(2),
+            silence_deadline: Duration::from_secs(8),
             purge_warning: Duration::from_hours(12),
             tls: TlsSettings::default(),
         }
