@@ -1,6 +1,6 @@
 # Every target sets up what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-SERVERS := mysql-9.7 mariadb-10.11 mariadb-11.8 kafka-4.1
+SERVERS := mysql-9.7 mariadb-10.11 mariadb-11.8 kafka-4.1 prometheus-2
 
 .PHONY: help
 help: ## This list

@@ -29,6 +29,7 @@ mod kafka_topics;
 mod mariadb;
 mod memory;
 mod migrate;
+mod monitoring;
 mod names;
 mod network;
 mod nights;
