@@ -128,6 +128,12 @@ async fn a_transaction_that_has_timed_out_is_done_again() {
         writing.more(50).await;
     }
     assert!(daemon.log().contains("relay_restarts"));
+    for outcome in ["committed", "aborted"] {
+        let (_, page) = daemon.page("/metrics").unwrap();
+        let lines = page.lines().filter(|line| line.starts_with("outboxd_kafka_transactions_total{"));
+        let mut counts = lines.filter(|line| line.contains(outcome)).map(|line| line.rsplit_once(' ').unwrap().1);
+        assert!(counts.any(|count| count != "0"), "none is {outcome}: {page}");
+    }
     writing.more(300).await;
     let journal = writing.stop().await;
     judge(&stage, &journal, daemon).await;

@@ -56,6 +56,7 @@ impl Bench {
     /// One batch that reaches the position `number`; the ids are `number.0`, `number.1` and so on, each its own key.
     async fn send(&self, number: u64, rows: usize) {
         let mut batch = BatchBuilder::new(5);
+        batch.set_commit_micros(now_micros());
         let inserts = (0..rows).map(|row| Insert::new(&format!("{number}.{row}"), &row.to_string())).collect();
         let columns = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap()).columns().clone();
         MemoryRows::new(inserts, columns).append_to(&mut batch).unwrap();
@@ -349,6 +350,21 @@ async fn a_batch_larger_than_the_outlet_takes_leaves_piece_by_piece_in_order() {
     roomy.pass(1).await;
     let bytes = |bench: &Bench| bench.stats.bytes.load(Relaxed);
     assert_eq!(bytes(&bench), bytes(&roomy), "a record that found no room at first counts once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_waits_in_the_queue_is_late_although_all_that_was_published_is_acknowledged() {
+    let bench = bench(3, 1, 100).await;
+    let waits = || bench.stats.oldest_micros.load(Relaxed) > 0;
+    let delivered = || bench.stats.delivery.cumulated().last().unwrap().1;
+    bench.positions.fail(20);
+    bench.send(1, 3).await;
+    bench.send(2, 1).await;
+    bench.pass(2_000).await;
+    assert_eq!((bench.stats.in_flight.load(Relaxed), delivered(), waits()), (0, 3, true));
+    bench.pass(20_000).await;
+    assert_eq!((bench.saved(), delivered(), waits()), (Some(after(2)), 4, false));
+    assert!(bench.stats.checkpoints.cumulated().last().unwrap().1 >= 2);
 }
 
 #[tokio::test(start_paused = true)]
