@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Duration, Instant};
 
+use crate::account;
 use crate::daemon::Daemon;
 use crate::proxy::Proxy;
 use crate::stage::{Stage, free_port, until};
@@ -242,7 +243,7 @@ async fn given_a_real_run_when_scraped_then_every_metric_is_there_and_every_pane
 async fn given_an_idle_database_when_its_connection_dies_without_a_word_then_that_is_seen_within_ten_seconds() {
     let stage = Stage::of().shards(1).up().await;
     let proxy = Proxy::to(stage.mysql.port()).await;
-    let daemon = stage.run_with(&[("MYSQL__URL", &format!("mysql://admin@127.0.0.1:{}", proxy.port()))]);
+    let daemon = stage.run_with(&[("MYSQL__URL", &account::url(proxy.port()))]);
     daemon.ready().await;
     // Three signs of life, at the default interval, are no reason for an alarm.
     let signs = proxy.answers() + 3;
