@@ -33,7 +33,7 @@ pub(super) async fn check(loaded: &Loaded, format: Format) -> Result<u8, DaemonE
     let report = preflight::survey(&loaded.config, asker).await?.report;
     let (verdict, code) = verdict(&report);
     match format {
-        Format::Text => text(&report),
+        Format::Text => show(&text(&report)),
         Format::Json => {
             let shown = serde_json::to_string_pretty(&Shown { verdict, report: &report });
             show(&shown.map_err(|error| DaemonError::Internal(error.to_string()))?);
@@ -62,27 +62,29 @@ fn mark(status: Status) -> Cell {
     }
 }
 
-fn text(report: &Report) {
+/// For people: a table, and how to cure what is not as it must be.
+pub(super) fn text(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["", "check", "setting", "found"]);
     for check in &report.checks {
         let Check { name, setting, found, .. } = check;
         table.add_row([mark(check.status), Cell::new(name), Cell::new(harmless(setting)), Cell::new(harmless(found))]);
     }
-    show(&table);
+    let mut parts = vec![table.to_string()];
     for status in [Status::Failed, Status::Warned] {
         for Check { setting, expected, found, cure, .. } in report.with(status) {
             let word = if status == Status::Failed { "✗ failed" } else { "! warned" };
             let (setting, expected, found) = (harmless(setting), harmless(expected), harmless(found));
             let cure = cure.as_deref().unwrap_or_default();
             let cure = harmless(cure);
-            show(&format!("\n{word}: {setting}\n  expected  {expected}\n  found     {found}\n  cure      {cure}"));
+            parts.push(format!("\n{word}: {setting}\n  expected  {expected}\n  found     {found}\n  cure      {cure}"));
         }
     }
     for unavailable in &report.unavailable {
-        show(&format!("\n✗ unavailable: {unavailable}\n  what only it knows was not checked"));
+        parts.push(format!("\n✗ unavailable: {unavailable}\n  what only it knows was not checked"));
     }
     let count = |status| report.with(status).count();
     let (passed, warned, failed) = (count(Status::Passed), count(Status::Warned), count(Status::Failed));
-    show(&format!("\n{passed} passed, {warned} warned, {failed} failed"));
+    parts.push(format!("\n{passed} passed, {warned} warned, {failed} failed"));
+    parts.join("\n")
 }

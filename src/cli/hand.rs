@@ -54,6 +54,17 @@ pub(super) struct PauseArguments {
     reason: Option<String>,
 }
 
+impl Way {
+    /// Where the daemon answers: as the arguments say, and else the configuration.
+    pub(super) fn address(&self, configured: Result<&AdminSettings, &ConfigErrors>) -> Result<String, DaemonError> {
+        match (&self.address, configured) {
+            (Some(address), _) => Ok(address.trim_start_matches("http://").trim_end_matches('/').to_owned()),
+            (None, Ok(admin)) => Ok(Client::address_of(admin.listen)),
+            (None, Err(errors)) => Err(unusable(errors)),
+        }
+    }
+}
+
 /// A running daemon, and how to ask it for changes.
 pub(super) struct Hand {
     pub(super) client: Client,
@@ -64,17 +75,9 @@ pub(super) struct Hand {
 impl Hand {
     /// By what the arguments say, and else the configuration.
     pub(super) fn new(way: Way, configured: Result<&AdminSettings, &ConfigErrors>) -> Result<Self, DaemonError> {
-        let Way { address, token_file, token, by } = way;
-        let admin = match configured {
-            Ok(admin) => Some(admin),
-            Err(errors) if address.is_none() => return Err(unusable(errors)),
-            Err(_) => None,
-        };
-        let address = match (address, admin) {
-            (Some(address), _) => address.trim_start_matches("http://").trim_end_matches('/').to_owned(),
-            (None, Some(admin)) => Client::address_of(admin.listen),
-            (None, None) => String::new(),
-        };
+        let address = way.address(configured)?;
+        let Way { token_file, token, by, .. } = way;
+        let admin = configured.ok();
         let file = token_file.or_else(|| admin.and_then(|admin| admin.token_file.clone()));
         let token = match (token, file) {
             (Some(token), _) => Some(token),

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod decode;
 mod demo;
+mod doctor;
 mod hand;
 mod health;
 mod import_debezium;
@@ -26,6 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::decode::DecodeArguments;
 use self::demo::DemoArguments;
+use self::doctor::DoctorArguments;
 use self::hand::{HandArguments, PauseArguments};
 use self::health::HealthArguments;
 use self::import_debezium::ImportArguments;
@@ -74,7 +76,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd reload --dry-run   what a changed configuration would change\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 2 verify found differences, 64 configuration, 65 a binlog is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 77 a change is refused, 78 preflight refused"
+    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd reload --dry-run   what a changed configuration would change\n  outboxd doctor             everything a bug report needs, in one file\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 2 verify found differences, 64 configuration, 65 a binlog is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 77 a change is refused, 78 preflight refused"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -128,6 +130,7 @@ enum Command {
     },
     /// Compare what is committed with what is in Kafka: what is missing, duplicate, out of order or unexpected
     Verify(VerifyArguments),
+    Doctor(DoctorArguments),
     /// Every key in force, with its source; secrets as ***
     Config,
     /// Print the events in binlog files as JSON lines, without a server
@@ -211,6 +214,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Parked { command } => parked::parked(command, load(&options)).await,
         Command::Position { command } => position::position(command, loaded()?).await,
         Command::Verify(arguments) => verify::verify(arguments, &loaded()?).await,
+        Command::Doctor(arguments) => doctor::doctor(arguments, load(&options)).await,
         Command::Config => Ok(config::config(&loaded()?)),
         Command::Decode(arguments) => decode::decode(arguments, || load(&options)),
         Command::ImportDebezium(arguments) => import_debezium::import(arguments, &loaded()?).await,

@@ -19,3 +19,8 @@ pub use store::KafkaStore;
 
 /// At least once through a table's own idempotent producer.
 pub type AtLeastOnce<S> = crate::outlet::AtLeastOnce<producer::Publisher, S>;
+
+/// The version of librdkafka that is linked.
+pub fn library_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

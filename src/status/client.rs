@@ -90,6 +90,17 @@ impl Client {
         self.ask(&format!("api/v1/tables/{table}/parked"), |mut answer| answer.body_mut().read_json()).await
     }
 
+    /// A page as it is, whatever its status.
+    pub async fn text(&self, path: &str) -> Result<String, Silent> {
+        let (agent, url) = (self.agent.clone(), format!("http://{}/{path}", self.address));
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut answer = agent.get(&url).call().map_err(|error| error.to_string())?;
+            answer.body_mut().read_to_string().map_err(|error| error.to_string())
+        });
+        let answer = asked.await.unwrap_or_else(|error| Err(error.to_string()));
+        answer.map_err(|reason| Silent { address: self.address.clone(), reason })
+    }
+
     /// Whether the daemon is ready; the error says why it is not, or that it does not answer.
     pub async fn ready(&self) -> Result<(), Silent> {
         self.ask("readyz", |_| Ok(())).await

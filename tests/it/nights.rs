@@ -119,6 +119,7 @@ async fn a_table_was_moved_to_another_database() {
     // The steps: the daemon has stopped, nothing waits.
     told(&stage, &["position", "forget", TABLE, "--yes"]);
     stage.sql(["CREATE DATABASE moved", "RENAME TABLE delivery.`delivery-outbox1` TO moved.`delivery-outbox1`"]).await;
+    stage.sql(["GRANT SELECT ON moved.* TO outboxd"]).await;
     let moved = |arguments: &[&str]| {
         let mut command = stage.outboxd(arguments);
         command.env("OUTBOXD__OUTBOX__0__TABLES", "moved.delivery-outbox1");

@@ -2,6 +2,7 @@
 
 use mysql_async::prelude::Queryable;
 
+use crate::account;
 use crate::daemon::Daemon;
 use crate::stage::Stage;
 
@@ -89,15 +90,15 @@ async fn a_password_in_a_file_is_read_for_every_connection() {
     let stage = Stage::of().shards(1).up().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let put = |password: &str| std::fs::write(file.path(), format!("{password}\n")).unwrap();
-    put("admin");
+    put(account::PASSWORD);
     let mut command = stage.outboxd(&["run"]);
     let daemon =
         Daemon::spawn(command.env_remove("OUTBOXD__MYSQL__PASSWORD").env("OUTBOXD__MYSQL__PASSWORD_FILE", file.path()));
     daemon.ready().await;
     let mut conn = stage.connect().await;
-    conn.query_drop("ALTER USER admin IDENTIFIED BY 'another-one'").await.unwrap();
+    conn.query_drop("ALTER USER outboxd IDENTIFIED BY 'another-one'").await.unwrap();
     put("another-one");
-    let threads = "SELECT id FROM information_schema.processlist WHERE user = 'admin' AND id <> CONNECTION_ID()";
+    let threads = "SELECT id FROM information_schema.processlist WHERE user = 'outboxd' AND id <> CONNECTION_ID()";
     let all: Vec<u64> = conn.query(threads).await.unwrap();
     for thread in all {
         let _ = conn.query_drop(format!("KILL {thread}")).await;

@@ -84,3 +84,51 @@ async fn watching_shows_what_changes_until_it_is_told_to_stop() {
     assert!(std::process::Command::new("kill").arg(watching.id().to_string()).status().unwrap().success());
     assert_eq!(watching.wait().unwrap().code(), Some(0));
 }
+
+/// Given a daemon, when a report is asked for, then it has every part and no secret; what is away costs its own part only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_has_everything_that_can_be_had_and_no_secret() {
+    const PASSWORD: &str = "only-for-this-report";
+    const PAYLOAD: &str = "confidential-route";
+    let mut stage = Stage::of().shards(2).own_kafka().up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.txt");
+    let listen = format!("127.0.0.1:{}", free_port());
+    let daemon = stage.run_with(&[("ADMIN__LISTEN", &listen)]);
+    daemon.ready().await;
+    let table = stage.outboxes[0].quoted();
+    let columns = "(id, aggregatetype, aggregateid, type, payload)";
+    stage.sql([format!("INSERT INTO {table} {columns} VALUES ('e-1', 'a', 'k', 'T', '\"{PAYLOAD}\"')")]).await;
+    stage.delivered("e-1").await;
+    let report = |stage: &Stage| {
+        let mut command = stage.outboxd(&["doctor", "--output"]);
+        command.arg(&file).env("OUTBOXD__ADMIN__LISTEN", &listen).env("OUTBOXD__KAFKA__SASL__PASSWORD", PASSWORD);
+        command.env("OUTBOXD__KAFKA__SASL__MECHANISM", "plain").env("OUTBOXD__KAFKA__SASL__USERNAME", "relay");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        std::fs::read_to_string(&file).unwrap()
+    };
+    let whole = report(&stage);
+    for part in [
+        "== outboxd ==",
+        "librdkafka 2.",
+        "kafka.bootstrap_servers",
+        "MySQL",
+        "== checks ==",
+        "gtid=",
+        "table_claimed",
+        "outboxd_events_total{table=\"delivery.delivery-outbox1\"} 1",
+        "\"state\": \"running\"",
+    ] {
+        assert!(whole.contains(part), "{part} is not in {whole}");
+    }
+    assert!(!whole.contains(PASSWORD) && !whole.contains(PAYLOAD), "{whole}");
+    assert_eq!(daemon.terminate().await, Some(0));
+    stage.mysql.tell("stop").unwrap();
+    let part = report(&stage);
+    assert!(part.contains("== positions ==\n\nnot to be had"), "{part}");
+    assert!(
+        part.contains(&format!("no daemon answers at {listen}")) && part.contains("kafka.bootstrap_servers"),
+        "{part}"
+    );
+}

@@ -42,7 +42,10 @@ pub(super) enum PositionCommand {
 
 pub(super) async fn position(command: PositionCommand, loaded: Loaded) -> Result<u8, DaemonError> {
     match command {
-        PositionCommand::Show => positions(&loaded).await,
+        PositionCommand::Show => {
+            show(&table(&loaded).await?);
+            Ok(code::CLEAN)
+        }
         PositionCommand::Set(arguments) => set::set(arguments, loaded).await,
         PositionCommand::Forget(arguments) => set::forget(arguments, loaded).await,
         PositionCommand::Wait(arguments) => wait::wait(arguments, loaded).await,
@@ -65,7 +68,8 @@ async fn migrate(loaded: &Loaded, to: Keeper) -> Result<u8, DaemonError> {
     Ok(code::CLEAN)
 }
 
-async fn positions(loaded: &Loaded) -> Result<u8, DaemonError> {
+/// Every saved position.
+pub(super) async fn table(loaded: &Loaded) -> Result<Table, DaemonError> {
     let store = Store::new(&loaded.config, Duration::ZERO)?;
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["table", "position", "saved", "owner", "epoch"]);
@@ -76,6 +80,5 @@ async fn positions(loaded: &Loaded) -> Result<u8, DaemonError> {
         let name = harmless(&saved.table.to_string()).into_owned();
         table.add_row([name, position, when, saved.owner, saved.epoch.to_string()]);
     }
-    show(&table);
-    Ok(code::CLEAN)
+    Ok(table)
 }
