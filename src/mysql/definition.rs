@@ -120,12 +120,12 @@ impl Definition {
 }
 
 /// What changes `table` when a statement names something else. The server shows triggers to who has TRIGGER on their
-/// table, and functions to who may see their body.
+/// table, and functions to who may see their body; it shows a trigger without its body to some who have not.
 async fn feeders(conn: &mut Conn, table: &TableName) -> Result<Vec<TableName>, Error> {
     let bodies: Vec<(String, String, String, String)> = conn
         .query(
             "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_SCHEMA, ACTION_STATEMENT FROM \
-             information_schema.TRIGGERS UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_SCHEMA, \
+             information_schema.TRIGGERS WHERE ACTION_STATEMENT IS NOT NULL UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_SCHEMA, \
              ROUTINE_DEFINITION FROM information_schema.ROUTINES WHERE ROUTINE_TYPE = 'FUNCTION' AND \
              ROUTINE_DEFINITION IS NOT NULL",
         )

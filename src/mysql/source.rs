@@ -89,8 +89,11 @@ pub(super) async fn start(conn: &mut Conn, earliest: bool) -> Result<Option<Posi
     let Some(oldest) = logs.first().and_then(file) else { return Ok(None) };
     if flavor.mariadb {
         // What the oldest file begins after; an empty list is the very beginning.
-        let list: Option<String> = conn.exec_first("SELECT BINLOG_GTID_POS(?, 4)", (oldest,)).await?;
-        return Ok(Some(Point::Domains(list.unwrap_or_default().parse().map_err(|error| other(&error))?).into()));
+        let list: Option<Option<String>> = conn.exec_first("SELECT BINLOG_GTID_POS(?, 4)", (&oldest,)).await?;
+        let Some(list) = list.flatten() else {
+            return Err(other(&format!("{oldest} was purged while it was asked about")));
+        };
+        return Ok(Some(Point::Domains(list.parse().map_err(|error| other(&error))?).into()));
     }
     let (file, offset) = if earliest {
         (oldest, 4)

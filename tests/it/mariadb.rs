@@ -47,3 +47,16 @@ async fn mariadb_10_11_is_relayed_through_kills_stops_and_restarts() {
 async fn mariadb_11_8_is_relayed_through_kills_stops_and_restarts() {
     whole_path("mariadb-11.8").await;
 }
+
+/// Given triggers whose bodies MariaDB keeps from the daemon's account, which it shows as NULL, then the table is relayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_may_not_be_read_is_no_trouble() {
+    let stage = Stage::of().server("mariadb-11.8").shards(1).up().await;
+    let trigger = "CREATE TRIGGER delivery.stamp BEFORE INSERT ON delivery.orders FOR EACH ROW SET NEW.id = NEW.id + 1";
+    stage.sql(["CREATE TABLE delivery.orders (id INT)", "GRANT SELECT ON delivery.orders TO outboxd", trigger]).await;
+    let daemon = stage.run();
+    daemon.ready().await;
+    stage.sql([event(1, "beside-a-trigger", "k")]).await;
+    stage.delivered("beside-a-trigger").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+}
