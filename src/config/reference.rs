@@ -20,7 +20,8 @@ Every key, from the code. [Configuration](configuration.md) says what goes where
 the same as a file to start from. Any key can be set by an environment variable: `OUTBOXD__` and the key in upper case, with `__` for each dot
 (`OUTBOXD__MYSQL__TLS__MODE`, `OUTBOXD__OUTBOX__0__TOPIC`); and by `--set KEY=VALUE`.
 
-A *duration* is a text such as `\"10s\"`, `\"500ms\"` or `\"7d\"`; a *size* one such as `\"16 MiB\"`, or a number of bytes.
+A *duration* is a text such as `\"10s\"`, `\"500ms\"` or `\"7d\"`; a *size* one such as `\"16 MiB\"`, or a number of bytes. A *change* of a key counts after a
+[reload](operations.md#changing-the-configuration), or takes a restart.
 ";
 
 /// A line of the shipped file, uncommented: a key, or the table that it begins.
@@ -95,6 +96,7 @@ fn row(table: &str, name: &str, why: &str) -> String {
         format!("`{name}`"),
         takes(&key, why) + hidden,
         default_of(&key, why),
+        if is_live(&key) { "reload" } else { "restart" }.to_owned(),
         why.trim_start_matches("Required. ").replace('|', "\\|"),
     ];
     format!("| {} |\n", cells.join(" | "))
@@ -124,7 +126,7 @@ fn page() -> String {
             Some(Line::Key { .. }) if is_open(&table.split('.').collect::<Vec<_>>()) => why.clear(),
             Some(Line::Key { name, why: beside }) => {
                 if rows == 0 {
-                    page.push_str("\n| key | takes | default | |\n|---|---|---|---|\n");
+                    page.push_str("\n| key | takes | default | change | |\n|---|---|---|---|---|\n");
                 }
                 rows += 1;
                 page.push_str(&row(table, name, beside.unwrap_or(&why)));
