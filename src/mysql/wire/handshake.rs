@@ -94,6 +94,14 @@ pub(super) async fn log_in(mut packets: Packets, opts: &Opts, lenient: bool) -> 
     Ok(login.packets)
 }
 
+/// What a request for another plugin has for it. The plugins of `MariaDB` that sign have random bytes, whatever the last one is;
+/// the others have a zero behind theirs. The parser takes a zero off in any case, and one login of 256 would be denied.
+fn nonce<'p>(plugin: &AuthPlugin<'_>, packet: &'p [u8], parsed: &'p [u8]) -> &'p [u8] {
+    let signs = matches!(plugin, AuthPlugin::Ed25519 | AuthPlugin::MariadbParsec { .. });
+    let behind_the_name = || packet.iter().position(|byte| *byte == 0).map(|zero| &packet[zero + 1..]);
+    signs.then(behind_the_name).flatten().unwrap_or(parsed)
+}
+
 impl Login<'_> {
     /// What the plugin makes of password and scramble; empty for no password.
     fn proof(&self) -> Vec<u8> {
@@ -113,7 +121,7 @@ impl Login<'_> {
                 (Some(&head::END), Some(_)) => {
                     let request = ParseBuf(&packet).parse::<AuthSwitchRequest<'_>>(())?;
                     self.plugin = request.auth_plugin().into_owned();
-                    self.nonce = request.plugin_data().to_vec();
+                    self.nonce = nonce(&self.plugin, &packet, request.plugin_data()).to_vec();
                     let proof = match &self.plugin {
                         AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword | AuthPlugin::Ed25519 => {
                             self.proof()
@@ -184,4 +192,18 @@ fn encrypt(password: &[u8], key: &[u8]) -> Result<Vec<u8>, ErrorStack> {
     let size = key.public_encrypt(password, &mut encrypted, Padding::PKCS1_OAEP)?;
     encrypted.truncate(size);
     Ok(encrypted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_bytes_that_are_signed_are_whole_also_when_the_last_one_is_zero() {
+        let packet = |data: &[u8]| [b"\xfeplugin\0".as_slice(), data].concat();
+        let signed = packet(&[7, 0, 9, 0]);
+        assert_eq!(nonce(&AuthPlugin::Ed25519, &signed, &[7, 0, 9]), [7, 0, 9, 0]);
+        let native = packet(b"scramble\0");
+        assert_eq!(nonce(&AuthPlugin::MysqlNativePassword, &native, b"scramble"), b"scramble");
+    }
 }
