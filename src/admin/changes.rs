@@ -125,7 +125,7 @@ pub(super) async fn pause(asked: Asked, body: Bytes) -> Result<Json<Changed>, Fa
     let PauseWish { by, reason } = read(&body)?;
     let reason = reason.map(|reason| words("reason", reason)).transpose()?;
     let caller = Caller::new(asked, by)?;
-    let pause = Pause { by: caller.by(), at: Timestamp::now(), reason };
+    let pause = Pause { by: caller.by.clone(), at: Timestamp::now(), reason };
     caller.ask("pause", Order::Pause(pause)).await
 }
 
@@ -191,24 +191,24 @@ pub(super) fn words(name: &str, text: String) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// Who asks: as they call themselves, or by where they are.
+pub(super) fn asks(by: Option<String>, peer: SocketAddr) -> Result<String, Failure> {
+    by.map_or_else(|| Ok(peer.ip().to_string()), |by| words("by", by))
+}
+
 /// Who asks for a change, and of which table.
 struct Caller {
     table: TableName,
-    by: Option<String>,
+    by: String,
     peer: SocketAddr,
     current: Current,
 }
 
 impl Caller {
     fn new((Path(table), ConnectInfo(peer), Shared(current)): Asked, by: Option<String>) -> Result<Self, Failure> {
-        let by = by.map(|by| words("by", by)).transpose()?;
+        let by = asks(by, peer)?;
         let unknown = |_| Failure::new(404, "unknown_table", format!("`{table}` is no schema.table"));
         Ok(Self { table: table.parse().map_err(unknown)?, by, peer, current })
-    }
-
-    /// As they call themselves, or by where they are.
-    fn by(&self) -> String {
-        self.by.clone().unwrap_or_else(|| self.peer.ip().to_string())
     }
 
     /// Gives the order, and writes down what became of it, also when nobody waits for the answer any more.
@@ -220,8 +220,7 @@ impl Caller {
             }
             view.control.clone()
         };
-        let Self { table, peer, .. } = &self;
-        let (table, peer, by) = (table.clone(), *peer, self.by());
+        let Self { table, peer, by, .. } = self;
         let carried_out = tokio::spawn(async move {
             let answer = control.order(&table, order).await;
             match &answer {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::info;
 
-use super::changes::{PATIENCE, read, words};
+use super::changes::{PATIENCE, asks, read, words};
 use super::{Current, Failure};
 use crate::table::TableName;
 
@@ -63,6 +63,11 @@ pub enum Unloaded {
 }
 
 impl Unloaded {
+    /// For a log, whose lines are one line each.
+    pub fn line(&self) -> String {
+        self.to_string().replace('\n', "; ")
+    }
+
     /// A name for programs, in `snake_case`, and the HTTP status.
     pub fn name(&self) -> (&'static str, u16) {
         match self {
@@ -118,7 +123,7 @@ impl Reloads {
             }
             Err(refusal) => {
                 let (refused, _) = refusal.name();
-                let detail = refusal.to_string().replace('\n', "; ");
+                let detail = refusal.line();
                 info!(target: "outboxd::audit", action = "reload", ?by, peer, refused, %detail, "audit");
             }
         }
@@ -139,7 +144,7 @@ pub(super) async fn reload(
     body: Bytes,
 ) -> Result<Json<Reloaded>, Failure> {
     let ReloadWish { by, rehearse } = read(&body)?;
-    let by = by.map(|by| words("by", by)).transpose()?.unwrap_or_else(|| peer.ip().to_string());
+    let by = asks(by, peer)?;
     let view = std::sync::Arc::clone(&current.borrow());
     if view.metrics.tables().is_empty() {
         return Err(Unloaded::NotNow.into());
@@ -180,7 +185,7 @@ pub(super) async fn set_level(
     body: Bytes,
 ) -> Result<Json<LogLevel>, Failure> {
     let LevelWish { by, level } = read(&body)?;
-    let by = by.map(|by| words("by", by)).transpose()?.unwrap_or_else(|| peer.ip().to_string());
+    let by = asks(by, peer)?;
     let levels = current.borrow().levels.clone();
     let before = levels.now();
     levels.set(&words("level", level)?).map_err(|error| Failure::new(400, "bad_request", format!("level: {error}")))?;

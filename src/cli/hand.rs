@@ -13,7 +13,7 @@ use super::{code, say, show, unusable};
 use crate::admin::settings::{AdminSettings, read_token};
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
-use crate::status::client::{Client, Unchanged};
+use crate::status::client::{self, Client, Unchanged};
 use crate::table::{TableName, TablePattern};
 
 /// How long the daemon may take for one change; a little longer than it waits itself.
@@ -100,16 +100,15 @@ impl Hand {
         method: Method,
         table: &TableName,
         what: &str,
-        mut body: Value,
+        body: Value,
     ) -> Result<Value, Unchanged> {
-        body["by"] = Value::from(self.by.as_str());
-        self.client.change(method, table, what, &body, self.token.as_ref()).await
+        self.send(method, &client::page(table, what), body).await
     }
 
-    /// Asks for a change that is about no table; the body says who.
-    pub(super) async fn send(&self, method: Method, what: &str, mut body: Value) -> Result<Value, Unchanged> {
+    /// Asks for a change at a page below `/api/v1`; the body says who.
+    pub(super) async fn send(&self, method: Method, page: &str, mut body: Value) -> Result<Value, Unchanged> {
         body["by"] = Value::from(self.by.as_str());
-        self.client.send(method, what, &body, self.token.as_ref()).await
+        self.client.change(method, page, &body, self.token.as_ref()).await
     }
 
     /// The daemon's tables that these patterns select; each has to select one.

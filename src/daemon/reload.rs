@@ -123,13 +123,11 @@ impl Reloader {
                 notify::ready(self.tables.len());
                 match &outcome {
                     Ok(reloaded) => {
-                        let count = |tables: &[TableName]| tables.len();
                         let Reloaded { settings, joined, renewed, left, .. } = reloaded;
-                        let (joined, renewed, left) = (count(joined), count(renewed), count(left));
+                        let (joined, renewed, left) = (joined.len(), renewed.len(), left.len());
                         info!(settings = settings.len(), joined, renewed, left, "configuration_reloaded");
                     }
-                    // A line of the log is one line.
-                    Err(reason) => warn!(reason = %reason.to_string().replace('\n', "; "), "reload_refused"),
+                    Err(reason) => warn!(reason = %reason.line(), "reload_refused"),
                 }
             }
             let _ = answer.send(outcome);
@@ -209,7 +207,7 @@ impl Reloader {
             // Without a supervisor the process is about to end.
             let _ = self.joins.send(Supervised { table, stats, orders, unfit: None }).await;
         }
-        self.tell();
+        self.show.tables(&self.tables, &self.control);
         let renewed = renewing.into_iter().map(|table| {
             let name = table.subscription.table.clone();
             if let Some((kept, _)) = self.tables.iter_mut().find(|(kept, _)| kept.subscription.table == name) {
@@ -228,14 +226,9 @@ impl Reloader {
         let place = |kept: &Kept| order.iter().position(|name| *name == kept.0.subscription.table);
         self.tables.retain(|kept| place(kept).is_some());
         self.tables.sort_by_key(place);
-        self.tell();
-        troubles
-    }
-
-    /// Shows the tables, and has them accompanied.
-    fn tell(&mut self) {
         self.company = self.shared.accompany(&self.tables);
         self.show.tables(&self.tables, &self.control);
+        troubles
     }
 }
 

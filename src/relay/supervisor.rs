@@ -182,6 +182,11 @@ where
         let going = Going(Arc::new(watch::channel(tables.len()).0));
         // Ends with the last relay, too.
         let stop = stop.child_token();
+        let begin = |tasks: &mut JoinSet<Ended>, relay: Box<Relay>, orders, turn| {
+            let table = relay.stats.table.clone();
+            let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
+            tasks.spawn(async move { Ended::Relay(table, life.await) });
+        };
         let deadline = Instant::now() + CLAIM_WAIT;
         let claims = tables.into_iter().map(async |Supervised { table, stats, orders, unfit }| {
             let relay = this.relay_of(table, stats);
@@ -203,9 +208,7 @@ where
                 Found::Ended(Outcome::Halted(halt)) => Turn::Halt(halt),
                 Found::Ended(_) => Turn::Claim(Duration::ZERO),
             };
-            let table = relay.stats.table.clone();
-            let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
-            tasks.spawn(async move { Ended::Relay(table, life.await) });
+            begin(&mut tasks, relay, orders, turn);
         }
         let points: Vec<_> = claimed.iter().map(|(.., ready)| &ready.resume).collect();
         let together = this.distances.together(&points);
@@ -217,9 +220,7 @@ where
             if near {
                 tail.feed(feeder.start());
             }
-            let (table, turn) = (relay.stats.table.clone(), Turn::Relay(Box::new((worker, feeder))));
-            let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
-            tasks.spawn(async move { Ended::Relay(table, life.await) });
+            begin(&mut tasks, relay, orders, Turn::Relay(Box::new((worker, feeder))));
         }
         let tail_stop = stop.clone();
         tasks.spawn(async move {
@@ -234,12 +235,9 @@ where
                 // Before it is asked whether any is left: the last one may leave for one that comes.
                 Some(Supervised { table, stats, orders, unfit }) = joins.recv(), if !stop.is_cancelled() => {
                     going.0.send_modify(|going| *going += 1);
-                    let relay = this.relay_of(table, stats);
                     let unfit = unfit.map(|detail| Turn::Halt(Halt { name: "preflight", detail }));
                     let turn = unfit.unwrap_or(Turn::Claim(Duration::ZERO));
-                    let name = relay.stats.table.clone();
-                    let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
-                    tasks.spawn(async move { Ended::Relay(name, life.await) });
+                    begin(&mut tasks, this.relay_of(table, stats), orders, turn);
                     continue;
                 }
                 Ok(()) = settings.changed() => {

@@ -75,8 +75,7 @@ impl Client {
 
     /// How far a table's latest replay is.
     pub async fn replay(&self, table: &TableName) -> Result<ReplayStatus, Silent> {
-        let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
-        self.ask(&format!("api/v1/tables/{table}/replay"), |mut answer| answer.body_mut().read_json()).await
+        self.ask(&format!("api/v1/{}", page(table, "replay")), |mut answer| answer.body_mut().read_json()).await
     }
 
     /// What is logged.
@@ -86,19 +85,12 @@ impl Client {
 
     /// The aggregates of a table that are parked.
     pub async fn parked(&self, table: &TableName) -> Result<Vec<ParkedStatus>, Silent> {
-        let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
-        self.ask(&format!("api/v1/tables/{table}/parked"), |mut answer| answer.body_mut().read_json()).await
+        self.ask(&format!("api/v1/{}", page(table, "parked")), |mut answer| answer.body_mut().read_json()).await
     }
 
     /// A page as it is, whatever its status.
     pub async fn text(&self, path: &str) -> Result<String, Silent> {
-        let (agent, url) = (self.agent.clone(), format!("http://{}/{path}", self.address));
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut answer = agent.get(&url).call().map_err(|error| error.to_string())?;
-            answer.body_mut().read_to_string().map_err(|error| error.to_string())
-        });
-        let answer = asked.await.unwrap_or_else(|error| Err(error.to_string()));
-        answer.map_err(|reason| Silent { address: self.address.clone(), reason })
+        self.get(path, |mut answer| answer.body_mut().read_to_string().map_err(|error| error.to_string())).await
     }
 
     /// Whether the daemon is ready; the error says why it is not, or that it does not answer.
@@ -111,29 +103,16 @@ impl Client {
         self.ask("livez", |_| Ok(())).await
     }
 
-    /// Asks for a change below a table's page: `pause`, `resume` and so on, with this body, and `token` if there is one.
-    /// Waits while the daemon has too much to do.
+    /// Asks for a change at a page below `/api/v1`, with this body, and `token` if there is one. Waits while the daemon has too
+    /// much to do.
     pub async fn change(
         &self,
         method: Method,
-        table: &TableName,
-        what: &str,
+        page: &str,
         body: &Value,
         token: Option<&SecretString>,
     ) -> Result<Value, Unchanged> {
-        let table = utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC).to_string();
-        self.send(method, &format!("tables/{table}/{what}"), body, token).await
-    }
-
-    /// The same for what is about no table: `what` is below `/api/v1`.
-    pub async fn send(
-        &self,
-        method: Method,
-        what: &str,
-        body: &Value,
-        token: Option<&SecretString>,
-    ) -> Result<Value, Unchanged> {
-        let url = format!("http://{}/api/v1/{what}", self.address);
+        let url = format!("http://{}/api/v1/{page}", self.address);
         let authorization = token.map(|token| format!("Bearer {}", token.expose_secret()));
         for _ in 0..MOST_TRIES {
             let mut request = Request::builder().method(method.clone()).uri(&url);
@@ -167,18 +146,32 @@ impl Client {
         path: &str,
         read: fn(ureq::http::Response<ureq::Body>) -> Result<T, ureq::Error>,
     ) -> Result<T, Silent> {
-        let (agent, url) = (self.agent.clone(), format!("http://{}/{path}", self.address));
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut answer = agent.get(&url).call().map_err(|error| error.to_string())?;
+        let read = move |mut answer: ureq::http::Response<ureq::Body>| {
             if answer.status().is_success() {
                 return read(answer).map_err(|error| error.to_string());
             }
             let body = answer.body_mut().read_to_string().unwrap_or_default();
             Err(if body.trim().is_empty() { answer.status().to_string() } else { body.trim().to_owned() })
-        });
+        };
+        self.get(path, read).await
+    }
+
+    async fn get<T: Send + 'static>(
+        &self,
+        path: &str,
+        read: impl FnOnce(ureq::http::Response<ureq::Body>) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, Silent> {
+        let (agent, url) = (self.agent.clone(), format!("http://{}/{path}", self.address));
+        let asked =
+            tokio::task::spawn_blocking(move || read(agent.get(&url).call().map_err(|error| error.to_string())?));
         let answer = asked.await.unwrap_or_else(|error| Err(error.to_string()));
         answer.map_err(|reason| Silent { address: self.address.clone(), reason })
     }
+}
+
+/// A table's page of this name, below `/api/v1`.
+pub fn page(table: &TableName, name: &str) -> String {
+    format!("tables/{}/{name}", utf8_percent_encode(&table.to_string(), NON_ALPHANUMERIC))
 }
 
 #[cfg(test)]
