@@ -118,6 +118,20 @@ impl Daemon {
         assert!(Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap().success());
     }
 
+    /// Kills it in a state that it passes quickly: it runs a little at a time and stands still while it is looked at.
+    pub(crate) async fn kill_when(self, name: &str, mut holds: impl FnMut() -> bool) {
+        until(name, async || {
+            self.signal("STOP");
+            let held = holds();
+            if !held {
+                self.signal("CONT");
+            }
+            held
+        })
+        .await;
+        self.kill();
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

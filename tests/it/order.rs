@@ -109,8 +109,7 @@ async fn a_transaction_larger_than_what_is_held_survives_a_kill_in_its_middle() 
     stage.sql(transaction).await;
     stage.sql([event(1, "end", "k"), event(2, "end-2", "k")]).await;
     let daemon = stage.run();
-    crate::stage::until("a position within the transaction", async || stage.positions().contains(" of ")).await;
-    daemon.kill();
+    daemon.kill_when("a position within the transaction", || stage.positions().contains(" of ")).await;
     assert!(stage.positions().contains(" of "), "killed within the transaction");
     let daemon = stage.run();
     stage.delivered("end").await;

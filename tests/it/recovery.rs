@@ -2,9 +2,11 @@
 //! server.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::order::event;
@@ -61,7 +63,7 @@ async fn counts(stage: &Stage) -> HashMap<String, usize> {
     counts
 }
 
-/// Inserts without end, and gives how many.
+/// Inserts without end, at a pace that leaves the machine to the relay, and gives how many.
 fn write(stage: &Stage) -> (CancellationToken, JoinHandle<usize>) {
     let stop = CancellationToken::new();
     let (stopped, opts) = (stop.clone(), stage.opts());
@@ -71,6 +73,7 @@ fn write(stage: &Stage) -> (CancellationToken, JoinHandle<usize>) {
         while !stopped.is_cancelled() {
             conn.query_drop(event(1, &format!("during-{written}"), "k")).await.unwrap();
             written += 1;
+            sleep(Duration::from_millis(5)).await;
         }
         written
     });
@@ -87,11 +90,11 @@ async fn recovers(setup: Setup, exactly_once: bool) {
     let (stop, writing) = write(&stage);
     let daemon = stage.run();
     daemon.logs("recovers_from_table").await;
-    until("a position within the table", async || stage.positions().contains(" after ")).await;
     let log = daemon.log();
     let line = log.lines().find(|line| line.contains("recovers_from_table")).unwrap();
     assert!(line.contains("missing=") && line.contains(&name) && line.contains("duplicates"), "{name}: {line}");
-    daemon.kill();
+    daemon.logs("snapshot_opened").await;
+    daemon.kill_when("a position within the table", || stage.positions().contains(" after ")).await;
     let daemon = stage.run();
     daemon.logs("snapshot_done").await;
     stop.cancel();

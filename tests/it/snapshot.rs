@@ -116,8 +116,8 @@ async fn killed_in_the_scan(setup: Setup, seed: u64, exactly_once: bool) {
     // Within the table; and the second time, behind what was deleted after the first kill.
     for place in [" after ", "+"] {
         let daemon = stage.run();
-        until("a position within the table", async || stage.positions().contains(place)).await;
-        daemon.kill();
+        daemon.logs("snapshot_opened").await;
+        daemon.kill_when("a position within the table", || stage.positions().contains(place)).await;
         let deleting = Deleting::of(&stage).await;
         writing.more(200).await;
         assert!(deleting.stop().await > 0);
