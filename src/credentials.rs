@@ -12,7 +12,8 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 /// A file that cannot be used. Holds no secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: expected {expected}, found {found}")]
 pub struct FileError {
     /// The key it stands under, such as `ca`, `cert`, `key` or `key_password`.
     pub key: &'static str,

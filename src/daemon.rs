@@ -197,8 +197,10 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
     let parts = Parts { tail: Arc::clone(&shared.tail_stats), reach: shared.reach(), reloads, levels };
     let (show, current) = Show::new(parts);
     let admin_stop = CancellationToken::new();
+    let incoming = admin::Incoming::of(listener, &config.admin.tls)
+        .map_err(|error| DaemonError::Configuration(error.to_string()))?;
     let settings = config.admin.clone();
-    let admin = tokio::spawn(admin::serve(listener, settings, current, happenings, admin_stop.clone()));
+    let admin = tokio::spawn(admin::serve(incoming, settings, current, happenings, admin_stop.clone()));
     let _accompanied = AbortOnDropHandle::new(tokio::spawn(notify::accompany(stop.clone())));
     let summary = async {
         let Some(tables) = stop.run_until_cancelled(shared.wait_for_servers()).await else {

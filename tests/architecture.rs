@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "admin",
             "config",
+            "credentials",
             "daemon",
             "debezium",
             "demo",
@@ -85,11 +86,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // What a log line may hold is what a terminal may.
     ("telemetry", &["outlet", "position", "relay", "source", "table", "terminal"]),
     // It shows metrics, and carries orders to relays.
-    ("admin", &["position", "relay", "table", "telemetry"]),
+    ("admin", &["credentials", "position", "relay", "table", "telemetry"]),
     ("history", &["table"]),
     ("services", &[]),
     // It reads what the daemon answers; the forms are those of the admin listener.
-    ("status", &["admin", "position", "table", "terminal"]),
+    ("status", &["admin", "credentials", "position", "table", "terminal"]),
     ("terminal", &[]),
     ("demo", &["admin", "config", "history", "services", "status", "table", "terminal"]),
     ("testing", &["outbox", "outlet", "planted", "position", "source", "table"]),

@@ -1,6 +1,5 @@
 //! Changes that an operator asks for.
 
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::guard::Guard;
-use super::{Current, Failure};
+use super::{Current, Failure, Peer};
 use crate::position::{Aggregate, Pause, Position};
 use crate::relay::control::Order;
 use crate::relay::replay::Plan;
@@ -43,11 +42,11 @@ pub struct Changed {
 /// Lets in who may change something.
 pub(super) async fn admit(
     Shared(guard): Shared<Arc<Guard>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    match guard.admit(request.headers()) {
+    match guard.admit(request.headers(), peer.certificate.is_some()) {
         Ok(()) => next.run(request).await,
         Err(rejection) => {
             let failure = Failure::from(rejection);
@@ -119,7 +118,7 @@ fn usual_rate() -> NonZero<u32> {
 }
 
 /// Who asks, and for which table.
-pub(super) type Asked = (Path<String>, ConnectInfo<SocketAddr>, Shared<Current>);
+pub(super) type Asked = (Path<String>, ConnectInfo<Peer>, Shared<Current>);
 
 pub(super) async fn pause(asked: Asked, body: Bytes) -> Result<Json<Changed>, Failure> {
     let PauseWish { by, reason } = read(&body)?;
@@ -191,22 +190,23 @@ pub(super) fn words(name: &str, text: String) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Who asks: as they call themselves, or by where they are.
-pub(super) fn asks(by: Option<String>, peer: SocketAddr) -> Result<String, Failure> {
-    by.map_or_else(|| Ok(peer.ip().to_string()), |by| words("by", by))
+/// Who asks: as they call themselves, or by their certificate, or by where they are.
+pub(super) fn asks(by: Option<String>, peer: &Peer) -> Result<String, Failure> {
+    let usual = || peer.certificate.as_deref().map_or_else(|| peer.address.ip().to_string(), ToOwned::to_owned);
+    words("by", by.unwrap_or_else(usual))
 }
 
 /// Who asks for a change, and of which table.
 struct Caller {
     table: TableName,
     by: String,
-    peer: SocketAddr,
+    peer: Peer,
     current: Current,
 }
 
 impl Caller {
     fn new((Path(table), ConnectInfo(peer), Shared(current)): Asked, by: Option<String>) -> Result<Self, Failure> {
-        let by = asks(by, peer)?;
+        let by = asks(by, &peer)?;
         let unknown = |_| Failure::new(404, "unknown_table", format!("`{table}` is no schema.table"));
         Ok(Self { table: table.parse().map_err(unknown)?, by, peer, current })
     }

@@ -1,6 +1,6 @@
 //! Who may change something.
 //!
-//! Promise: a change is taken from a program of this machine, or with the token; never from a web page that a browser on this
+//! Promise: a change is taken from a program of this machine, or with the token or a certificate; never from a web page that a browser on this
 //! machine happens to show, whatever name it makes this address answer to (DNS rebinding). Nor does such a page read anything
 //! from a listener that is for this machine only. Otherwise reading stays open to all who can reach the listener: probes and
 //! metrics need no token.
@@ -25,8 +25,12 @@ const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// Why a change is not even looked at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Rejection {
-    #[error("changes are taken from other machines with a token only; set admin.token_file")]
+    #[error(
+        "changes are taken from other machines with a token or a certificate only; set admin.token_file or admin.tls"
+    )]
     TokenRequired,
+    #[error("this needs a client certificate of an authority in admin.tls.client_ca")]
+    CertificateMissing,
     #[error("admin.token_file cannot be used: {0}")]
     TokenFile(String),
     #[error("this needs the token: Authorization: Bearer …")]
@@ -48,6 +52,7 @@ impl Rejection {
     pub(super) fn name(&self) -> (&'static str, u16) {
         match self {
             Self::TokenRequired => ("token_required", 403),
+            Self::CertificateMissing => ("certificate_missing", 403),
             Self::TokenFile(_) => ("token_file", 503),
             Self::TokenMissing => ("token_missing", 401),
             Self::TokenWrong => ("token_wrong", 401),
@@ -90,22 +95,26 @@ pub(super) const WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Guard {
     local: bool,
     token_file: Option<PathBuf>,
+    /// Whether certificates are asked for.
+    certificates: bool,
     /// What is let in, and what is not: who guesses tokens does not keep others from their work.
     changes: Bucket,
     rejections: Bucket,
 }
 
 impl Guard {
-    /// For a listener on this address.
-    pub(super) fn new(listens: IpAddr, token_file: Option<PathBuf>) -> Self {
+    /// For a listener on this address; whether certificates of others are looked at.
+    pub(super) fn new(listens: IpAddr, token_file: Option<PathBuf>, certificates: bool) -> Self {
         let (changes, rejections) = (Bucket::new(100.0, 20.0), Bucket::new(20.0, 2.0));
-        Self { local: listens.is_loopback(), token_file, changes, rejections }
+        Self { local: listens.is_loopback(), token_file, certificates, changes, rejections }
     }
 
-    /// Who may change something, as the status page is told: `open`, `token` or `nobody`.
+    /// Who may change something, as the status page is told: `open`, `token`, `certificate`, `either` of these, or `nobody`.
     pub(super) fn changes(&self) -> &'static str {
         if self.token_file.is_some() {
-            "token"
+            if self.certificates { "either" } else { "token" }
+        } else if self.certificates {
+            "certificate"
         } else if self.local {
             "open"
         } else {
@@ -124,22 +133,25 @@ impl Guard {
         if is_foreign(headers, host) && !is_link { Err(Rejection::ForeignOrigin) } else { Ok(()) }
     }
 
-    /// Whether a change with these headers may be looked at.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+    /// Whether a change with these headers may be looked at, of somebody whose certificate was found good or not.
+    pub(super) fn admit(&self, headers: &HeaderMap, certified: bool) -> Result<(), Rejection> {
         let now = Instant::now();
-        match self.judge(headers) {
+        match self.judge(headers, certified) {
             Ok(()) if self.changes.take(now) => Ok(()),
             Err(rejection) if self.rejections.take(now) => Err(rejection),
             _ => Err(Rejection::TooMany),
         }
     }
 
-    fn judge(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+    fn judge(&self, headers: &HeaderMap, certified: bool) -> Result<(), Rejection> {
         let host = text(headers, &HOST).unwrap_or_default();
         if is_foreign(headers, host) {
             return Err(Rejection::ForeignOrigin);
         }
         match &self.token_file {
+            // A browser shows it for whatever page asks: what is said of pages, above and below, counts here too.
+            _ if certified => {}
+            None if self.certificates => return Err(Rejection::CertificateMissing),
             None if !self.local => return Err(Rejection::TokenRequired),
             None if !is_this_machine(host) => return Err(Rejection::ForeignHost),
             None => {}
@@ -202,12 +214,12 @@ mod tests {
     }
 
     fn admitted(guard: &Guard, all: &[(&str, &str)]) -> Result<(), &'static str> {
-        guard.admit(&headers(all)).map_err(|rejection| rejection.name().0)
+        guard.admit(&headers(all), false).map_err(|rejection| rejection.name().0)
     }
 
     #[test]
     fn a_program_of_this_machine_may_and_a_page_in_its_browser_may_not() {
-        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None);
+        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None, false);
         for host in ["127.0.0.1:9640", "localhost:9640", "LOCALHOST", "[::1]:9640", "127.8.9.1"] {
             assert_eq!(admitted(&guard, &[("host", host), JSON]), Ok(()), "{host}");
         }
@@ -228,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_page_of_elsewhere_reads_nothing_here_and_a_link_may_lead_here() {
-        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None);
+        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None, false);
         let read = |all: &[(&str, &str)]| guard.may_read(&headers(all)).map_err(|rejection| rejection.name().0);
         assert_eq!((read(&[HERE]), read(&[("host", "evil.example:9640")])), (Ok(()), Err("foreign_host")));
         let site = |site| [HERE, ("sec-fetch-site", site), ("sec-fetch-mode", "cors")];
@@ -242,7 +254,7 @@ mod tests {
         let link = [HERE, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")];
         assert_eq!(read(&link), Ok(()));
         assert_eq!(admitted(&guard, &[&link[..], &[JSON]].concat()), Err("foreign_origin"), "and changes nothing");
-        let open = Guard::new(Ipv4Addr::UNSPECIFIED.into(), None);
+        let open = Guard::new(Ipv4Addr::UNSPECIFIED.into(), None, false);
         assert_eq!(
             open.may_read(&headers(&[("host", "relay.internal:9640")])),
             Ok(()),
@@ -253,11 +265,11 @@ mod tests {
 
     #[test]
     fn from_elsewhere_only_the_token_counts_as_it_is_in_the_file_now() {
-        let open = Guard::new(Ipv4Addr::UNSPECIFIED.into(), None);
+        let open = Guard::new(Ipv4Addr::UNSPECIFIED.into(), None, false);
         assert_eq!(admitted(&open, &[HERE, JSON]), Err("token_required"));
         let file = tempfile::NamedTempFile::new().unwrap();
         set_permissions(file.path(), Permissions::from_mode(0o600)).unwrap();
-        let guard = Guard::new(Ipv4Addr::UNSPECIFIED.into(), Some(file.path().to_owned()));
+        let guard = Guard::new(Ipv4Addr::UNSPECIFIED.into(), Some(file.path().to_owned()), false);
         let host = ("host", "relay.internal:9640");
         let with = |value| admitted(&guard, &[host, JSON, ("authorization", value)]);
         write(file.path(), "0123456789abcdef\n").unwrap();
@@ -271,13 +283,37 @@ mod tests {
         assert_eq!((with("Bearer 0123456789abcdef"), with("Bearer fedcba9876543210")), (Err("token_wrong"), Ok(())));
         set_permissions(file.path(), Permissions::from_mode(0o644)).unwrap();
         assert_eq!(with("Bearer fedcba9876543210"), Err("token_file"));
-        let local = Guard::new(Ipv4Addr::LOCALHOST.into(), Some(file.path().to_owned()));
+        let local = Guard::new(Ipv4Addr::LOCALHOST.into(), Some(file.path().to_owned()), false);
         assert_eq!(admitted(&local, &[HERE, JSON]), Err("token_file"), "a token that is set is asked for here too");
     }
 
     #[test]
+    fn a_certificate_counts_as_a_token_does_and_pages_of_elsewhere_have_neither() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        set_permissions(file.path(), Permissions::from_mode(0o600)).unwrap();
+        write(file.path(), "0123456789abcdef").unwrap();
+        for (listens, token) in
+            [(Ipv4Addr::UNSPECIFIED, None), (Ipv4Addr::LOCALHOST, None), (Ipv4Addr::UNSPECIFIED, Some(&file))]
+        {
+            let guard = Guard::new(listens.into(), token.map(|file| file.path().to_owned()), true);
+            let certified = |all: &[(&str, &str)]| guard.admit(&headers(all), true).map_err(|error| error.name().0);
+            assert_eq!(certified(&[HERE, JSON]), Ok(()));
+            assert_eq!(certified(&[HERE, JSON, ("origin", "https://evil.example")]), Err("foreign_origin"));
+            assert_eq!(certified(&[HERE, JSON, ("sec-fetch-site", "cross-site")]), Err("foreign_origin"));
+            assert_eq!(certified(&[HERE]), Err("content_type"));
+            let (missing, changes) = match token {
+                Some(_) => ("token_missing", "either"),
+                None => ("certificate_missing", "certificate"),
+            };
+            assert_eq!((admitted(&guard, &[HERE, JSON]), guard.changes()), (Err(missing), changes));
+            let with_token = admitted(&guard, &[HERE, JSON, ("authorization", "Bearer 0123456789abcdef")]);
+            assert_eq!(with_token.is_ok(), token.is_some());
+        }
+    }
+
+    #[test]
     fn who_guesses_tokens_does_not_keep_others_out() {
-        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None);
+        let guard = Guard::new(Ipv4Addr::LOCALHOST.into(), None, false);
         let rejected: Vec<_> = (0..30).map(|_| admitted(&guard, &[JSON]).unwrap_err()).collect();
         assert_eq!((rejected[0], rejected[29]), ("foreign_host", "too_many_requests"));
         let admissions = (0..200).filter(|_| admitted(&guard, &[HERE, JSON]).is_ok()).count();

@@ -11,6 +11,7 @@ mod changes;
 mod cures;
 mod guard;
 pub mod history;
+mod incoming;
 mod live;
 pub mod overview;
 mod page;
@@ -18,8 +19,8 @@ pub mod pages;
 pub mod reload;
 mod reply;
 pub mod settings;
+pub mod tls;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,15 +29,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use axum::serve::ListenerExt;
+use axum::serve::Listener;
 use axum::{Router, middleware};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::changes::{Begun, Changed};
+pub use self::incoming::{Incoming, Peer};
 pub use self::reply::Failure;
 
 use self::guard::Guard;
@@ -63,9 +64,6 @@ pub struct View {
 /// The view as it is now: without tables until it is known which there are.
 pub type Current = watch::Receiver<Arc<View>>;
 
-/// How long the other end of a connection may take nothing of what it is sent.
-const DEAF: Duration = Duration::from_secs(30);
-
 /// A request for a change has few words, but perhaps many ids.
 const LARGEST_BODY: usize = 1 << 20;
 
@@ -74,28 +72,22 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Serves until stopped.
 pub async fn serve(
-    listener: TcpListener,
+    incoming: Incoming,
     settings: AdminSettings,
     current: Current,
     happenings: Happenings,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let guard = Arc::new(Guard::new(listener.local_addr()?.ip(), settings.token_file));
+    let AdminSettings { token_file, tls, .. } = settings;
+    let guard = Arc::new(Guard::new(incoming.local_addr()?.address.ip(), token_file, tls.client_ca.is_some()));
     let live = Live::new(current.clone(), happenings, guard.changes(), stop.clone());
     let _sampling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&live).sample()));
-    let app = router(guard, current, live).into_make_service_with_connect_info::<SocketAddr>();
-    let serving =
-        axum::serve(listener.tap_io(drop_the_deaf), app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let app = router(guard, current, live).into_make_service_with_connect_info::<Peer>();
+    let serving = axum::serve(incoming, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
         served = serving.into_future() => served,
         () = async { stop.cancelled().await; sleep(LAST_ANSWERS).await } => Ok(()),
     }
-}
-
-/// Closes connections whose other end takes nothing any more.
-fn drop_the_deaf(connection: &mut TcpStream) {
-    // Without it, the system gives them up after a quarter of an hour.
-    let _ = socket2::SockRef::from(&*connection).set_tcp_user_timeout(Some(DEAF));
 }
 
 fn router(guard: Arc<Guard>, current: Current, live: Arc<Live>) -> Router {

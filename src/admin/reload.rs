@@ -2,8 +2,6 @@
 //!
 //! Promise: a reload takes over everything that has changed, or nothing; either is a line in the log, `audit`.
 
-use std::net::SocketAddr;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, State as Shared};
@@ -12,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::info;
 
+use super::Peer;
 use super::changes::{PATIENCE, asks, read, words};
 use super::{Current, Failure};
 use crate::table::TableName;
@@ -108,7 +107,7 @@ impl Reloads {
     }
 
     /// Asks, and writes down what became of it.
-    pub async fn audited(&self, by: &str, peer: Option<SocketAddr>) -> Result<Reloaded, Unloaded> {
+    pub async fn audited(&self, by: &str, peer: Option<Peer>) -> Result<Reloaded, Unloaded> {
         let answer = self.ask(false).await;
         let peer = peer.map(tracing::field::display);
         match &answer {
@@ -139,12 +138,12 @@ pub(super) struct ReloadWish {
 }
 
 pub(super) async fn reload(
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Shared(current): Shared<Current>,
     body: Bytes,
 ) -> Result<Json<Reloaded>, Failure> {
     let ReloadWish { by, rehearse } = read(&body)?;
-    let by = asks(by, peer)?;
+    let by = asks(by, &peer)?;
     let view = std::sync::Arc::clone(&current.borrow());
     if view.metrics.tables().is_empty() {
         return Err(Unloaded::NotNow.into());
@@ -180,12 +179,12 @@ pub(super) async fn level(Shared(current): Shared<Current>) -> Json<LogLevel> {
 }
 
 pub(super) async fn set_level(
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Shared(current): Shared<Current>,
     body: Bytes,
 ) -> Result<Json<LogLevel>, Failure> {
     let LevelWish { by, level } = read(&body)?;
-    let by = asks(by, peer)?;
+    let by = asks(by, &peer)?;
     let levels = current.borrow().levels.clone();
     let before = levels.now();
     levels.set(&words("level", level)?).map_err(|error| Failure::new(400, "bad_request", format!("level: {error}")))?;

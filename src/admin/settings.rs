@@ -9,6 +9,8 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::tls::TlsSettings;
+
 /// The HTTP listener of metrics, health, and the operator's hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -17,11 +19,13 @@ pub struct AdminSettings {
     pub listen: SocketAddr,
     /// A file with the token that changes are asked for with. Without one, changes are taken from this machine only.
     pub token_file: Option<PathBuf>,
+    /// HTTPS.
+    pub tls: TlsSettings,
 }
 
 impl Default for AdminSettings {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 9640).into(), token_file: None }
+        Self { listen: (Ipv4Addr::LOCALHOST, 9640).into(), token_file: None, tls: TlsSettings::default() }
     }
 }
 

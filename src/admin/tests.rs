@@ -1,10 +1,13 @@
 //! The interface as a client sees it, over relays in memory.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::tls::TlsSettings;
 use super::*;
 use crate::outlet::Reach;
 use crate::relay::stats::{State, TableStats, TailStats};
@@ -36,7 +39,8 @@ async fn bench() -> Bench {
         reloads: Reloads::channel().0,
         levels: Levels::of("info", |_| true),
     }));
-    let serving = serve(listener, AdminSettings::default(), current, Happenings::default(), CancellationToken::new());
+    let incoming = Incoming::of(listener, &TlsSettings::default()).unwrap();
+    let serving = serve(incoming, AdminSettings::default(), current, Happenings::default(), CancellationToken::new());
     Bench { address, stats, serving: tokio::spawn(serving) }
 }
 

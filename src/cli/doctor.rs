@@ -11,13 +11,12 @@ use clap::Args;
 use mysql_async::prelude::Queryable;
 use tokio::time::timeout;
 
-use super::hand::Way;
+use super::whereabouts::Whereabouts;
 use super::{check, code, config, position, say, show};
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::preflight::{self, Asker};
 use crate::daemon::{DaemonError, servers};
 use crate::kafka;
-use crate::status::client::Client;
 use crate::terminal::text::harmless;
 
 /// How long each part may take.
@@ -34,7 +33,7 @@ pub(super) struct DoctorArguments {
     #[arg(short, long, value_name = "FILE", default_value = "outboxd-doctor.txt")]
     output: PathBuf,
     #[command(flatten)]
-    way: Way,
+    whereabouts: Whereabouts,
 }
 
 /// The report so far.
@@ -53,7 +52,7 @@ impl Report {
 }
 
 pub(super) async fn doctor(
-    DoctorArguments { output, way }: DoctorArguments,
+    DoctorArguments { output, whereabouts }: DoctorArguments,
     loaded: Result<Loaded, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
     let mut report = Report::default();
@@ -70,9 +69,8 @@ pub(super) async fn doctor(
         }
         Err(errors) => report.part("configuration", Err::<&str, _>(errors)),
     }
-    match way.address(loaded.as_ref().map(|loaded| &loaded.config.admin)) {
-        Ok(address) => {
-            let client = Client::new(address, ANSWER);
+    match whereabouts.client(loaded.as_ref().map(|loaded| &loaded.config.admin), ANSWER) {
+        Ok(client) => {
             for (title, page) in [
                 ("the daemon: readiness", "readyz"),
                 ("the daemon: tables, reader, happenings", "api/v1/overview"),

@@ -9,7 +9,8 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::{code, say, show, unusable};
+use super::whereabouts::Whereabouts;
+use super::{code, say, show};
 use crate::admin::settings::{AdminSettings, read_token};
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
@@ -22,9 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(65);
 /// Which daemon, and as whom.
 #[derive(Args)]
 pub(super) struct Way {
-    /// Where the daemon answers [default: admin.listen of the configuration]
-    #[arg(long, alias = "admin", value_name = "HOST:PORT")]
-    address: Option<String>,
+    #[command(flatten)]
+    whereabouts: Whereabouts,
     /// A file with the daemon's token [default: that of the configuration]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -54,17 +54,6 @@ pub(super) struct PauseArguments {
     reason: Option<String>,
 }
 
-impl Way {
-    /// Where the daemon answers: as the arguments say, and else the configuration.
-    pub(super) fn address(&self, configured: Result<&AdminSettings, &ConfigErrors>) -> Result<String, DaemonError> {
-        match (&self.address, configured) {
-            (Some(address), _) => Ok(address.trim_start_matches("http://").trim_end_matches('/').to_owned()),
-            (None, Ok(admin)) => Ok(Client::address_of(admin.listen)),
-            (None, Err(errors)) => Err(unusable(errors)),
-        }
-    }
-}
-
 /// A running daemon, and how to ask it for changes.
 pub(super) struct Hand {
     pub(super) client: Client,
@@ -75,8 +64,8 @@ pub(super) struct Hand {
 impl Hand {
     /// By what the arguments say, and else the configuration.
     pub(super) fn new(way: Way, configured: Result<&AdminSettings, &ConfigErrors>) -> Result<Self, DaemonError> {
-        let address = way.address(configured)?;
-        let Way { token_file, token, by, .. } = way;
+        let Way { whereabouts, token_file, token, by } = way;
+        let client = whereabouts.client(configured, PATIENCE)?;
         let admin = configured.ok();
         let file = token_file.or_else(|| admin.and_then(|admin| admin.token_file.clone()));
         let token = match (token, file) {
@@ -87,7 +76,7 @@ impl Hand {
             }
             (None, None) => None,
         };
-        Ok(Self { client: Client::new(address, PATIENCE), token, by: by.unwrap_or_else(somebody) })
+        Ok(Self { client, token, by: by.unwrap_or_else(somebody) })
     }
 
     pub(super) fn by(&self) -> &str {

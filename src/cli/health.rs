@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::{code, say, show, unusable};
+use super::whereabouts::Whereabouts;
+use super::{code, say, show};
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
-use crate::status::client::Client;
 
 #[derive(Args)]
 pub(super) struct HealthArguments {
     /// Only whether the process answers, not whether it is ready to relay: what a restart would cure
     #[arg(long, action = ArgAction::SetTrue)]
     live: bool,
-    /// Where the daemon answers [default: admin.listen of the configuration]
-    #[arg(long, value_name = "HOST:PORT")]
-    address: Option<String>,
+    #[command(flatten)]
+    whereabouts: Whereabouts,
     /// How long it may take
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -29,13 +28,8 @@ pub(super) async fn health(
     arguments: HealthArguments,
     loaded: Result<Loaded, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
-    let HealthArguments { live, address, timeout } = arguments;
-    let address = match (address, loaded) {
-        (Some(address), _) => address,
-        (None, Ok(loaded)) => Client::address_of(loaded.config.admin.listen),
-        (None, Err(errors)) => return Err(unusable(&errors)),
-    };
-    let daemon = Client::new(address, timeout);
+    let HealthArguments { live, whereabouts, timeout } = arguments;
+    let daemon = whereabouts.client(loaded.as_ref().map(|loaded| &loaded.config.admin), timeout)?;
     let answer = if live { daemon.live().await } else { daemon.ready().await };
     match answer {
         Ok(()) => {

@@ -19,6 +19,7 @@ mod run;
 mod signals;
 mod status;
 mod verify;
+mod whereabouts;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -13,7 +13,8 @@ use serde::Serialize;
 use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{code, say, show, signals, unusable};
+use super::whereabouts::Whereabouts;
+use super::{code, say, show, signals};
 use crate::admin::pages::TableStatus;
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
@@ -39,9 +40,8 @@ pub(super) struct StatusArguments {
     /// A table for people, or JSON for programs (with --watch one object a line)
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Where the daemon answers [default: admin.listen of the configuration]
-    #[arg(long, value_name = "HOST:PORT")]
-    address: Option<String>,
+    #[command(flatten)]
+    whereabouts: Whereabouts,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -117,15 +117,11 @@ pub(super) async fn status(
     arguments: StatusArguments,
     loaded: Result<Loaded, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
-    let (listen, store) = match loaded {
-        Ok(loaded) => (Some(loaded.config.admin.listen), store(&loaded)),
-        Err(errors) if arguments.address.is_none() => {
-            return Err(unusable(&errors));
-        }
-        Err(_) => (None, Err("the configuration does not say where positions are".to_owned())),
+    let daemon = arguments.whereabouts.client(loaded.as_ref().map(|loaded| &loaded.config.admin), PATIENCE)?;
+    let store = match &loaded {
+        Ok(loaded) => store(loaded),
+        Err(_) => Err("the configuration does not say where positions are".to_owned()),
     };
-    let address = arguments.address.or_else(|| listen.map(Client::address_of)).unwrap_or_default();
-    let daemon = Client::new(address, PATIENCE);
     let mut sources = Sources { daemon, store, rates: Rates::new(WINDOW), started: Instant::now() };
     if arguments.watch {
         return watch(sources, arguments.format).await;

@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use super::error::{ConfigError, ErrorKind, Source};
 use super::{Config, OutboxSettings, Route};
 use crate::admin::settings::AdminSettings;
+use crate::admin::tls::TlsSettings as AdminTlsSettings;
 use crate::kafka::security::{Mechanism, SaslSettings, TlsSettings as KafkaTlsSettings};
 use crate::kafka::settings::{KafkaSettings, is_secret};
 use crate::mysql::servers::Role;
@@ -75,7 +76,16 @@ pub(super) fn template() -> Value {
             },
             ..OutboxSettings::default()
         }],
-        admin: AdminSettings { token_file: Some("".into()), ..AdminSettings::default() },
+        admin: AdminSettings {
+            token_file: Some("".into()),
+            tls: AdminTlsSettings {
+                cert: Some("".into()),
+                key: Some("".into()),
+                key_password_file: Some("".into()),
+                client_ca: Some("".into()),
+            },
+            ..AdminSettings::default()
+        },
         ..Config::default()
     };
     // Nothing in the settings fails to serialize; a test sees to it.

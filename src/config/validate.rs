@@ -68,6 +68,9 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
         let found = format!("{} ({error})", path.display());
         problems.invalid(&["admin", "token_file"], "a file with a token, for its owner's and group's eyes only", found);
     }
+    if let Err(error) = config.admin.tls.acceptor() {
+        problems.invalid(&["admin", "tls", error.key], error.expected, error.found);
+    }
     let level = &config.log.level;
     if let Err(error) = logging::filter(level) {
         problems.invalid(&["log", "level"], format!("a level or directives ({error})"), format!("{level:?}"));

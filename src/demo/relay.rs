@@ -84,7 +84,7 @@ impl Relay {
 
     /// Waits until it is ready.
     pub(super) async fn ready(&mut self) -> Result<(), DemoError> {
-        let client = Client::new(self.address.clone(), Duration::from_secs(1));
+        let client = Client::new(&self.address, Duration::from_secs(1));
         let answers = async {
             while client.ready().await.is_err() {
                 sleep(Duration::from_millis(50)).await;
@@ -116,7 +116,7 @@ impl Relay {
 
     /// Waits until it says of every table that nothing waits.
     pub(super) async fn drained(&mut self) -> Result<(), DemoError> {
-        let client = Client::new(self.address.clone(), Duration::from_secs(1));
+        let client = Client::new(&self.address, Duration::from_secs(1));
         let idle = |tables: &[TableStatus]| tables.iter().all(|table| table.in_flight == 0 && table.lag_seconds == 0.0);
         let drains = async {
             while !client.tables().await.is_ok_and(|tables| idle(&tables)) {

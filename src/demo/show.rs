@@ -59,7 +59,7 @@ impl Show {
 
     /// From now on the daemon at this address and these writers are shown.
     pub(super) fn watch(&mut self, address: &str, progress: Arc<Progress>) {
-        self.client = Some(Client::new(address.to_owned(), TICK));
+        self.client = Some(Client::new(address, TICK));
         self.progress = progress;
     }
 

@@ -8,12 +8,17 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::time::sleep;
 use ureq::Agent;
+use ureq::config::ConfigBuilder;
 use ureq::http::{Method, Request, StatusCode};
+use ureq::typestate::AgentScope;
 
 use crate::admin::Failure;
 use crate::admin::pages::{ParkedStatus, ReplayStatus, TableStatus};
 use crate::admin::reload::LogLevel;
+use crate::credentials::FileError;
 use crate::table::TableName;
+
+use super::trust::Trust;
 
 /// How often a change is asked for of a daemon that has too much to do, a second apart.
 const MOST_TRIES: u32 = 60;
@@ -39,33 +44,42 @@ pub enum Unchanged {
     Refused(Failure),
 }
 
-/// A daemon at an address, `HOST:PORT`. Cheap to clone.
+/// A daemon at an address. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
+    /// As people write it: with `https://`, and without `http://`.
     address: String,
+    url: String,
     agent: Agent,
 }
 
 impl Client {
-    /// Each answer may take `patience`.
-    pub fn new(address: String, patience: Duration) -> Self {
-        Self {
-            address,
-            agent: {
-                let config = Agent::config_builder().timeout_global(Some(patience)).http_status_as_error(false);
-                config.build().into()
-            },
-        }
+    /// Over HTTP, at `HOST:PORT`. Each answer may take `patience`.
+    pub fn new(address: &str, patience: Duration) -> Self {
+        Self::with(address, Agent::config_builder(), patience)
+    }
+
+    /// At `HOST:PORT`, or a URL; over HTTPS if that says so.
+    pub fn secured(address: &str, trust: &Trust, patience: Duration) -> Result<Self, FileError> {
+        let config = Agent::config_builder().tls_config(trust.config()?);
+        Ok(Self::with(address, config, patience))
+    }
+
+    fn with(address: &str, config: ConfigBuilder<AgentScope>, patience: Duration) -> Self {
+        let address = address.trim_end_matches('/').trim_start_matches("http://");
+        let url = if address.starts_with("https://") { address.to_owned() } else { format!("http://{address}") };
+        let agent = config.timeout_global(Some(patience)).http_status_as_error(false).build().into();
+        Self { address: address.to_owned(), url, agent }
     }
 
     /// Where a daemon that listens on `listen` is to be asked from the same machine.
-    pub fn address_of(listen: SocketAddr) -> String {
+    pub fn address_of(listen: SocketAddr) -> SocketAddr {
         let ip = match listen.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        SocketAddr::new(ip, listen.port()).to_string()
+        SocketAddr::new(ip, listen.port())
     }
 
     /// Every table's state, in the daemon's order.
@@ -112,7 +126,7 @@ impl Client {
         body: &Value,
         token: Option<&SecretString>,
     ) -> Result<Value, Unchanged> {
-        let url = format!("http://{}/api/v1/{page}", self.address);
+        let url = format!("{}/api/v1/{page}", self.url);
         let authorization = token.map(|token| format!("Bearer {}", token.expose_secret()));
         for _ in 0..MOST_TRIES {
             let mut request = Request::builder().method(method.clone()).uri(&url);
@@ -161,7 +175,7 @@ impl Client {
         path: &str,
         read: impl FnOnce(ureq::http::Response<ureq::Body>) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Silent> {
-        let (agent, url) = (self.agent.clone(), format!("http://{}/{path}", self.address));
+        let (agent, url) = (self.agent.clone(), format!("{}/{path}", self.url));
         let asked =
             tokio::task::spawn_blocking(move || read(agent.get(&url).call().map_err(|error| error.to_string())?));
         let answer = asked.await.unwrap_or_else(|error| Err(error.to_string()));
@@ -182,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_listener_on_every_interface_is_asked_on_this_machine() {
-        let address = |listen: &str| Client::address_of(listen.parse().unwrap());
+        let address = |listen: &str| Client::address_of(listen.parse().unwrap()).to_string();
         assert_eq!(address("0.0.0.0:9640"), "127.0.0.1:9640");
         assert_eq!(address("[::]:9640"), "[::1]:9640");
         assert_eq!(address("10.1.2.3:80"), "10.1.2.3:80");
@@ -191,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_said_with_the_address() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let client = Client::new(Client::address_of(free), Duration::from_secs(1));
+        let client = Client::new(&free.to_string(), Duration::from_secs(1));
         let silent = client.tables().await.unwrap_err();
         assert!(silent.to_string().starts_with(&format!("no daemon answers at {free}: ")), "{silent}");
     }
@@ -199,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_given_in_the_daemons_words() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = Client::new(listener.local_addr().unwrap().to_string(), Duration::from_secs(5));
+        let client = Client::new(&listener.local_addr().unwrap().to_string(), Duration::from_secs(5));
         let answering = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.read(&mut [0; 1024]).unwrap();

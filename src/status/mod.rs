@@ -6,6 +6,7 @@
 pub mod client;
 pub mod layout;
 pub mod rates;
+pub mod trust;
 
 use jiff::Timestamp;
 use serde::Serialize;

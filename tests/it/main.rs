@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "seeds and logs of what fails")]
 
 mod account;
+mod admin_tls;
 mod binlog;
 mod browser;
 mod certificates;

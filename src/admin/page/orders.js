@@ -26,7 +26,9 @@ export class Orders {
 
   /** Who may change something, as the daemon says; gives whether it could be us. */
   allow(changes) {
-    this.needsToken = changes === "token";
+    // With either, a certificate may do; whether it does is known once somebody tries.
+    if (changes !== "either") this.needsToken = changes === "token";
+    this.either = changes === "either";
     return changes !== "nobody";
   }
 
@@ -75,8 +77,10 @@ export class Orders {
     this.busy(true);
     const error = await ask(`api/v1/tables/${encodeURIComponent(table)}/${what}`, headers, body);
     const here = this.dialog.open && this.asked === asked;
-    if (error?.status === 401) this.remember(null);
-    else if (this.needsToken) this.remember(token);
+    if (error?.status === 401) {
+      this.needsToken = this.needsToken || this.either;
+      this.remember(null);
+    } else if (this.needsToken) this.remember(token);
     form.elements.token.value = "";
     if (!error) {
       if (here) this.dialog.close();
