@@ -1,6 +1,7 @@
 //! The log on standard error.
 //!
-//! Promise: an event is one line, whatever names and errors of servers are in it, and does nothing to a terminal.
+//! Promise: an event is one line, whatever names and errors of servers are in it, and does nothing to a terminal; what happens
+//! again and again is written now and then, and counted (`repeats`).
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -16,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use super::happenings::Happenings;
+use super::repeats::Sparing;
 use super::settings::{LogFormat, LogSettings};
 use crate::terminal::text::harmless;
 
@@ -120,7 +122,7 @@ pub fn init(settings: &LogSettings) -> Result<(Levels, Happenings), LoggingError
     // makes the layer that would not have it miss the next event.
     tracing_subscriber::registry()
         .with(filter)
-        .with(lines)
+        .with(Sparing::new(lines))
         .with(happenings.layer())
         .try_init()
         .map_err(|error| LoggingError::Twice(error.into()))?;

@@ -3,6 +3,7 @@
 pub mod happenings;
 pub mod logging;
 pub mod metrics;
+mod repeats;
 pub mod settings;
 #[cfg(feature = "otel")]
 pub mod spans;
