@@ -2,6 +2,7 @@
 //!
 //! Promise: nothing is relayed before the servers are looked at; a task that ends without a reason ends the daemon.
 
+pub mod behind;
 mod cleanup;
 mod files;
 mod guard;

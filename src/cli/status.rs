@@ -16,10 +16,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::whereabouts::Whereabouts;
 use super::{code, say, show, signals};
 use crate::admin::pages::TableStatus;
-use crate::config::{ConfigErrors, Loaded};
+use crate::config::{Config, ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
+use crate::daemon::behind::{Counted, behind};
 use crate::daemon::store::Store;
-use crate::position::PositionStore;
+use crate::position::{PositionStore, Saved};
+use crate::relay::stats::{now_micros, seconds_since};
 use crate::status::Line;
 use crate::status::client::Client;
 use crate::status::layout::{self, Layout};
@@ -28,6 +30,10 @@ use crate::terminal::{self, Screen};
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the log may be read for what is in it, and how long that is good for.
+const COUNTING: Duration = Duration::from_secs(5);
+const RECENT: Duration = Duration::from_secs(30);
 
 /// Over how long events per second are counted.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -74,10 +80,13 @@ impl Report {
     }
 }
 
-/// Both of those who could be asked.
+/// All of those who could be asked.
 struct Sources {
     daemon: Client,
     store: Result<Store, String>,
+    /// For a look into the log.
+    config: Option<Config>,
+    counted: Option<(Instant, Result<Counted, String>)>,
     rates: Rates,
     started: Instant,
 }
@@ -104,12 +113,45 @@ impl Sources {
         };
         match saved {
             Ok(saved) => {
-                let note = Some(format!("{silent}; this is what the position store says"));
-                Ok(Report { source: Source::Store, tables: saved.into_iter().map(Line::of_store).collect(), note })
+                let said = format!("{silent}; this is what the position store says");
+                let counted = self.count(&saved).await;
+                let mut tables: Vec<_> = saved.into_iter().map(Line::of_store).collect();
+                let note = match counted {
+                    Ok(counted) => {
+                        for line in &mut tables {
+                            tell(line, counted);
+                        }
+                        let more = ", and the log, as far as it could be read in time: there is more behind";
+                        if counted.whole { said } else { said + more }
+                    }
+                    Err(reason) => format!("{said}; what is behind is not known: {reason}"),
+                };
+                Ok(Report { source: Source::Store, tables, note: Some(note) })
             }
             Err(reason) => Err(format!("{silent}; and {reason}")),
         }
     }
+
+    /// What tables have before them, as of a while ago at most.
+    async fn count(&mut self, saved: &[Saved]) -> Result<&Counted, &String> {
+        let counted = match self.counted.take().filter(|(at, _)| at.elapsed() < RECENT) {
+            Some(counted) => counted,
+            None => (Instant::now(), self.look(saved).await),
+        };
+        self.counted.insert(counted).1.as_ref()
+    }
+
+    async fn look(&self, saved: &[Saved]) -> Result<Counted, String> {
+        let config = self.config.as_ref().ok_or("the configuration does not say where the log is")?;
+        Box::pin(behind(config, saved, COUNTING)).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Says of a table how far it is behind.
+fn tell(line: &mut Line, counted: &Counted) {
+    let Some(behind) = counted.tables.get(&line.table) else { return };
+    line.behind = Some(behind.events);
+    line.lag_seconds = Some(seconds_since(behind.oldest_micros.unwrap_or(0), now_micros()));
 }
 
 /// Asks once, or again and again. The configuration is needed for what the arguments do not say.
@@ -122,7 +164,9 @@ pub(super) async fn status(
         Ok(loaded) => store(loaded),
         Err(_) => Err("the configuration does not say where positions are".to_owned()),
     };
-    let mut sources = Sources { daemon, store, rates: Rates::new(WINDOW), started: Instant::now() };
+    let config = loaded.ok().map(|loaded| loaded.config);
+    let mut sources =
+        Sources { daemon, store, config, counted: None, rates: Rates::new(WINDOW), started: Instant::now() };
     if arguments.watch {
         return watch(sources, arguments.format).await;
     }

@@ -159,12 +159,12 @@ async fn beginning(
     }
 }
 
-fn source(config: &Config, endpoint: &Servers) -> MysqlSource {
+pub(super) fn source(config: &Config, endpoint: &Servers) -> MysqlSource {
     let mysql = &config.mysql;
     MysqlSource::new(endpoint.clone(), MysqlSettings::fresh_server_id(), mysql.heartbeat, mysql.silence_deadline)
 }
 
-fn server(error: &mysql_async::Error) -> DaemonError {
+pub(super) fn server(error: &mysql_async::Error) -> DaemonError {
     DaemonError::Server(format!("mysql: {error}"))
 }
 

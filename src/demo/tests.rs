@@ -20,6 +20,7 @@ fn line(state: &str, rate: Option<f64>, lag: Option<f64>) -> Line {
         events: Some(1500),
         events_per_second: rate,
         lag_seconds: lag,
+        behind: None,
         in_flight: None,
         position: None,
         saved: None,

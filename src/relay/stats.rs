@@ -366,9 +366,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// 0 stands for never, and gives 0.
+/// How long ago that was; 0 stands for never, and gives 0.
 #[allow(clippy::cast_precision_loss, reason = "285 years are exact enough")]
-fn seconds_since(micros: u64, now_micros: u64) -> f64 {
+pub fn seconds_since(micros: u64, now_micros: u64) -> f64 {
     if micros == 0 { 0.0 } else { now_micros.saturating_sub(micros) as f64 / 1e6 }
 }
 

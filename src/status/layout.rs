@@ -36,25 +36,27 @@ enum Column {
     Events,
     Rate,
     Lag,
+    Behind,
     InFlight,
     Position,
     Saved,
 }
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     Column::Table,
     Column::State,
     Column::Events,
     Column::Rate,
     Column::Lag,
+    Column::Behind,
     Column::InFlight,
     Column::Position,
     Column::Saved,
 ];
 
 /// What is left out where there is no room, in this order.
-const DISPENSABLE: [Column; 6] =
-    [Column::InFlight, Column::Saved, Column::Position, Column::Rate, Column::Lag, Column::Events];
+const DISPENSABLE: [Column; 7] =
+    [Column::InFlight, Column::Saved, Column::Position, Column::Rate, Column::Lag, Column::Events, Column::Behind];
 
 impl Column {
     const fn name(self) -> &'static str {
@@ -64,6 +66,7 @@ impl Column {
             Self::Events => "events",
             Self::Rate => "events/s",
             Self::Lag => "lag",
+            Self::Behind => "behind",
             Self::InFlight => "in flight",
             Self::Position => "position",
             Self::Saved => "last save",
@@ -71,7 +74,7 @@ impl Column {
     }
 
     const fn is_number(self) -> bool {
-        matches!(self, Self::Events | Self::Rate | Self::Lag | Self::InFlight)
+        matches!(self, Self::Events | Self::Rate | Self::Lag | Self::Behind | Self::InFlight)
     }
 
     /// What a line says here; none where it is unknown.
@@ -82,6 +85,7 @@ impl Column {
             Self::Events => line.events.map(text::count),
             Self::Rate => line.events_per_second.map(|rate| format!("{rate:.0}")),
             Self::Lag => line.lag_seconds.map(text::lag),
+            Self::Behind => line.behind.map(text::count),
             Self::InFlight => line.in_flight.map(text::count),
             Self::Position => line.position.clone(),
             Self::Saved => line.saved.map(|time| text::when(time, layout.now, &layout.zone)),
@@ -202,6 +206,7 @@ mod tests {
             events: Some(1234 * shard),
             events_per_second: Some(98.7),
             lag_seconds: Some(0.012),
+            behind: None,
             in_flight: Some(3),
             position: Some("gtid=3e11fa47-71ca-11e1-9e33-c80aa9429562:1-2345".to_owned()),
             saved: Some(Timestamp::UNIX_EPOCH),

@@ -31,6 +31,8 @@ pub struct Line {
     pub events_per_second: Option<f64>,
     /// Now minus the commit time of the oldest event not acknowledged, in seconds.
     pub lag_seconds: Option<f64>,
+    /// Events that are committed and not relayed, where they were counted in the log because no daemon runs.
+    pub behind: Option<u64>,
     /// Events handed to Kafka and not acknowledged.
     pub in_flight: Option<u64>,
     /// The durable position.
@@ -49,6 +51,7 @@ impl Line {
             events: Some(status.events),
             events_per_second: rate.per_second,
             lag_seconds: Some(status.lag_seconds),
+            behind: None,
             in_flight: Some(status.in_flight),
             position: status.position,
             saved: time(status.saved_micros),
@@ -64,6 +67,7 @@ impl Line {
             events: None,
             events_per_second: None,
             lag_seconds: None,
+            behind: None,
             in_flight: None,
             saved: saved.position.is_some().then(|| time(saved.saved_micros)).flatten(),
             position: saved.position.map(|position| position.to_string()),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::order::event;
 use crate::stage::{Stage, free_port, until};
 
 /// Standard output, standard error, and the exit code.
@@ -50,16 +51,40 @@ async fn status_asks_the_daemon_then_the_store_and_says_when_neither_answers() {
     drop(second);
 
     // Given a daemon that is stopped, when it is asked, then the store says where the tables resume.
+    // And how many events were committed since, deletes and other tables' rows not among them.
     assert_eq!(daemon.terminate().await, Some(0));
+    let first = stage.outboxes[0].quoted();
+    stage
+        .sql([event(1, "later-1", "k"), event(1, "later-2", "k"), format!("DELETE FROM {first} WHERE id = 'later-1'")])
+        .await;
+    stage.sql([event(3, "later-3", "k")]).await;
     let (table, notes, code) = status(&stage, port, &[]);
     assert_eq!(code, Some(0), "{notes}");
     assert!(notes.contains(&format!("no daemon answers at 127.0.0.1:{port}: ")), "{notes}");
     assert!(notes.contains("this is what the position store says"), "{notes}");
-    assert!(table.lines().next().unwrap().split_whitespace().eq(["table", "state", "position", "last", "save"]));
-    assert!(table.contains(" unknown  gtid="), "{table}");
+    assert!(
+        table
+            .lines()
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .eq(["table", "state", "lag", "behind", "position", "last", "save"])
+    );
+    assert!(!notes.contains("behind"), "{notes}");
     let (json, _, _) = status(&stage, port, &["--format", "json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["source"], &json["tables"][0]["events"]), (&Value::from("store"), &Value::Null));
+    let behind: Vec<_> = json["tables"].as_array().unwrap().iter().map(|table| table["behind"].as_u64()).collect();
+    assert_eq!(behind, [Some(2), Some(0), Some(1), Some(0), None], "the fifth is not configured here");
+    let lag = |table: usize| json["tables"][table]["lag_seconds"].as_f64().unwrap();
+    assert!(lag(0) > 0.0 && lag(1) == 0.0, "{json}");
+
+    // Given a log that was purged, when it is asked, then it says what it can and why not more.
+    stage.sql(["FLUSH BINARY LOGS"]).await;
+    stage.purge().await;
+    let (table, notes, code) = status(&stage, port, &[]);
+    assert!(code == Some(0) && notes.contains("what is behind is not known: "), "{notes}");
+    assert!(table.contains(" unknown  gtid="), "{table}");
 
     // Given no MySQL either, when it is asked, then there is nothing to show.
     stage.mysql.tell("kill").unwrap();
