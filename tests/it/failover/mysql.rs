@@ -4,6 +4,7 @@ use outboxd::position::GtidSet;
 
 use super::cluster::Cluster;
 use crate::account;
+use crate::daemon::Daemon;
 use crate::order::event;
 use crate::stage::{Stage, until};
 
@@ -46,7 +47,7 @@ async fn a_primary_is_killed_under_load_and_what_survives_is_relayed() {
 }
 
 /// The replica that is promoted lacks what the daemon has relayed already.
-async fn lagging(cluster: &mut Cluster, marked: &str) -> GtidSet {
+async fn lagging(cluster: &mut Cluster, daemon: &Daemon, marked: &str) -> GtidSet {
     cluster.caught_up(1, 0).await;
     cluster.sql(1, ["STOP REPLICA IO_THREAD"]).await;
     let rows: Vec<_> = (0..5).map(|n| event(1 + n % 4, &format!("{marked}-{n}"), &format!("lost-{n}"))).collect();
@@ -54,8 +55,11 @@ async fn lagging(cluster: &mut Cluster, marked: &str) -> GtidSet {
     for n in 0..5 {
         cluster.stage.delivered(&format!("{marked}-{n}")).await;
     }
+    // While it stands still it saves no positions, which are transactions too.
+    daemon.signal("STOP");
     let had: GtidSet = cluster.ask(0, EXECUTED).await.parse().unwrap();
     cluster.tell(0, "kill");
+    daemon.signal("CONT");
     let has: GtidSet = cluster.ask(1, EXECUTED).await.parse().unwrap();
     had.difference(&has)
 }
@@ -68,7 +72,7 @@ async fn transactions_that_are_lost_are_reported_and_their_numbers_may_be_given_
     daemon.ready().await;
     writing.more(300).await;
     let journal = writing.stop().await;
-    let lost = lagging(&mut cluster, "lost").await;
+    let lost = lagging(&mut cluster, &daemon, "lost").await;
     assert!(lost.len() >= 5, "{lost}");
     cluster.promote(1).await;
     daemon.logs("transactions_lost_by_failover").await;
@@ -114,7 +118,7 @@ async fn lost_transactions_halt_the_tables_when_told_so() {
     let mut cluster = Cluster::mysql(Stage::of(), 1, &[]).await;
     let mut daemon = cluster.run(&[0, 1], &[("MYSQL__ON_LOST_TRANSACTIONS", "halt")]);
     daemon.ready().await;
-    lagging(&mut cluster, "halting").await;
+    lagging(&mut cluster, &daemon, "halting").await;
     cluster.promote(1).await;
     assert_eq!(daemon.ended().await, Some(1));
     assert!(daemon.log().contains("reason=\"transactions_lost\""), "{}", daemon.log());
