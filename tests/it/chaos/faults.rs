@@ -21,6 +21,17 @@ pub(super) enum Line {
     Kafka,
 }
 
+/// What another configuration has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Less may be published before it is saved.
+    Limits,
+    /// Another header, for which every relay starts again.
+    Header,
+    /// One table fewer.
+    Table,
+}
+
 /// One fault. It lasts for as long as the timeline says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -36,6 +47,8 @@ pub(super) enum Fault {
     SecondRelay,
     /// The daemon's wall clock is off by so many seconds, and then right again.
     ClockJump(i64),
+    /// It takes over a changed configuration, and then the former one again.
+    Reloaded(Change),
     /// SIGKILL.
     MysqlKilled,
     /// SIGSTOP and SIGCONT.
@@ -67,7 +80,7 @@ impl Fault {
     pub(super) fn draw(rng: &mut Rng, exactly_once: bool) -> Self {
         let line = if rng.bool() { Line::Mysql } else { Line::Kafka };
         loop {
-            let fault = match rng.u32(0..22) {
+            let fault = match rng.u32(0..24) {
                 0..4 => Self::RelayKilled,
                 4 => Self::RelayRestarted,
                 5 => Self::RelayFrozen,
@@ -84,6 +97,8 @@ impl Fault {
                 18 => Self::Throttled(line, rng.u32(20_000..200_000)),
                 19 => Self::ConnectionsKilled,
                 20 => Self::LogRotated,
+                21 => Self::Reloaded(Change::Table),
+                22 => Self::Reloaded(if rng.bool() { Change::Limits } else { Change::Header }),
                 _ if rng.bool() => Self::StoreLocked,
                 _ => Self::StoreFull,
             };
@@ -105,7 +120,8 @@ impl Fault {
             | Self::RelayFrozen
             | Self::RelayReplaced
             | Self::SecondRelay
-            | Self::ClockJump(_) => Target::Relay,
+            | Self::ClockJump(_)
+            | Self::Reloaded(_) => Target::Relay,
             Self::KafkaKilled | Self::KafkaFrozen => Target::Kafka,
             Self::Cut(line) | Self::HalfOpen(line) | Self::Slow(line, _) | Self::Throttled(line, _) => match line {
                 Line::Mysql => Target::Mysql,
@@ -144,6 +160,7 @@ impl Fault {
             Self::RelayReplaced => "relay frozen and replaced, wakes up as a zombie",
             Self::SecondRelay => "second relay for the same tables",
             Self::ClockJump(_) => "clock of the relay jumps, up to 20 s",
+            Self::Reloaded(_) => "configuration reloaded, and back",
             Self::MysqlKilled => "kill -9 of MySQL or MariaDB",
             Self::MysqlFrozen => "MySQL or MariaDB frozen",
             Self::KafkaKilled => "kill -9 of the Kafka broker",

@@ -11,12 +11,13 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, Row};
 use outboxd::planted::Bug;
 use outboxd::position::Position;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::Clock;
-use super::faults::{Fault, Line};
+use super::faults::{Change, Fault, Line};
 use super::summary::Summary;
 use crate::account;
 use crate::daemon::Daemon;
@@ -102,6 +103,8 @@ pub(super) struct Round {
     other: Option<Daemon>,
     /// Whether a daemon that is frozen had its tables.
     owned: bool,
+    /// Where its configuration is.
+    folder: TempDir,
     /// Holds the lock on the table of positions.
     locked: Option<Conn>,
     writing: Writing,
@@ -131,7 +134,6 @@ impl Round {
             .set("MYSQL__HEARTBEAT", "300ms")
             .set("MYSQL__SILENCE_DEADLINE", "2s")
             .set("MYSQL__CONNECT_TIMEOUT", "2s")
-            .set("OUTBOX__0__START", if plan.snapshot { "snapshot" } else { "earliest" })
             .set("KAFKA__CREATE_TOPICS", "true");
         let setup = if plan.exactly_once { exactly_once(setup) } else { setup };
         let stage = setup.servers().await;
@@ -155,14 +157,48 @@ impl Round {
             daemon: None,
             other: None,
             owned: false,
+            folder: tempfile::tempdir().unwrap(),
             locked: None,
             writing,
             watch: Watch::over(stage.opts(), plan.exactly_once),
             summary: Summary::default(),
             stage,
         };
+        round.configure(None);
         round.daemon = Some(round.spawn());
         round
+    }
+
+    /// Writes what the daemon is to relay, in another way or as it was.
+    fn configure(&self, change: Option<Change>) {
+        let limits = if change == Some(Change::Limits) {
+            "[relay]\nidle_checkpoint_interval = \"1s\"\n[delivery]\ncommit_events = 20\n"
+        } else {
+            ""
+        };
+        let last = if change == Some(Change::Table) { 3 } else { 4 };
+        let start = if self.plan.snapshot { "snapshot" } else { "earliest" };
+        let headers = if change == Some(Change::Header) { "columns.headers = [\"aggregatetype\"]\n" } else { "" };
+        let topic = &self.stage.topic;
+        let tables = format!("tables = \"delivery.delivery-outbox{{1..{last}}}\"\ntopic = \"{topic}\"");
+        let text = format!("{limits}[[outbox]]\n{tables}\nstart = \"{start}\"\n{headers}");
+        std::fs::write(self.folder.path().join("outboxd.toml"), text).unwrap();
+    }
+
+    /// Waits until the daemon has taken over the configuration as it was.
+    async fn taken_over(&mut self) {
+        let daemon = self.daemon.as_ref().expect("a daemon runs");
+        daemon.logs("admin_listening").await;
+        let reloads = || daemon.log().matches("configuration_reloaded").count();
+        let before = reloads();
+        until("the configuration is taken over", async || {
+            // It refuses while a server is away.
+            daemon.signal("HUP");
+            sleep(Duration::from_millis(200)).await;
+            let tables = daemon.page("/api/v1/tables").map(|(_, body)| body.matches("\"table\":").count());
+            reloads() > before && tables == Some(4)
+        })
+        .await;
     }
 
     fn spawn(&mut self) -> Daemon {
@@ -174,6 +210,11 @@ impl Round {
         if let Some(bug) = self.plan.bug.and_then(|bug| bug.to_possible_value()) {
             command.env("OUTBOXD_PLANTED_BUG", bug.get_name());
         }
+        // What stands in the environment cannot change.
+        for key in ["TABLES", "TOPIC", "START"] {
+            command.env_remove(format!("OUTBOXD__OUTBOX__0__{key}"));
+        }
+        command.arg("--config").arg(self.folder.path().join("outboxd.toml"));
         self.clock.rule(&mut command);
         Daemon::spawn(&command)
     }
@@ -184,7 +225,7 @@ impl Round {
 
     /// What a daemon that ends has to tell.
     fn note(&mut self, daemon: &Daemon) {
-        self.summary.restarts += daemon.log().matches(" relay_restarts ").count() as u64;
+        self.summary.restarts += beginnings(daemon);
         if let Some(peak) = daemon.try_peak_memory() {
             self.summary.peak_memory = self.summary.peak_memory.max(peak);
         }
@@ -243,6 +284,13 @@ impl Round {
             }
             Fault::SecondRelay => self.other = Some(self.spawn()),
             Fault::ClockJump(seconds) => self.clock.jump(seconds),
+            Fault::Reloaded(change) => {
+                self.configure(Some(change));
+                // Before its first words, a signal does what the system does with it.
+                if self.daemon().log().contains("admin_listening") {
+                    self.daemon().signal("HUP");
+                }
+            }
             Fault::MysqlKilled => self.stage.mysql.tell("kill").unwrap(),
             Fault::MysqlFrozen => self.stage.mysql.tell("pause").unwrap(),
             Fault::KafkaKilled => self.stage.kafka().tell("kill").unwrap(),
@@ -294,6 +342,10 @@ impl Round {
                 self.daemon = Some(self.spawn());
             }
             Fault::ClockJump(_) => self.clock.jump(0),
+            Fault::Reloaded(_) => {
+                self.configure(None);
+                self.taken_over().await;
+            }
             Fault::MysqlKilled => self.stage.mysql.tell("start").unwrap(),
             Fault::MysqlFrozen => self.stage.mysql.tell("resume").unwrap(),
             Fault::KafkaKilled => self.stage.kafka().tell("start").unwrap(),
@@ -349,7 +401,7 @@ impl Round {
         let journal = self.writing.stop().await;
         let daemon = self.daemon.take().expect("a daemon runs");
         self.stage.verdict(&journal).await;
-        self.summary.restarts += daemon.log().matches(" relay_restarts ").count() as u64;
+        self.summary.restarts += beginnings(&daemon);
         let peak = daemon.peak_memory();
         self.summary.peak_memory = self.summary.peak_memory.max(peak);
         self.timeline.tell("every event has arrived");
@@ -370,6 +422,12 @@ impl Round {
         self.summary.bound = bound;
         self.summary
     }
+}
+
+/// How often relays of a daemon have begun again.
+fn beginnings(daemon: &Daemon) -> u64 {
+    let log = daemon.log();
+    [" relay_restarts ", " relay_renewed ", " relay_left "].iter().map(|event| log.matches(event).count() as u64).sum()
 }
 
 /// Looks at every position that is saved: R3.
