@@ -13,7 +13,7 @@ use super::stage::{Stage, TOPIC};
 use super::standby::with_lost;
 use super::{DemoError, DemoSettings, keep};
 use crate::history::{
-    Delivered, Isolation, Journal, Reader, ReaderSettings, Seen, Verdict, WriteError, Writer, WriterSettings,
+    Delivered, Isolation, Journal, Reader, ReaderSettings, Verdict, WriteError, Writer, WriterSettings,
 };
 use crate::terminal::text::count;
 
@@ -169,13 +169,12 @@ async fn finished(writing: &mut Writing) -> Result<Journal, DemoError> {
 
 /// Reads until everything is there and nothing more is to come.
 async fn read_back(stage: &Stage, relay: &mut Relay, journal: &Journal) -> Result<Vec<Delivered>, DemoError> {
-    let expected = journal.committed().count();
     let mut reader = Reader::new(&ReaderSettings {
         bootstrap_servers: stage.bootstrap_servers(),
         topics: vec![TOPIC.to_owned()],
         isolation: Isolation::ReadCommitted,
     })?;
-    reader.read_until(Instant::now() + PATIENCE, |seen: &Seen| seen.distinct() >= expected).await?;
+    reader.read_until(Instant::now() + PATIENCE, journal.has_arrived()).await?;
     relay.drained().await?;
     reader.read_to_end(Instant::now() + PATIENCE).await?;
     Ok(reader.into_records())

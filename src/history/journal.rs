@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::fingerprint::Fingerprint;
+use super::reader::Seen;
 use crate::table::TableName;
 
 /// How a transaction ended, as far as its writer knows.
@@ -109,6 +110,15 @@ impl Journal {
     pub fn committed(&self) -> impl Iterator<Item = &Event> {
         let committed = self.transactions.iter().filter(|transaction| transaction.outcome == Outcome::Committed);
         committed.flat_map(Transaction::kept)
+    }
+
+    /// Whether everything that was committed has been seen, whatever else was. Looks again only for what was missing.
+    pub fn has_arrived(&self) -> impl FnMut(&Seen) -> bool {
+        let mut awaited = self.committed().peekable();
+        move |seen| {
+            while awaited.next_if(|event| seen.contains(&event.id)).is_some() {}
+            awaited.peek().is_none()
+        }
     }
 }
 

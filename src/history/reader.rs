@@ -84,11 +84,6 @@ impl Seen {
         &self.records
     }
 
-    /// How many distinct event ids there are.
-    pub fn distinct(&self) -> usize {
-        self.ids.len()
-    }
-
     /// Whether an event was read.
     pub fn contains(&self, event_id: &str) -> bool {
         self.ids.contains(event_id)

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use outboxd::history::{Isolation, Journal, Reader, ReaderSettings, Seen, Verdict};
+use outboxd::history::{Isolation, Journal, Reader, ReaderSettings, Verdict};
 use outboxd::table::TableName;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -56,8 +56,7 @@ impl Scene {
             isolation: Isolation::ReadCommitted,
         };
         let mut reader = Reader::new(&settings).unwrap();
-        let expected = journal.committed().count();
-        reader.read_until(Instant::now() + PATIENCE, |seen: &Seen| seen.distinct() >= expected).await.unwrap();
+        reader.read_until(Instant::now() + PATIENCE, journal.has_arrived()).await.unwrap();
         reader.read_to_end(Instant::now() + PATIENCE).await.unwrap();
         Verdict::of(journal, &reader.into_records())
     }

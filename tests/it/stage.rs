@@ -11,7 +11,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
 use outboxd::history::{
-    Delivered, Isolation, Journal, Progress, Reader, ReaderSettings, Seen, Verdict, Writer, WriterSettings,
+    Delivered, Isolation, Journal, Progress, Reader, ReaderSettings, Verdict, Writer, WriterSettings,
 };
 use outboxd::services::Service;
 use outboxd::table::TableName;
@@ -454,10 +454,8 @@ impl Stage {
 
     /// The same of several topics.
     pub(crate) async fn verdict_of(&self, journal: &Journal, topics: &[&str]) -> Verdict {
-        let expected = journal.committed().count();
         let mut reader = self.reader_of(topics);
-        let all = |seen: &Seen| seen.distinct() >= expected;
-        reader.read_until(Instant::now() + PATIENCE, all).await.unwrap();
+        reader.read_until(Instant::now() + PATIENCE, journal.has_arrived()).await.unwrap();
         reader.read_to_end(Instant::now() + PATIENCE).await.unwrap();
         Verdict::of(journal, &reader.into_records())
     }

@@ -63,9 +63,9 @@ async fn lagging(server: &'static str) {
     // The last one was the first table's.
     daemon.logs("transactions_lost_by_failover table=delivery.delivery-outbox1 ").await;
     let log = daemon.log();
-    let (_, lost) = log.split_once("transactions_lost_by_failover table=delivery.delivery-outbox1 lost=").unwrap();
+    let (_, told) = log.split_once("transactions_lost_by_failover table=delivery.delivery-outbox1 lost=").unwrap();
     let number = |gtid: &str| gtid.rsplit(['-', '.']).next().unwrap().parse::<u64>().unwrap();
-    let named = lost.split(' ').next().unwrap();
+    let named = told.split(' ').next().unwrap();
     assert!(number(named) >= number(&last), "{last} is named: {named}");
     for n in 0..50 {
         cluster.stage.delivered(&format!("new-{n}")).await;
