@@ -36,8 +36,8 @@ impl Relay {
         // Free now, and the same after each restart.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let environment = [
-            ("MYSQL__URL", format!("mysql://admin@127.0.0.1:{}", stage.mysql_port())),
-            ("MYSQL__PASSWORD", "admin".to_owned()),
+            ("MYSQL__URL", format!("mysql://outboxd@127.0.0.1:{}", stage.mysql_port())),
+            ("MYSQL__PASSWORD", "outboxd".to_owned()),
             ("KAFKA__BOOTSTRAP_SERVERS", stage.bootstrap_servers()),
             ("OUTBOX__0__TABLES", SHARDS.to_owned()),
             ("OUTBOX__0__TOPIC", TOPIC.to_owned()),
@@ -67,9 +67,14 @@ impl Relay {
         self.folder.path().join("outboxd.log")
     }
 
-    /// Creates the tables.
-    pub(super) async fn migrate(&self) -> Result<(), DemoError> {
-        let status = self.outboxd("migrate")?.status().await?;
+    /// Creates the tables, which the relay's own account may not.
+    pub(super) async fn migrate(&self, stage: &Stage) -> Result<(), DemoError> {
+        let key = |name: &str| format!("{}MYSQL__{name}", crate::config::PREFIX);
+        let mut migrate = self.outboxd("migrate")?;
+        migrate
+            .env(key("URL"), format!("mysql://admin@127.0.0.1:{}", stage.mysql_port()))
+            .env(key("PASSWORD"), "admin");
+        let status = migrate.status().await?;
         if status.success() { Ok(()) } else { Err(self.failure("`outboxd migrate`", status)) }
     }
 

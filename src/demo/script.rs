@@ -59,7 +59,8 @@ async fn play(
     platform.rate = Some(settings.rate);
     let writer = Arc::new(Writer::new(platform)?);
     let creating = async {
-        relay.migrate().await?;
+        relay.migrate(stage).await?;
+        stage.grant().await?;
         Ok(writer.prepare().await?)
     };
     show.during("creating four outbox tables", creating).await?;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use mysql_async::Opts;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -19,6 +20,9 @@ pub(super) const TOPIC: &str = "delivery";
 pub(super) const SHARDS: &str = "delivery.delivery-outbox{1..4}";
 
 const PARTITIONS: i32 = 3;
+
+/// The account that compose has, too.
+const GRANTS: &str = include_str!("../../config/mysql/local.sql");
 
 /// The servers, private to this process.
 pub(super) struct Stage {
@@ -62,6 +66,12 @@ impl Stage {
             .try_for_each(|one| one.map(drop).map_err(|(name, code)| refused(&format!("{name}: {code}"))))
     }
 
+    /// Creates the relay's account, with no more than the documents grant it.
+    pub(super) async fn grant(&self) -> Result<(), DemoError> {
+        let of_relay: Vec<_> = GRANTS.lines().filter(|line| line.contains("'outboxd'@'%'")).collect();
+        run(self.mysql.port(), &of_relay).await
+    }
+
     /// The outbox tables in order.
     pub(super) fn outboxes() -> Vec<TableName> {
         (1..=4).map(|shard| TableName::new("delivery", &format!("delivery-outbox{shard}"))).collect()
@@ -97,6 +107,16 @@ impl Stage {
 pub(super) fn opts(port: u16) -> Opts {
     let server = mysql_async::OptsBuilder::default().ip_or_hostname("127.0.0.1").tcp_port(port);
     server.user(Some("admin")).pass(Some("admin")).prefer_socket(false).into()
+}
+
+/// Runs statements on the server at this port.
+pub(super) async fn run(port: u16, statements: &[&str]) -> Result<(), DemoError> {
+    let refused = |error: mysql_async::Error| DemoError::Server { name: "mysql-9.7", reason: error.to_string() };
+    let mut conn = Conn::new(opts(port)).await.map_err(refused)?;
+    for statement in statements {
+        conn.query_drop(*statement).await.map_err(refused)?;
+    }
+    conn.disconnect().await.map_err(refused)
 }
 
 async fn hold(script: PathBuf, name: &'static str, settings: &'static [&'static str]) -> Result<Service, DemoError> {

@@ -8,7 +8,7 @@ use mysql_async::{Conn, Row};
 use tokio::time::{Instant, sleep};
 
 use super::DemoError;
-use super::stage::opts;
+use super::stage::{opts, run};
 use crate::history::{Delivered, Journal, Outcome};
 use crate::services::{Front, Service};
 
@@ -75,14 +75,6 @@ impl Standby {
         let state = status.and_then(|row| row.get::<Option<String>, _>("Replica_SQL_Running_State").flatten());
         Ok(state.is_some_and(|state| state.contains("has read all relay log")))
     }
-}
-
-async fn run(port: u16, statements: &[&str]) -> Result<(), DemoError> {
-    let mut conn = Conn::new(opts(port)).await.map_err(refused)?;
-    for statement in statements {
-        conn.query_drop(*statement).await.map_err(refused)?;
-    }
-    conn.disconnect().await.map_err(refused)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
