@@ -9,6 +9,7 @@ use std::path::Path;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use secrecy::{ExposeSecret, SecretString};
+use ureq::tls::{PemItem, RootCerts, parse_pem};
 use zeroize::Zeroizing;
 
 /// A file that cannot be used. Holds no secret.
@@ -70,6 +71,17 @@ pub fn authorities(key: &'static str, path: &Path) -> Result<Vec<u8>, FileError>
         Ok(certificates) if !certificates.is_empty() => Ok(pem),
         _ => Err(FileError::new(key, expected, format!("none in {}", path.display()))),
     }
+}
+
+/// Whom an HTTPS client trusts: the authorities in the file that stands under `key`, or else the system's.
+pub fn roots(key: &'static str, path: Option<&Path>) -> Result<RootCerts, FileError> {
+    let Some(path) = path else { return Ok(RootCerts::PlatformVerifier) };
+    let pem = authorities(key, path)?;
+    let certificates = parse_pem(&pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    Ok(RootCerts::from(certificates))
 }
 
 /// A certificate and its key, if they are given; `section` is where their keys stand.

@@ -15,7 +15,6 @@ use openssl::ssl::Ssl;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_openssl::SslStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -109,7 +108,7 @@ fn greet(
     address: SocketAddr,
     ready: mpsc::Sender<(Box<dyn Stream>, Peer)>,
     turn: OwnedSemaphorePermit,
-) -> JoinHandle<()> {
+) {
     tokio::spawn(async move {
         let greeted = timeout(GREETING, secured(tls, stream)).await;
         drop(turn);
@@ -121,7 +120,7 @@ fn greet(
             Ok(Err(error)) => debug!(peer = %address, %error, "admin_connection_refused"),
             Err(_) => debug!(peer = %address, "admin_connection_silent"),
         }
-    })
+    });
 }
 
 async fn secured(tls: Arc<Renewing>, stream: TcpStream) -> io::Result<SslStream<TcpStream>> {

@@ -18,7 +18,7 @@ use crate::status::trust::Trust;
 pub(super) struct Whereabouts {
     /// Where the daemon answers; https:// in front where it has a certificate [default: admin.listen of the configuration]
     #[arg(long, alias = "admin", value_name = "HOST:PORT")]
-    pub(super) address: Option<String>,
+    address: Option<String>,
     /// Authorities, PEM, that the daemon's certificate has to be of [default: the system's]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use openssl::x509::X509;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, TlsConfig, TlsProvider};
 
 use crate::credentials::{self, FileError};
 
@@ -23,13 +23,7 @@ pub struct Trust {
 impl Trust {
     /// As the HTTP client is told, after a look at every file; keys of errors are `ca`, `cert` and `key`.
     pub(super) fn config(&self) -> Result<TlsConfig, FileError> {
-        let roots = match &self.ca {
-            None => RootCerts::PlatformVerifier,
-            Some(path) => {
-                let authorities = X509::stack_from_pem(&credentials::authorities("ca", path)?).unwrap_or_default();
-                RootCerts::from(certificates(&authorities)?)
-            }
-        };
+        let roots = credentials::roots("ca", self.ca.as_deref())?;
         let identity = credentials::identity("client", self.cert.as_deref(), self.key.as_deref(), None)?;
         let identity = match identity {
             None => None,

@@ -30,11 +30,8 @@ impl Bench {
     }
 
     fn command(&self, name: &str, arguments: &[&str]) -> Command {
-        let mut command = self.stage.outboxd(arguments);
-        for key in ["TABLES", "TOPIC", "START"] {
-            command.env_remove(format!("OUTBOXD__OUTBOX__0__{key}"));
-        }
-        command.arg("--config").arg(self.folder.path().join(name)).env("OUTBOXD__ADMIN__LISTEN", &self.listen);
+        let mut command = self.stage.outboxd_of(&self.folder.path().join(name), arguments);
+        command.env("OUTBOXD__ADMIN__LISTEN", &self.listen);
         command
     }
 

@@ -372,6 +372,16 @@ impl Stage {
         command
     }
 
+    /// The same, whose tables stand in a file: what stands in the environment cannot change.
+    pub(crate) fn outboxd_of(&self, file: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.outboxd(arguments);
+        for key in ["TABLES", "TOPIC", "START"] {
+            command.env_remove(format!("OUTBOXD__OUTBOX__0__{key}"));
+        }
+        command.arg("--config").arg(file);
+        command
+    }
+
     pub(crate) fn run(&self) -> Daemon {
         Daemon::spawn(&self.outboxd(&["run"]))
     }

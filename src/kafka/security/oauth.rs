@@ -14,7 +14,7 @@ use rdkafka::client::{Client, ClientContext, OAuthToken};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use ureq::Agent;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::tls::{TlsConfig, TlsProvider};
 
 use super::sasl::{Mechanism, SaslSettings};
 use crate::credentials::{self, FileError};
@@ -100,17 +100,7 @@ fn fetch(sasl: &SaslSettings) -> Result<OAuthToken, TokenError> {
 }
 
 fn agent(sasl: &SaslSettings) -> Result<Agent, TokenError> {
-    let roots = match &sasl.token_ca {
-        None => RootCerts::PlatformVerifier,
-        Some(path) => {
-            let pem = credentials::authorities("token_ca", path)?;
-            let certificates = parse_pem(&pem).filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            });
-            RootCerts::from(certificates)
-        }
-    };
+    let roots = credentials::roots("token_ca", sasl.token_ca.as_deref())?;
     let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();
     let config = Agent::config_builder().tls_config(tls).timeout_global(Some(ANSWER)).http_status_as_error(false);
     Ok(config.build().into())

@@ -203,18 +203,13 @@ impl Round {
 
     fn spawn(&mut self) -> Daemon {
         self.summary.starts += 1;
-        let mut command = self.stage.outboxd(&["run"]);
+        let mut command = self.stage.outboxd_of(&self.folder.path().join("outboxd.toml"), &["run"]);
         command
             .env("OUTBOXD__MYSQL__URL", account::url(self.mysql.port()))
             .env("OUTBOXD__KAFKA__BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", self.kafka.port()));
         if let Some(bug) = self.plan.bug.and_then(|bug| bug.to_possible_value()) {
             command.env("OUTBOXD_PLANTED_BUG", bug.get_name());
         }
-        // What stands in the environment cannot change.
-        for key in ["TABLES", "TOPIC", "START"] {
-            command.env_remove(format!("OUTBOXD__OUTBOX__0__{key}"));
-        }
-        command.arg("--config").arg(self.folder.path().join("outboxd.toml"));
         self.clock.rule(&mut command);
         Daemon::spawn(&command)
     }
