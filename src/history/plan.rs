@@ -13,6 +13,9 @@ use crate::table::TableName;
 /// How many deliveries a planner has under way.
 const UNDER_WAY: usize = 24;
 
+/// How often a planner that writes in bulk changes every delivery that it has under way in one transaction: one in so many.
+const BULK: u8 = 100;
+
 /// Where a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -115,13 +118,21 @@ pub struct Planner {
     tables: Arc<[TableName]>,
     under_way: Vec<Delivery>,
     plans: u64,
+    bulk: bool,
 }
 
 impl Planner {
     /// A planner for one owner. `tables` are the shards in order, at least one; [`shard_of`] selects among them.
     pub fn new(seed: u64, owner: u16, tables: Arc<[TableName]>) -> Self {
         let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(owner) << 48 | u64::from(owner));
-        Self { rng: Rng::with_seed(mixed), owner, tables, under_way: Vec::new(), plans: 0 }
+        Self { rng: Rng::with_seed(mixed), owner, tables, under_way: Vec::new(), plans: 0, bulk: false }
+    }
+
+    /// Now and then a transaction changes everything that is under way, as a nightly job does: tens of rows for each table.
+    #[must_use]
+    pub fn in_bulk(mut self, bulk: bool) -> Self {
+        self.bulk = bulk;
+        self
     }
 
     /// The next transaction. Give its outcome to [`Planner::settle`] before asking for another.
@@ -132,6 +143,9 @@ impl Planner {
         }
         let mut stages = Stages::new();
         let mut parts = vec![self.part(true, &mut stages)];
+        if self.bulk && self.rng.u8(..BULK) == 0 {
+            parts.push(Part { kept: true, changes: self.everything(&mut stages) });
+        }
         if self.rng.u8(..100) < 15 {
             let before = stages.clone();
             parts.push(self.part(false, &mut stages));
@@ -167,17 +181,31 @@ impl Planner {
         for _ in 0..deliveries {
             let index = self.rng.usize(..self.under_way.len());
             let steps = if self.rng.u8(..100) < 80 { 1 } else { self.rng.usize(2..=3) };
-            for _ in 0..steps {
-                let delivery = &mut self.under_way[index];
-                let stage = stages.get(&delivery.id).copied().unwrap_or(delivery.stage);
-                let Some(next) = Stage::next(stage, &mut self.rng) else { break };
-                delivery.sequence += 1;
-                stages.insert(Arc::clone(&delivery.id), Some(next));
-                let delivery = delivery.clone();
-                changes.push(self.change(&delivery, next, kept));
-            }
+            self.advance(index, steps, kept, stages, &mut changes);
         }
         Part { kept, changes }
+    }
+
+    /// All deliveries go on for as long as they can.
+    fn everything(&mut self, stages: &mut Stages) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for index in 0..self.under_way.len() {
+            self.advance(index, usize::MAX, true, stages, &mut changes);
+        }
+        changes
+    }
+
+    /// Up to so many further stages of one delivery.
+    fn advance(&mut self, index: usize, steps: usize, kept: bool, stages: &mut Stages, changes: &mut Vec<Change>) {
+        for _ in 0..steps {
+            let delivery = &mut self.under_way[index];
+            let stage = stages.get(&delivery.id).copied().unwrap_or(delivery.stage);
+            let Some(next) = Stage::next(stage, &mut self.rng) else { break };
+            delivery.sequence += 1;
+            stages.insert(Arc::clone(&delivery.id), Some(next));
+            let delivery = delivery.clone();
+            changes.push(self.change(&delivery, next, kept));
+        }
     }
 
     fn change(&mut self, delivery: &Delivery, stage: Stage, kept: bool) -> Change {
@@ -249,5 +277,20 @@ mod tests {
         assert!(changes.iter().any(|change| change.stage == Stage::Completed));
         let bytes = changes.iter().map(|change| change.payload.len()).sum::<usize>() / changes.len();
         assert!((400..520).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn a_transaction_in_bulk_has_tens_of_rows_for_each_table() {
+        let tables: Arc<[TableName]> = (1..=4).map(|n| TableName::new("d", &format!("outbox-{n}"))).collect();
+        let mut planner = Planner::new(7, 2, Arc::clone(&tables)).in_bulk(true);
+        let plans: Vec<_> = (0..500).map(|_| planner.plan()).collect();
+        let bulk = |plan: &&Plan| plan.parts.iter().any(|part| part.changes.len() > UNDER_WAY);
+        let found: Vec<_> = plans.iter().filter(bulk).collect();
+        assert!((1..20).contains(&found.len()), "{}", found.len());
+        let rows = |table: &TableName| {
+            let changes = found[0].parts.iter().flat_map(|part| &part.changes);
+            changes.filter(|change| change.event.table == *table).count()
+        };
+        assert!(tables.iter().all(|table| rows(table) >= 10), "{:?}", tables.iter().map(rows).collect::<Vec<_>>());
     }
 }

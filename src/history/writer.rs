@@ -37,6 +37,8 @@ pub struct WriterSettings {
     pub rate: Option<NonZeroU32>,
     /// Transactions per task, after which it ends by itself.
     pub limit: Option<u64>,
+    /// Whether a transaction now and then changes tens of deliveries.
+    pub bulk: bool,
 }
 
 impl WriterSettings {
@@ -44,7 +46,7 @@ impl WriterSettings {
     pub fn new(server: Opts, outboxes: Vec<TableName>, seed: u64) -> Self {
         let schema = outboxes.first().map_or("delivery", TableName::schema);
         let data = TableName::new(schema, "deliveries");
-        Self { server, outboxes, data, tasks: 4, seed, rate: None, limit: None }
+        Self { server, outboxes, data, tasks: 4, seed, rate: None, limit: None, bulk: false }
     }
 }
 
@@ -197,7 +199,7 @@ struct Task {
 impl Task {
     fn new(owner: u16, settings: &Arc<WriterSettings>, progress: &Arc<Progress>, stop: CancellationToken) -> Self {
         Self {
-            planner: Planner::new(settings.seed, owner, settings.outboxes.as_slice().into()),
+            planner: Planner::new(settings.seed, owner, settings.outboxes.as_slice().into()).in_bulk(settings.bulk),
             settings: Arc::clone(settings),
             progress: Arc::clone(progress),
             stop,

@@ -10,6 +10,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
+/// Of so many requests with records one is damaged, where they are.
+const DAMAGED: u64 = 3;
+
 /// What it does to connections.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weather {
@@ -18,6 +21,8 @@ struct Weather {
     delay: Duration,
     /// Each connection, either way.
     bytes_per_second: Option<u32>,
+    /// Some of the records for Kafka are no longer what was sent.
+    damaged: bool,
     /// Connections from before the last break are over.
     breaks: u64,
 }
@@ -85,6 +90,11 @@ impl Proxy {
         self.weather.send_modify(|weather| weather.bytes_per_second = Some(bytes_per_second));
     }
 
+    /// One in [`DAMAGED`] requests with records for Kafka has a wrong byte in them, which the broker tells by their checksum.
+    pub(crate) fn damage(&self) {
+        self.weather.send_modify(|weather| weather.damaged = true);
+    }
+
     /// Everything goes on.
     pub(crate) fn thaw(&self) {
         self.weather.send_modify(|weather| *weather = Weather { breaks: weather.breaks, ..Weather::default() });
@@ -102,8 +112,11 @@ async fn carry_both(client: TcpStream, server: TcpStream, weather: watch::Receiv
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let both = async {
-        let asked = carry(from_client, to_server, weather.clone(), Arc::default());
-        tokio::join!(asked, carry(from_server, to_client, weather.clone(), counter));
+        let mut requests = 0;
+        let mut damage = |piece: &mut [u8]| damage(piece, &mut requests);
+        let mut spare = |_: &mut [u8]| {};
+        let asked = carry(from_client, to_server, weather.clone(), Arc::default(), &mut damage);
+        tokio::join!(asked, carry(from_server, to_client, weather.clone(), counter, &mut spare));
     };
     tokio::select! {
         () = both => {}
@@ -116,6 +129,7 @@ async fn carry(
     mut to: impl AsyncWrite + Unpin,
     mut weather: watch::Receiver<Weather>,
     counter: Arc<AtomicU64>,
+    damage: &mut (impl FnMut(&mut [u8]) + Send),
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -133,9 +147,23 @@ async fn carry(
             sleep(late).await;
         }
         counter.fetch_add(1, Ordering::Relaxed);
+        if now.damaged {
+            damage(&mut buffer[..size]);
+        }
         if to.write_all(&buffer[..size]).await.is_err() {
             return;
         }
     }
     let _ = to.shutdown().await;
+}
+
+/// Damages the records of the request for Kafka that the piece begins with, if it is one in so many. Requests are a length of
+/// four bytes, their kind, and at the end of those that produce (kind 0) a record batch and three empty lists of tags.
+fn damage(piece: &mut [u8], requests: &mut u64) {
+    let Some(&[a, b, c, d, 0, 0]) = piece.first_chunk() else { return };
+    let end = 4 + u32::from_be_bytes([a, b, c, d]) as usize;
+    *requests += 1;
+    if end <= piece.len() && requests.is_multiple_of(DAMAGED) {
+        piece[end - 8] ^= 1;
+    }
 }

@@ -397,22 +397,27 @@ impl Stage {
 
     /// Runs writers at a moderate rate.
     pub(crate) async fn write(&self, seed: u64) -> Writing {
-        self.write_with(self.opts(), seed, NonZero::new(300)).await
+        self.write_with(self.opts(), seed, NonZero::new(300), false).await
+    }
+
+    /// The same, and now and then a transaction changes tens of deliveries.
+    pub(crate) async fn write_in_bulk(&self, seed: u64) -> Writing {
+        self.write_with(self.opts(), seed, NonZero::new(300), true).await
     }
 
     /// Runs writers at so many transactions a second, or as fast as the server goes.
     pub(crate) async fn write_at(&self, seed: u64, rate: Option<NonZero<u32>>) -> Writing {
-        self.write_with(self.opts(), seed, rate).await
+        self.write_with(self.opts(), seed, rate, false).await
     }
 
     /// Runs writers at a moderate rate, to another address.
     pub(crate) async fn write_to(&self, server: Opts, seed: u64) -> Writing {
-        self.write_with(server, seed, NonZero::new(300)).await
+        self.write_with(server, seed, NonZero::new(300), false).await
     }
 
-    async fn write_with(&self, server: Opts, seed: u64, rate: Option<NonZero<u32>>) -> Writing {
+    async fn write_with(&self, server: Opts, seed: u64, rate: Option<NonZero<u32>>, bulk: bool) -> Writing {
         let mut settings = WriterSettings::new(server, self.outboxes.clone(), seed);
-        settings.rate = rate;
+        (settings.rate, settings.bulk) = (rate, bulk);
         let writer = Writer::new(settings).unwrap();
         writer.prepare().await.unwrap();
         let (progress, stop) = (writer.progress(), CancellationToken::new());

@@ -65,6 +65,8 @@ pub(super) enum Fault {
     Slow(Line, u32),
     /// Connections carry no more bytes a second.
     Throttled(Line, u32),
+    /// Some of the records on their way to Kafka arrive damaged, over a network that is so many milliseconds late.
+    Damaged(u32),
     /// The server ends the daemon's connections.
     ConnectionsKilled,
     /// The server's log goes on in a new file.
@@ -80,7 +82,7 @@ impl Fault {
     pub(super) fn draw(rng: &mut Rng, exactly_once: bool) -> Self {
         let line = if rng.bool() { Line::Mysql } else { Line::Kafka };
         loop {
-            let fault = match rng.u32(0..24) {
+            let fault = match rng.u32(0..25) {
                 0..4 => Self::RelayKilled,
                 4 => Self::RelayRestarted,
                 5 => Self::RelayFrozen,
@@ -99,6 +101,7 @@ impl Fault {
                 20 => Self::LogRotated,
                 21 => Self::Reloaded(Change::Table),
                 22 => Self::Reloaded(if rng.bool() { Change::Limits } else { Change::Header }),
+                23 => Self::Damaged(rng.u32(20..200)),
                 _ if rng.bool() => Self::StoreLocked,
                 _ => Self::StoreFull,
             };
@@ -122,7 +125,7 @@ impl Fault {
             | Self::SecondRelay
             | Self::ClockJump(_)
             | Self::Reloaded(_) => Target::Relay,
-            Self::KafkaKilled | Self::KafkaFrozen => Target::Kafka,
+            Self::KafkaKilled | Self::KafkaFrozen | Self::Damaged(_) => Target::Kafka,
             Self::Cut(line) | Self::HalfOpen(line) | Self::Slow(line, _) | Self::Throttled(line, _) => match line {
                 Line::Mysql => Target::Mysql,
                 Line::Kafka => Target::Kafka,
@@ -137,6 +140,11 @@ impl Fault {
         let (one, other) = (self.target(), other.target());
         let same_server = |a, b| a == Target::Mysql && b == Target::Store;
         one != other && !same_server(one, other) && !same_server(other, one)
+    }
+
+    /// Whether it ends only with both servers there: so long an heir is not ready, and a configuration not taken over.
+    pub(super) fn ends_with_servers(self) -> bool {
+        matches!(self, Self::RelayReplaced | Self::Reloaded(_))
     }
 
     /// How long it lasts.
@@ -169,6 +177,7 @@ impl Fault {
             Self::HalfOpen(_) => "connections half-open",
             Self::Slow(..) => "network delayed",
             Self::Throttled(..) => "network throttled",
+            Self::Damaged(_) => "records damaged on their way, network delayed",
             Self::ConnectionsKilled => "connections killed by the server",
             Self::LogRotated => "binlog rotated",
             Self::StoreLocked => "position table locked",

@@ -92,11 +92,16 @@ async fn every_planted_bug_is_found() {
             assert!(rounds <= 12, "{bug:?} is not found");
             // Where the position goes with the records, what it is taken from cannot be too far.
             let exactly_once = Some(matches!(bug, Bug::RowOffsetForgotten));
-            let plan = Plan { bug: Some(bug), ..Plan::of(rng.u64(..1 << 32), exactly_once) };
-            if let Err(panic) = AssertUnwindSafe(play(plan)).catch_unwind().await {
-                let what = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
-                eprintln!("{bug:?} is found in round {rounds}: {what}");
-                break;
+            let plan = Plan::of(rng.u64(..1 << 32), exactly_once);
+            let snapshot = plan.snapshot || matches!(bug, Bug::SnapshotSkipped);
+            let plan = Plan { bug: Some(bug), snapshot, ..plan };
+            match AssertUnwindSafe(play(plan)).catch_unwind().await {
+                Ok(summary) => eprintln!("{bug:?}, round {rounds}: {plan}: {}", summary.line()),
+                Err(panic) => {
+                    let what = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
+                    eprintln!("{bug:?} is found in round {rounds}: {what}");
+                    break;
+                }
             }
         }
     }

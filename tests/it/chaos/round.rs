@@ -141,7 +141,7 @@ impl Round {
         stage.create_topic().await;
         stage.migrate();
         let mysql = Proxy::to(stage.mysql.port()).await;
-        let writing = stage.write(plan.seed).await;
+        let writing = stage.write_in_bulk(plan.seed).await;
         if plan.snapshot {
             writing.more(1_000).await;
             stage.sql(["FLUSH BINARY LOGS"]).await;
@@ -245,14 +245,13 @@ impl Round {
                 let lasts = beside.duration(&mut self.rng);
                 self.start(beside).await;
                 sleep(lasts).await;
-                // An heir becomes ready only with both servers there.
-                if !matches!(beside, Fault::RelayReplaced) {
+                if !beside.ends_with_servers() {
                     self.end(beside).await;
                 }
             }
             sleep(lasts).await;
             self.end(fault).await;
-            if let Some(beside @ Fault::RelayReplaced) = beside {
+            if let Some(beside) = beside.filter(|beside| beside.ends_with_servers()) {
                 self.end(beside).await;
             }
             if self.rng.bool() {
@@ -294,6 +293,10 @@ impl Round {
             Fault::HalfOpen(line) => self.line(line).freeze(),
             Fault::Slow(line, millis) => self.line(line).delay(Duration::from_millis(millis.into())),
             Fault::Throttled(line, rate) => self.line(line).throttle(rate),
+            Fault::Damaged(millis) => {
+                self.kafka.delay(Duration::from_millis(millis.into()));
+                self.kafka.damage();
+            }
             Fault::ConnectionsKilled => self.end_connections().await,
             Fault::LogRotated => self.stage.sql(["FLUSH BINARY LOGS"]).await,
             Fault::StoreLocked => {
@@ -347,6 +350,7 @@ impl Round {
             Fault::KafkaFrozen => self.stage.kafka().tell("resume").unwrap(),
             Fault::Cut(_) | Fault::ConnectionsKilled | Fault::LogRotated => {}
             Fault::HalfOpen(line) | Fault::Slow(line, _) | Fault::Throttled(line, _) => self.line(line).thaw(),
+            Fault::Damaged(_) => self.kafka.thaw(),
             Fault::StoreLocked => drop(self.locked.take()),
             Fault::StoreFull => self.stage.sql(["DROP TRIGGER outboxd.full"]).await,
         }
