@@ -40,8 +40,25 @@ impl Service {
         Self::start(script, &self.name, settings, &["--join", &self.dir.to_string_lossy()])
     }
 
+    /// The same on a disk of its own, of so many MiB, for what happens when it is full. The disk is in memory and in a mount
+    /// namespace of the server's, so this takes `unshare` and a system that lets this user make one.
+    pub fn hold_on_disk(script: &Path, name: &str, settings: &[&str], mebibytes: u32) -> io::Result<Self> {
+        const DISK: &str = "/srv";
+        let mount = "mount -t tmpfs -o \"size=$1m\" outboxd \"$2\" && shift 2 && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", mount, "sh", &mebibytes.to_string(), DISK]).arg(script);
+        let mut service = Self::spawn(command, name, settings, &["--dir", DISK])?;
+        // What this process sees of that namespace.
+        let inside = service.dir.strip_prefix("/").map(Path::to_owned).unwrap_or_default();
+        service.dir = Path::new("/proc").join(service.child.id().to_string()).join("root").join(inside);
+        Ok(service)
+    }
+
     fn start(script: &Path, name: &str, settings: &[&str], options: &[&str]) -> io::Result<Self> {
-        let mut command = Command::new(script);
+        Self::spawn(Command::new(script), name, settings, options)
+    }
+
+    fn spawn(mut command: Command, name: &str, settings: &[&str], options: &[&str]) -> io::Result<Self> {
         command.args(["hold", name]).args(options);
         for setting in settings {
             command.args(["--set", setting]);

@@ -140,12 +140,19 @@ impl MysqlStore {
             held.lost = loop {
                 match self.servers.patiently(self.lock(&mut conn, table, wait)).await? {
                     Ok(()) => break false,
-                    Err(Failure::Store(StoreError::Owned { .. })) if Instant::now() < deadline => {
+                    Err(Failure::Store(StoreError::Owned { .. })) => {
                         let ended = self.end_before(&mut conn, table, session.before);
-                        self.servers.patiently(ended).await??;
-                        wait = LOCK_WAIT;
+                        let ours = self.servers.patiently(ended).await??;
+                        match (Instant::now() < deadline, ours) {
+                            (true, _) => wait = LOCK_WAIT,
+                            // What a server waits for may keep it from ending a connection, such as room on its disk.
+                            (false, Some(id)) => {
+                                let reason = format!("the server has not ended our connection {id} of before");
+                                return Err(StoreError::Unavailable(reason).into());
+                            }
+                            (false, None) => break true,
+                        }
                     }
-                    Err(Failure::Store(StoreError::Owned { .. })) => break true,
                     Err(failure) => return Err(failure),
                 }
             };
@@ -193,21 +200,27 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// Ends our own connection of before, if it is the one that still has the table's lock. Whoever has the lock afterwards
-    /// also knows that no request of that connection is still under way.
-    async fn end_before(&self, conn: &mut Conn, table: &TableName, before: Option<u32>) -> Result<(), Failure> {
+    /// Ends our own connection of before, if it is the one that still has the table's lock, and gives its id. Whoever has the
+    /// lock afterwards also knows that no request of that connection is still under way.
+    async fn end_before(
+        &self,
+        conn: &mut Conn,
+        table: &TableName,
+        before: Option<u32>,
+    ) -> Result<Option<u32>, Failure> {
         let holder: Option<(Option<u32>, String)> = conn
             .exec_first(
                 format!("SELECT IS_USED_LOCK({LOCK}), owner FROM {} WHERE table_name = ?", self.table),
                 (lock_name(&self.table, table), table.to_string()),
             )
             .await?;
-        let (Some((Some(holder), owner)), Some(before)) = (holder, before) else { return Ok(()) };
-        if holder == before && owner == self.owner {
-            // It may be gone by now.
-            let _ = conn.query_drop(format!("KILL {holder}")).await;
+        let (Some((Some(holder), owner)), Some(before)) = (holder, before) else { return Ok(None) };
+        if holder != before || owner != self.owner {
+            return Ok(None);
         }
-        Ok(())
+        // It may be gone by now.
+        let _ = conn.query_drop(format!("KILL {holder}")).await;
+        Ok(Some(holder))
     }
 
     async fn lock(&self, conn: &mut Conn, table: &TableName, wait: Duration) -> Result<(), Failure> {

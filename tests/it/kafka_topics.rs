@@ -2,6 +2,7 @@
 //! clients throttled, addresses wrong, and Kafka away for long.
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,12 +227,13 @@ async fn brokers_that_advertise_an_address_out_of_reach_are_named_and_waited_for
     serving.abort();
 }
 
-/// Kafka is away for so long under load: memory stays what it was when every queue was full, and all arrives afterwards.
-async fn away_for(outage: Duration, seed: u64) {
+/// Kafka is away for so long, at so many transactions a second: memory stays what it was when every queue was full, and all
+/// arrives afterwards.
+async fn away_for(outage: Duration, rate: u32, seed: u64) {
     let setup = Stage::of().set("RELAY__QUEUE_BYTES", "256 KiB").set("RELAY__IN_FLIGHT_BYTES", "256 KiB");
     let setup = setup.set("RELAY__BATCH_BYTES", "16 KiB");
     let mut stage = setup.own_kafka().up().await;
-    let writing = stage.write(seed).await;
+    let writing = stage.write_at(seed, NonZero::new(rate)).await;
     let daemon = stage.run();
     daemon.ready().await;
     writing.more(300).await;
@@ -255,7 +257,7 @@ async fn away_for(outage: Duration, seed: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_is_away_with_full_queues_and_memory_stays_flat() {
-    away_for(Duration::from_secs(12), 84).await;
+    away_for(Duration::from_secs(12), 300, 84).await;
 }
 
 /// `make outage`
@@ -263,5 +265,5 @@ async fn kafka_is_away_with_full_queues_and_memory_stays_flat() {
 #[ignore = "an hour"]
 async fn kafka_is_away_for_an_hour_and_memory_stays_flat() {
     let seconds = std::env::var("OUTAGE_SECONDS").map_or(3600, |text| text.parse().unwrap());
-    away_for(Duration::from_secs(seconds), 85).await;
+    away_for(Duration::from_secs(seconds), 75, 85).await;
 }

@@ -1,5 +1,8 @@
 //! Servers that go away and come back.
 
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -123,4 +126,48 @@ async fn its_connections_are_killed_and_nothing_is_lost() {
     until("it has connected again", async || daemon.metric("outboxd_tail_reconnects") >= 3.0).await;
     let journal = writing.stop().await;
     stage.judge(&journal, daemon).await;
+}
+
+/// Writes until the disk takes no more.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    for size in [64 << 10, 1 << 10, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+}
+
+/// The disk that has the binlog, the outbox tables and the positions. MySQL ends by itself when it cannot write its log
+/// (`binlog_error_action`), MariaDB refuses or waits.
+async fn the_disk_is_full(server: &'static str, disk: u32, seed: u64) {
+    let mut stage = Stage::of().server(server).disk(disk).up().await;
+    let writing = stage.write(seed).await;
+    let daemon = stage.run();
+    daemon.ready().await;
+    writing.more(300).await;
+    let filler = stage.mysql.dir().join("filler");
+    fill(&filler);
+    let log = stage.mysql.dir().join("log");
+    until("the server tells of its disk", async || {
+        let told = fs::read_to_string(&log).unwrap_or_default();
+        ["No space left", "is full", "error 28", "errno: 28", "Disk is full"].iter().any(|words| told.contains(words))
+    })
+    .await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(!daemon.log().contains("relay_halted"), "{}", daemon.log());
+    fs::remove_file(&filler).unwrap();
+    // One that has waited goes on; "running already" says so.
+    let _ = stage.mysql.tell("start");
+    writing.more(300).await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_of_mysql_is_full_for_a_while_and_nothing_is_lost() {
+    the_disk_is_full("mysql-9.7", 280, 91).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_of_mariadb_is_full_for_a_while_and_nothing_is_lost() {
+    the_disk_is_full("mariadb-10.11", 200, 92).await;
 }

@@ -66,6 +66,7 @@ pub(crate) fn script() -> &'static Path {
 /// What a stage is made of.
 pub(crate) struct Setup {
     server: &'static str,
+    disk: Option<u32>,
     settings: Vec<String>,
     grants: Vec<String>,
     own_kafka: bool,
@@ -84,6 +85,12 @@ impl Setup {
     /// Another server than MySQL.
     pub(crate) fn server(mut self, name: &'static str) -> Self {
         self.server = name;
+        self
+    }
+
+    /// On a disk of its own, of so many MiB.
+    pub(crate) fn disk(mut self, mebibytes: u32) -> Self {
+        self.disk = Some(mebibytes);
         self
     }
 
@@ -186,9 +193,14 @@ impl Setup {
             }
             None
         });
-        let (server, settings) = (self.server, self.settings);
-        let mysql =
-            tokio::task::spawn_blocking(move || hold(server, &settings.iter().map(String::as_str).collect::<Vec<_>>()));
+        let (server, settings, disk) = (self.server, self.settings, self.disk);
+        let mysql = tokio::task::spawn_blocking(move || {
+            let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+            match disk {
+                Some(size) => Service::hold_on_disk(script(), server, &settings, size).unwrap(),
+                None => hold(server, &settings),
+            }
+        });
         let mysql = mysql.await.unwrap();
         account::create(&mysql, &self.outboxes, &self.grants).await;
         Stage {
@@ -229,6 +241,7 @@ impl Stage {
     pub(crate) fn of() -> Setup {
         let setup = Setup {
             server: "mysql-9.7",
+            disk: None,
             settings: Vec::new(),
             grants: Vec::new(),
             own_kafka: false,
