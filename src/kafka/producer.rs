@@ -6,6 +6,7 @@
 //! a new one.
 
 mod bell;
+mod bootstrap;
 mod care;
 mod inbox;
 mod opening;
@@ -23,6 +24,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer 
 use rdkafka::types::RDKafkaErrorCode;
 
 use self::bell::Bell;
+use self::bootstrap::Bootstrap;
 use self::care::Careful;
 use self::inbox::{Context, Inbox};
 pub(super) use self::opening::hashed;
@@ -170,6 +172,7 @@ struct Shared {
     /// Wakes the thread that serves. Before the producer, which it has to be dropped before.
     bell: Bell,
     native: Native,
+    bootstrap: Bootstrap,
     inbox: Arc<Inbox>,
     /// Records sent and not reported.
     waiting: AtomicUsize,
@@ -212,9 +215,12 @@ impl Publisher {
         let native =
             Native::from_config_and_context(config, context).map_err(|error| ProducerError(error.to_string()))?;
         let bell = Bell::new(&native).ok_or_else(|| ProducerError("the producer has no queue".to_owned()))?;
+        let bootstrap = Bootstrap::of(&settings.bootstrap_servers)
+            .ok_or_else(|| ProducerError("there is a NUL in the bootstrap servers".to_owned()))?;
         let shared = Arc::new(Shared {
             bell,
             native,
+            bootstrap,
             inbox,
             waiting: AtomicUsize::new(0),
             orders: Mutex::default(),

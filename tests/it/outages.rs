@@ -171,3 +171,27 @@ async fn the_disk_of_mysql_is_full_for_a_while_and_nothing_is_lost() {
 async fn the_disk_of_mariadb_is_full_for_a_while_and_nothing_is_lost() {
     the_disk_is_full("mariadb-10.11", 200, 92).await;
 }
+
+/// A broker that sleeps longer than its session is fenced when it wakes up, and says for a moment that the cluster has none;
+/// the client library then forgets the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_is_fenced_again_and_again_and_every_table_goes_on() {
+    let mut stage = Stage::of().own_kafka().up().await;
+    let writing = stage.write(93).await;
+    let daemon = stage.run();
+    daemon.ready().await;
+    for _ in 0..turns() {
+        writing.more(200).await;
+        stage.kafka().tell("pause").unwrap();
+        sleep(Duration::from_secs(4)).await;
+        stage.kafka().tell("resume").unwrap();
+        until("every table goes on", async || daemon.metric("outboxd_lag_seconds") < 1.0).await;
+    }
+    let journal = writing.stop().await;
+    stage.judge(&journal, daemon).await;
+}
+
+/// How often: more than a few to hunt by hand.
+fn turns() -> u32 {
+    std::env::var("FENCED_TURNS").map_or(4, |text| text.parse().unwrap())
+}

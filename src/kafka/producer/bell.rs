@@ -4,7 +4,7 @@
 //! again. The binding's own `poll` counts whole milliseconds, and spins through the last one of each wait: a thread with
 //! records in flight would take a processor for itself.
 //!
-//! Unsafe, as else only a call in `security/oauth.rs` is: the binding gives no access to the queue.
+//! Unsafe, as else only a call in `bootstrap.rs` and one in `security/oauth.rs` are: the binding gives no access to the queue.
 
 #![allow(unsafe_code, reason = "the binding gives no access to the queue")]
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientContext;
@@ -193,6 +193,8 @@ pub(super) struct Context {
     /// Topics and partitions that have acknowledged something while an opening is awaited.
     acknowledged: Mutex<Vec<(String, i32)>>,
     client: Client,
+    /// It has said that it knows no broker any more.
+    lonely: AtomicBool,
     oauth: OAuth,
     care: Care,
 }
@@ -201,12 +203,18 @@ impl Context {
     pub(super) fn new(inbox: Arc<Inbox>, transactional: bool, reach: Arc<Reach>, oauth: OAuth) -> Self {
         let openings = (!transactional).then(Openings::default);
         let (reports, acknowledged, care) = (Mutex::default(), Mutex::default(), Care::default());
-        Self { inbox, reports, openings, acknowledged, client: Client::of(reach), oauth, care }
+        let (client, lonely) = (Client::of(reach), AtomicBool::new(false));
+        Self { inbox, reports, openings, acknowledged, client, lonely, oauth, care }
     }
 
     /// With what its producers know of each other.
     pub(super) fn with_care(self, care: Care) -> Self {
         Self { care, ..self }
+    }
+
+    /// Whether it has said since the last time that it knows no broker any more.
+    pub(super) fn is_lonely(&self) -> bool {
+        self.lonely.swap(false, Ordering::Relaxed)
     }
 
     /// Who has acknowledged something since the last time.
@@ -260,7 +268,10 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, statistics: &[u8]) {
         match statistics::word(statistics) {
-            Ok(word) => self.client.tell(word),
+            Ok((word, knows_a_broker)) => {
+                self.client.tell(word);
+                self.lonely.store(!knows_a_broker, Ordering::Relaxed);
+            }
             Err(error) => debug!(%error, "kafka_statistics_unreadable"),
         }
     }

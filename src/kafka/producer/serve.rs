@@ -50,6 +50,9 @@ impl Shared {
                 break;
             }
         }
+        if context.is_lonely() {
+            self.bootstrap.tell(&self.native);
+        }
         if let Some(openings) = &context.openings {
             for (topic, partition) in context.acknowledged() {
                 openings.acknowledge(&topic, partition, || partitions(self, &topic));

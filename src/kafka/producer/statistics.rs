@@ -18,6 +18,7 @@ struct Statistics<'t> {
 #[derive(Deserialize)]
 struct Broker<'t> {
     state: &'t str,
+    source: &'t str,
     txerrs: u64,
     rxerrs: u64,
     txretries: u64,
@@ -34,12 +35,14 @@ struct Window {
     p99: u64,
 }
 
-/// What these statistics say of their client.
-pub(super) fn word(statistics: &[u8]) -> Result<Word, serde_json::Error> {
+/// What these statistics say of their client, and whether it knows a broker, be it by its bootstrap address.
+pub(super) fn word(statistics: &[u8]) -> Result<(Word, bool), serde_json::Error> {
     let Statistics { msg_cnt, msg_size, brokers } = serde_json::from_slice(statistics)?;
     let mut word = Word { queued_records: msg_cnt, queued_bytes: msg_size, ..Word::default() };
+    // Others are parts of the client itself.
+    let knows_a_broker = brokers.values().any(|broker| matches!(broker.source, "learned" | "configured"));
     // The bootstrap addresses are brokers too until the real ones are known.
-    for Broker { state, txerrs, rxerrs, txretries, req_timeouts, disconnects, rtt } in brokers.into_values() {
+    for Broker { state, txerrs, rxerrs, txretries, req_timeouts, disconnects, rtt, .. } in brokers.into_values() {
         word.connections += u64::from(state == "UP");
         word.errors += txerrs + rxerrs;
         word.retries += txretries;
@@ -51,7 +54,7 @@ pub(super) fn word(statistics: &[u8]) -> Result<Word, serde_json::Error> {
             word.slow_answer = word.slow_answer.max(Duration::from_micros(p99));
         }
     }
-    Ok(word)
+    Ok((word, knows_a_broker))
 }
 
 #[cfg(test)]
@@ -62,7 +65,7 @@ mod tests {
     fn given_statistics_of_several_brokers_when_read_then_their_sums_are_told() {
         let broker = |state: &str, p99: u32| {
             format!(
-                r#"{{"name":"b","state":"{state}","txerrs":1,"rxerrs":2,"txretries":3,"req_timeouts":4,"disconnects":5,
+                r#"{{"name":"b","state":"{state}","source":"learned","txerrs":1,"rxerrs":2,"txretries":3,"req_timeouts":4,"disconnects":5,
                 "rtt":{{"min":1,"max":9,"avg":4,"sum":40,"cnt":10,"p50":3,"p99":{p99}}},"toppars":{{"t":{{"topic":"t"}}}}}}"#
             )
         };
@@ -81,7 +84,17 @@ mod tests {
             answers_took: Duration::from_micros(80),
             slow_answer: Duration::from_millis(9),
         };
-        assert_eq!(word(text.as_bytes()).unwrap(), expected);
+        assert_eq!(word(text.as_bytes()).unwrap(), (expected, true));
         assert!(word(b"{}").is_err());
+    }
+
+    #[test]
+    fn given_statistics_of_a_client_without_brokers_when_read_then_that_is_told() {
+        let broker = r#"{"state":"INIT","source":"internal","txerrs":0,"rxerrs":0,"txretries":0,"req_timeouts":0}"#;
+        for brokers in ["{}", &format!("{{\":0/internal\":{broker}}}")] {
+            let text = format!(r#"{{"msg_cnt":1,"msg_size":9,"brokers":{brokers}}}"#);
+            let expected = Word { queued_records: 1, queued_bytes: 9, ..Word::default() };
+            assert_eq!(word(text.as_bytes()).unwrap(), (expected, false));
+        }
     }
 }
