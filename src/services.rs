@@ -49,8 +49,7 @@ impl Service {
         command.args(["--map-root-user", "--mount", "sh", "-c", mount, "sh", &mebibytes.to_string(), DISK]).arg(script);
         let mut service = Self::spawn(command, name, settings, &["--dir", DISK])?;
         // What this process sees of that namespace.
-        let inside = service.dir.strip_prefix("/").map(Path::to_owned).unwrap_or_default();
-        service.dir = Path::new("/proc").join(service.child.id().to_string()).join("root").join(inside);
+        service.dir = format!("/proc/{}/root{}", service.child.id(), service.dir.display()).into();
         Ok(service)
     }
 

@@ -136,31 +136,38 @@ impl MysqlStore {
         self.servers.patiently(idle).await??;
         let deadline = Instant::now() + self.lock_wait;
         for (table, held) in &mut session.claimed {
-            let mut wait = Duration::ZERO;
-            held.lost = loop {
-                match self.servers.patiently(self.lock(&mut conn, table, wait)).await? {
-                    Ok(()) => break false,
-                    Err(Failure::Store(StoreError::Owned { .. })) => {
-                        let ended = self.end_before(&mut conn, table, session.before);
-                        let ours = self.servers.patiently(ended).await??;
-                        match (Instant::now() < deadline, ours) {
-                            (true, _) => wait = LOCK_WAIT,
-                            // What a server waits for may keep it from ending a connection, such as room on its disk.
-                            (false, Some(id)) => {
-                                let reason = format!("the server has not ended our connection {id} of before");
-                                return Err(StoreError::Unavailable(reason).into());
-                            }
-                            (false, None) => break true,
-                        }
-                    }
-                    Err(failure) => return Err(failure),
-                }
-            };
+            held.lost = !self.relock(&mut conn, table, session.before, deadline).await?;
         }
         for (table, held) in session.claimed.iter_mut().filter(|(_, held)| !held.lost) {
             self.servers.patiently(self.restore(&mut conn, table, held)).await??;
         }
         Ok(conn)
+    }
+
+    /// Takes the lock of a claimed table on a new connection; `false` if somebody else has it, and still has at the deadline.
+    async fn relock(
+        &self,
+        conn: &mut Conn,
+        table: &TableName,
+        before: Option<u32>,
+        deadline: Instant,
+    ) -> Result<bool, Failure> {
+        let mut wait = Duration::ZERO;
+        loop {
+            match self.servers.patiently(self.lock(conn, table, wait)).await? {
+                Ok(()) => return Ok(true),
+                Err(Failure::Store(StoreError::Owned { .. })) => {}
+                Err(failure) => return Err(failure),
+            }
+            let ours = self.servers.patiently(self.end_before(conn, table, before)).await??;
+            if Instant::now() >= deadline {
+                let Some(id) = ours else { return Ok(false) };
+                // What a server waits for may keep it from ending a connection, such as room on its disk.
+                let reason = format!("the server has not ended our connection {id} of before");
+                return Err(StoreError::Unavailable(reason).into());
+            }
+            wait = LOCK_WAIT;
+        }
     }
 
     /// A server that was behind when the one before it was lost does not know our claim yet, or what we saved last: makes

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 use crate::daemon::Daemon;
 use crate::exactly_once::exactly_once;
 use crate::kafka_admin::KafkaAdmin;
-use crate::stage::{PATIENCE, Stage, free_port, until};
+use crate::order::{event, ids};
+use crate::stage::{PATIENCE, Stage, free_port, until, until_within};
 
 /// What a daemon answers to a command of the operator's.
 #[track_caller]
@@ -120,20 +121,13 @@ async fn a_topic_that_is_created_again_between_two_records_gets_what_comes_next_
     let stage = Stage::of().shards(1).up().await;
     let daemon = stage.run();
     daemon.ready().await;
-    let table = stage.outboxes[0].quoted();
-    let row = |id: &str| {
-        format!(
-            "INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES ('{id}', 'a', 'k', 'T', '{{}}')"
-        )
-    };
-    stage.sql(["old-1", "old-2"].map(row)).await;
+    stage.sql(["old-1", "old-2"].map(|id| event(1, id, "k"))).await;
     stage.delivered("old-2").await;
     stage.kafka_admin().delete_topics(&[&stage.topic], &AdminOptions::new()).await.unwrap();
     stage.create_topic().await;
-    stage.sql(["new-1", "new-2", "new-3"].map(row)).await;
+    stage.sql(["new-1", "new-2", "new-3"].map(|id| event(1, id, "k"))).await;
     stage.delivered("new-3").await;
-    let ids: Vec<_> = stage.records().await.iter().map(|record| record.event_id.to_string()).collect();
-    assert_eq!(ids, ["new-1", "new-2", "new-3"]);
+    assert_eq!(ids(&stage.records().await), ["new-1", "new-2", "new-3"]);
     let told = stage.outboxd(&["verify"]).output().unwrap();
     let text = String::from_utf8(told.stdout).unwrap();
     assert!(text.contains("old-1") && text.contains("old-2") && !text.contains("new-1"), "{text}");
@@ -278,11 +272,9 @@ async fn away_for(outage: Duration, rate: u32, seed: u64) {
     let journal = writing.stop().await;
     // What was written meanwhile takes its time; a table that reads on its own has moments without anything in flight.
     let committed = f64::from(u32::try_from(journal.committed().count()).unwrap());
-    let (returned, patience) = (Instant::now(), PATIENCE + outage / 4);
-    while daemon.metric("outboxd_events_total") < committed {
-        assert!(returned.elapsed() < patience, "in vain: it catches up with {committed} events");
-        sleep(Duration::from_millis(200)).await;
-    }
+    let returned = Instant::now();
+    let caught_up = async || daemon.metric("outboxd_events_total") >= committed;
+    until_within(PATIENCE + outage / 4, &format!("it catches up with {committed} events"), caught_up).await;
     eprintln!("{committed} events, caught up after {:?}", returned.elapsed());
     stage.judge(&journal, daemon).await;
 }

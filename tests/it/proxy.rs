@@ -112,11 +112,8 @@ async fn carry_both(client: TcpStream, server: TcpStream, weather: watch::Receiv
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let both = async {
-        let mut requests = 0;
-        let mut damage = |piece: &mut [u8]| damage(piece, &mut requests);
-        let mut spare = |_: &mut [u8]| {};
-        let asked = carry(from_client, to_server, weather.clone(), Arc::default(), &mut damage);
-        tokio::join!(asked, carry(from_server, to_client, weather.clone(), counter, &mut spare));
+        let asked = carry(from_client, to_server, weather.clone(), Arc::default(), true);
+        tokio::join!(asked, carry(from_server, to_client, weather.clone(), counter, false));
     };
     tokio::select! {
         () = both => {}
@@ -129,8 +126,9 @@ async fn carry(
     mut to: impl AsyncWrite + Unpin,
     mut weather: watch::Receiver<Weather>,
     counter: Arc<AtomicU64>,
-    damage: &mut (impl FnMut(&mut [u8]) + Send),
+    damages: bool,
 ) {
+    let mut requests = 0;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         if weather.wait_for(|weather| !weather.frozen).await.is_err() {
@@ -147,8 +145,8 @@ async fn carry(
             sleep(late).await;
         }
         counter.fetch_add(1, Ordering::Relaxed);
-        if now.damaged {
-            damage(&mut buffer[..size]);
+        if now.damaged && damages {
+            damage(&mut buffer[..size], &mut requests);
         }
         if to.write_all(&buffer[..size]).await.is_err() {
             return;

@@ -410,27 +410,29 @@ impl Stage {
 
     /// Runs writers at a moderate rate.
     pub(crate) async fn write(&self, seed: u64) -> Writing {
-        self.write_with(self.opts(), seed, NonZero::new(300), false).await
+        self.write_with(self.writer(seed)).await
     }
 
     /// The same, and now and then a transaction changes tens of deliveries.
     pub(crate) async fn write_in_bulk(&self, seed: u64) -> Writing {
-        self.write_with(self.opts(), seed, NonZero::new(300), true).await
+        self.write_with(WriterSettings { bulk: true, ..self.writer(seed) }).await
     }
 
     /// Runs writers at so many transactions a second, or as fast as the server goes.
     pub(crate) async fn write_at(&self, seed: u64, rate: Option<NonZero<u32>>) -> Writing {
-        self.write_with(self.opts(), seed, rate, false).await
+        self.write_with(WriterSettings { rate, ..self.writer(seed) }).await
     }
 
     /// Runs writers at a moderate rate, to another address.
     pub(crate) async fn write_to(&self, server: Opts, seed: u64) -> Writing {
-        self.write_with(server, seed, NonZero::new(300), false).await
+        self.write_with(WriterSettings { server, ..self.writer(seed) }).await
     }
 
-    async fn write_with(&self, server: Opts, seed: u64, rate: Option<NonZero<u32>>, bulk: bool) -> Writing {
-        let mut settings = WriterSettings::new(server, self.outboxes.clone(), seed);
-        (settings.rate, settings.bulk) = (rate, bulk);
+    fn writer(&self, seed: u64) -> WriterSettings {
+        WriterSettings { rate: NonZero::new(300), ..WriterSettings::new(self.opts(), self.outboxes.clone(), seed) }
+    }
+
+    async fn write_with(&self, settings: WriterSettings) -> Writing {
         let writer = Writer::new(settings).unwrap();
         writer.prepare().await.unwrap();
         let (progress, stop) = (writer.progress(), CancellationToken::new());
@@ -530,8 +532,13 @@ impl Writing {
 }
 
 /// Waits until the condition holds; fails by its name.
-pub(crate) async fn until(name: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) async fn until(name: &str, holds: impl AsyncFnMut() -> bool) {
+    until_within(PATIENCE, name, holds).await;
+}
+
+/// The same of what may take longer.
+pub(crate) async fn until_within(patience: Duration, name: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !holds().await {
         assert!(Instant::now() < deadline, "in vain: {name}");
         sleep(Duration::from_millis(20)).await;

@@ -123,7 +123,7 @@ fn min_insync(topic: &Topic, layout: Layout) -> Check {
             "more replicas, or {}; as it is, Kafka before 3.7 never acknowledges a record",
             alter(topic, "min.insync.replicas", layout.replicas)
         );
-        return check.or_warned(false, cure);
+        return check.warned(cure);
     }
     let cure = format!(
         "{}; as it is, acks=all is the leader's word alone when the others lag",

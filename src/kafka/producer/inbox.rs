@@ -213,7 +213,7 @@ impl Context {
     }
 
     /// Whether it has said since the last time that it knows no broker any more.
-    pub(super) fn is_lonely(&self) -> bool {
+    pub(super) fn was_lonely(&self) -> bool {
         self.lonely.swap(false, Ordering::Relaxed)
     }
 

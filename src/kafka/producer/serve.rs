@@ -50,7 +50,7 @@ impl Shared {
                 break;
             }
         }
-        if context.is_lonely() {
+        if context.was_lonely() {
             self.bootstrap.tell(&self.native);
         }
         if let Some(openings) = &context.openings {
