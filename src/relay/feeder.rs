@@ -169,6 +169,7 @@ where
         self.stats.set_apart(State::CatchingUp, reason);
         let (feed, queue, Hold { level, .. }) = self.feed();
         self.line.push(queue);
-        (Tail::catch_up((self.source)(), feed, goal, self.shared.making.clone()).await, level)
+        let (making, stats) = (self.shared.making.clone(), Arc::clone(&self.stats.reader));
+        (Tail::catch_up((self.source)(), feed, goal, making, stats).await, level)
     }
 }

@@ -167,7 +167,7 @@ impl<S: LogSource, N: Fn() -> S + Send + Sync> Replay<N> {
             let (queue, receiver) = queue::bounded(QUEUE);
             let left = oneshot::channel().0;
             let feed = Feed { subscription: self.subscription.clone(), resume: from, queue, left };
-            let reading = Tail::catch_up((self.source)(), feed, goal.clone(), making.clone());
+            let reading = Tail::catch_up((self.source)(), feed, goal.clone(), making.clone(), Arc::default());
             let handing = self.hand_on(receiver, plan, progress, &under_way, &mut pace);
             let (ended, handed) = tokio::join!(reading, handing);
             handed?;

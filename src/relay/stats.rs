@@ -152,6 +152,8 @@ pub struct TableStats {
     pub detaches: AtomicU64,
     /// Now: since when the tail does not feed the table, microseconds since the Unix epoch; 0 while it does.
     pub detached_micros: AtomicU64,
+    /// What the reader of this table alone tells of itself, which it has while the tail does not feed it.
+    pub reader: Arc<TailStats>,
     /// Rows read of the table itself, by the processes before this one too.
     pub snapshot_rows: AtomicU64,
     /// How often the table was read again because the log had lost what came next.
@@ -206,6 +208,7 @@ impl TableStats {
             lost_transactions: AtomicU64::new(0),
             detaches: AtomicU64::new(0),
             detached_micros: AtomicU64::new(0),
+            reader: Arc::default(),
             snapshot_rows: AtomicU64::new(0),
             recoveries: AtomicU64::new(0),
             cleaned: AtomicU64::new(0),
@@ -356,9 +359,17 @@ impl TableStats {
         seconds_since(self.saved_micros.load(Relaxed), now_micros)
     }
 
-    /// Now minus the commit time of the oldest event not acknowledged, in seconds; 0 when nothing waits.
+    /// Now minus the commit time of the oldest event not acknowledged, in seconds; 0 when nothing waits. A table that the
+    /// tail does not feed may be behind with nothing that waits: then how late its own reader is, or for how long nobody has
+    /// read for it.
     pub fn lag_seconds(&self, now_micros: u64) -> f64 {
-        seconds_since(self.oldest_micros.load(Relaxed), now_micros)
+        let oldest = self.oldest_micros.load(Relaxed);
+        match self.state() {
+            _ if oldest > 0 => seconds_since(oldest, now_micros),
+            State::CatchingUp => self.reader.late_seconds(),
+            State::Detached => self.detached_seconds(now_micros).max(self.reader.late_seconds()),
+            _ => 0.0,
+        }
     }
 }
 
@@ -376,4 +387,29 @@ pub fn seconds_since(micros: u64, now_micros: u64) -> f64 {
 pub fn now_micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_a_table_that_is_read_apart_when_nothing_is_in_flight_then_its_lag_is_how_late_it_is_read() {
+        let stats = TableStats::new(TableName::new("d", "outbox1"));
+        let now = now_micros();
+        let lag = || format!("{:.0}", stats.lag_seconds(now));
+        stats.set_state(State::Running, None);
+        stats.reader.set_late(now - 90_000_000);
+        assert_eq!(lag(), "0", "the tail feeds it");
+        stats.set_apart(State::CatchingUp, String::new());
+        assert_eq!(lag(), "90");
+        stats.set_apart(State::Detached, String::new());
+        stats.detached_micros.store(now - 120_000_000, Relaxed);
+        assert_eq!(lag(), "120", "nobody has read for it since");
+        stats.oldest_micros.store(now - 3_000_000, Relaxed);
+        assert_eq!(lag(), "3", "what waits is known");
+        stats.oldest_micros.store(0, Relaxed);
+        stats.set_attached();
+        assert_eq!(lag(), "0");
+    }
 }

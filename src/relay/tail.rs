@@ -172,11 +172,11 @@ impl<S: LogSource> Tail<S> {
     }
 
     /// Reads for one table up to `goal`, and no longer than a turn.
-    pub async fn catch_up(source: S, feed: Feed, goal: Point, making: Making) -> Ended {
+    pub async fn catch_up(source: S, feed: Feed, goal: Point, making: Making, stats: Arc<TailStats>) -> Ended {
         let start = feed.resume.point.clone();
         let (left, mut was_left) = oneshot::channel();
         let turn = making.distances.turn;
-        let mut tail = Self::new(source, start, making, Arc::default(), mpsc::unbounded_channel().1);
+        let mut tail = Self::new(source, start, making, stats, mpsc::unbounded_channel().1);
         let end = goal.clone().into();
         tail.goal = Some(Goal::new(goal));
         tail.turn_ends = Instant::now() + turn;

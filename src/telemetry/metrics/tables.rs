@@ -24,7 +24,7 @@ pub(super) const TABLES: &[Family<TableStats>] = &[
     },
     Family {
         name: "outboxd_lag_seconds",
-        help: "Age of the oldest event that is read and not acknowledged: now minus its commit time; 0 when none waits",
+        help: "Age of the oldest event that is read and not acknowledged: now minus its commit time; where none waits 0, or how late the table is read while it is apart from the others",
         of: Of::Seconds(TableStats::lag_seconds),
     },
     Family {
