@@ -43,7 +43,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use self::alone::Alone;
 use self::direct::Direct;
 use self::report::Report;
-use self::sections::{Bench, Scale, Section};
+use self::sections::{Bench, Rival, Scale, Section};
 use self::stage::{Database, Kafka};
 
 /// The environment's name of what `scripts/services` starts Kafka's JVM with.
@@ -68,6 +68,9 @@ struct Arguments {
     /// Events of the long backlog [default: 10,000,000; quick: 200,000]
     #[arg(long)]
     backlog: Option<u64>,
+    /// Leave Debezium out
+    #[arg(long)]
+    no_debezium: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -109,6 +112,9 @@ fn main() -> ExitCode {
 async fn measure(arguments: &Arguments) -> ExitCode {
     let mut scale = if arguments.quick { Scale::quick() } else { Scale::full() };
     scale.runs = arguments.runs.unwrap_or(scale.runs);
+    if arguments.no_debezium {
+        scale.debezium = Rival::Nowhere;
+    }
     scale.backlog = arguments.backlog.unwrap_or(scale.backlog);
     let report = Report::new(arguments.quick, scale.runs);
     let all = Section::value_variants();

@@ -76,10 +76,14 @@ impl Tag {
     }
 }
 
+/// What librdkafka takes for a record, and for each header, beside their bytes, roughly: 2.12.1, on a machine of 64 bits.
+const RECORD: usize = 256;
+const HEADER: usize = 64;
+
 /// What a record takes in memory until it is settled.
 fn size(record: &Record<'_>) -> usize {
-    let headers = record.headers.iter().map(|header| header.name.len() + header.value.map_or(0, <[u8]>::len));
-    64 + record.key.len() + record.value.map_or(0, <[u8]>::len) + headers.sum::<usize>()
+    let headers = record.headers.iter().map(|header| HEADER + header.name.len() + header.value.map_or(0, <[u8]>::len));
+    RECORD + record.key.len() + record.value.map_or(0, <[u8]>::len) + headers.sum::<usize>()
 }
 
 /// What the properties of the configuration come to; those that hold the promises win over them.
@@ -325,6 +329,6 @@ mod tests {
         let headers = [Header { name: "id", value: Some(b"12345678") }, Header { name: "none", value: None }];
         let with =
             |headers| Record { topic: "t", key: b"key", partition: None, value: None, timestamp_millis: 0, headers };
-        assert_eq!(size(&with(&headers)), size(&with(&[])) + 14);
+        assert_eq!(size(&with(&headers)), size(&with(&[])) + 14 + 2 * HEADER);
     }
 }

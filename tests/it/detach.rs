@@ -116,10 +116,10 @@ async fn play(scene: &Scene, seed: u64) {
     until("the table is detached", async || is(&daemon, "detached")).await;
     writing.more(1_500).await;
     daemon.ready().await;
-    let all = tables(&daemon);
-    assert!(is(&daemon, "detached"), "{all:?}");
-    let others = all.iter().filter(|status| status["table"] != STUCK_TABLE);
-    others.for_each(|status| assert_eq!(status["state"], "running"));
+    // With queues as small as these, a busy machine detaches one of the others for a moment.
+    let expected = |status: &Value| if status["table"] == STUCK_TABLE { "detached" } else { "running" };
+    let others = async || tables(&daemon).iter().all(|status| status["state"] == expected(status));
+    until("the others run, and that table does not", others).await;
     assert!(daemon.metric("outboxd_table_detached_seconds") > 1.0);
     scene.create_topic().await;
     until("the table is back", async || is(&daemon, "running")).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Bench, Outcome};
+use super::{Bench, Outcome, Rival};
 use crate::debezium::{Debezium, Profile};
 use crate::direct::Direct;
 use crate::figures::{Figure, Kind, Plot, Series};
@@ -50,12 +50,16 @@ pub(crate) async fn run(bench: &Bench) -> Outcome {
     let mut database = Database::start(TABLES).await;
     let mut everyone = vec![Who::Outboxd, Who::Bare, Who::ExactlyOnce];
     let mut debezium = None;
-    if bench.scale.debezium {
+    if bench.scale.debezium == Rival::Everywhere {
         let place = (&mut database, &bench.kafka);
         debezium = Some(Debezium::settle(place, (TABLES, false), (Profile::TunedForLatency, bench.path())).await);
         everyone.push(Who::Debezium);
     }
     let mut runs: Vec<Runs> = everyone.iter().map(|_| Runs::default()).collect();
+    eprintln!("  a round to warm up");
+    for who in &everyone {
+        one(bench, &mut database, (*who, debezium.as_ref()), &mut Runs::default()).await;
+    }
     for run in 0..bench.scale.runs {
         eprintln!("  run {} of {}", run + 1, bench.scale.runs);
         for (who, runs) in everyone.iter().zip(&mut runs) {

@@ -68,6 +68,16 @@ impl Section {
     }
 }
 
+/// Where Debezium takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rival {
+    /// Wherever there is a bar.
+    Everywhere,
+    /// In the first part only.
+    Once,
+    Nowhere,
+}
+
 /// How much of everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Scale {
@@ -94,8 +104,8 @@ pub(crate) struct Scale {
     pub(crate) idle: Duration,
     /// Events of the backlog.
     pub(crate) backlog: u64,
-    /// Whether Debezium is compared with wherever there is a bar; otherwise in the first part only.
-    pub(crate) debezium: bool,
+    /// Where Debezium is compared with.
+    pub(crate) debezium: Rival,
 }
 
 impl Scale {
@@ -113,7 +123,7 @@ impl Scale {
             skipped: 3_000_000_000,
             idle: Duration::from_secs(20),
             backlog: 10_000_000,
-            debezium: true,
+            debezium: Rival::Everywhere,
         }
     }
 
@@ -131,7 +141,7 @@ impl Scale {
             skipped: 300_000_000,
             idle: Duration::from_secs(3),
             backlog: 200_000,
-            debezium: false,
+            debezium: Rival::Once,
         }
     }
 }
