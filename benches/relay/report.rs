@@ -113,7 +113,7 @@ back: a benchmark fails that misses an event, or finds one out of order.
 - Debezium runs on Kafka Connect, standalone, with the settings in benches/relay/debezium, on a JVM with `-Xms2g -Xmx2g -XX:+UseParallelGC`. It begins behind a row of
   each table, by which a connector finds its place.
 - librdkafka alone has all records in memory, as outboxd has published them, and sends them again with the daemon's properties. Of one producer, four, and one with
-  `linger.ms=5`, the best counts each time.
+  `linger.ms=5`, the best counts each time. It and the bare loop allocate with glibc, the daemon with jemalloc.
 - A bare loop reads the log by this package's own source and gives each row to one producer with `linger.ms=0`: no position, no acknowledgement, no limit.
 - MySQL writes its log without waiting for the disk (`sync_binlog=0`, `innodb_flush_log_at_trx_commit=2`). Kafka is one broker with the options of its own start script
   ({jvm}). Both run on the same machine, as do writers and consumers while latency is measured.
