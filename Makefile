@@ -56,7 +56,7 @@ bench: bench-tools ## How fast it is, beside Debezium and librdkafka alone, into
 	cargo bench --bench relay -- $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: bench-tools ## A little of all that, in three minutes
+bench-quick: bench-tools ## A little of all that, in five minutes
 	cargo bench --bench relay -- --quick $(ARGS)
 
 .PHONY: bench-tools
