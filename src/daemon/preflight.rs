@@ -47,7 +47,10 @@ pub async fn survey(config: &Config, asker: Asker) -> Result<Survey, DaemonError
     let server_id = ServerId { id, configured: config.mysql.server_id.is_some(), is_shown: relays };
     let mut survey = Survey::default();
     let mut widest = Vec::new();
-    match ask_log(config, &log, &positions, server_id, &mut survey).await? {
+    // Kafka connects while MySQL answers.
+    let answers = ask_log(config, &log, &positions, server_id, &mut survey);
+    let (answers, cluster) = tokio::join!(answers, kafka::open(&config.kafka));
+    match answers? {
         Ok(answers) => {
             survey.report.checks.extend(answers.checks);
             widest = answers.widest;
@@ -80,7 +83,7 @@ pub async fn survey(config: &Config, asker: Asker) -> Result<Survey, DaemonError
         wanted.push(kafka::Wanted { topic, text: outbox.topic.clone(), largest });
     }
     let positions = (config.keeper() == Keeper::Kafka).then_some(config.positions.topic.as_str());
-    match kafka::check(&config.kafka, &wanted, positions, creation).await {
+    match kafka::check(cluster, &config.kafka, &wanted, positions, creation).await {
         Ok(checks) => survey.report.checks.extend(checks),
         Err(unavailable) => survey.report.unavailable.push(unavailable),
     }

@@ -7,6 +7,7 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
+use super::collations::Collations;
 use super::decode::{Column, ColumnType, TableMap};
 use super::statement::mentions;
 use crate::table::TableName;
@@ -40,11 +41,22 @@ struct Defined {
 }
 
 /// A row of `information_schema.COLUMNS`, in the order of the fields of [`Defined`].
-type Row = (String, String, String, Option<u16>, Option<u64>, Option<u64>, Option<u64>, Option<u64>);
+type Row = (String, String, String, Option<String>, Option<u64>, Option<u64>, Option<u64>, Option<u64>);
 
 impl Definition {
-    /// Asks the server. A table that does not exist has no columns.
-    pub(super) async fn read(conn: &mut Conn, table: &TableName) -> Result<Self, Error> {
+    /// Asks the server, for tables in this order. One that does not exist has no columns.
+    pub(super) async fn read(conn: &mut Conn, tables: impl Iterator<Item = &TableName>) -> Result<Vec<Self>, Error> {
+        let collations = Collations::read(conn).await?;
+        let bodies = bodies(conn).await?;
+        let mut all = Vec::with_capacity(tables.size_hint().0);
+        for table in tables {
+            let feeders = bodies.iter().filter(|body| body.changes(table)).map(|body| body.of.clone()).collect();
+            all.push(Self { feeders, ..Self::of(conn, table, &collations).await? });
+        }
+        Ok(all)
+    }
+
+    async fn of(conn: &mut Conn, table: &TableName, collations: &Collations) -> Result<Self, Error> {
         let names = (table.schema(), table.table());
         let since: Option<Option<u64>> = conn
             .exec_first(
@@ -53,28 +65,24 @@ impl Definition {
                 names,
             )
             .await?;
-        // Any collation of the character set tells enough; MariaDB lists the newer ones without name and id.
-        let columns = "SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, (SELECT MIN(o.ID) FROM \
-                       information_schema.COLLATIONS o WHERE o.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME), \
-                       c.CHARACTER_OCTET_LENGTH, c.NUMERIC_PRECISION, c.NUMERIC_SCALE, c.DATETIME_PRECISION FROM \
-                       information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? ORDER BY \
-                       c.ORDINAL_POSITION";
+        let columns = "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, CHARACTER_OCTET_LENGTH, \
+                       NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION FROM information_schema.COLUMNS WHERE \
+                       TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
         let columns: Vec<Row> = conn.exec(columns, names).await?;
         let columns =
-            columns.into_iter().map(|(name, data_type, column_type, collation, octets, precision, scale, fraction)| {
+            columns.into_iter().map(|(name, data_type, column_type, charset, octets, precision, scale, fraction)| {
                 Defined {
                     name,
                     data_type: data_type.to_lowercase(),
                     column_type: column_type.to_lowercase(),
-                    collation,
+                    collation: collations.of(charset.as_deref()),
                     octets,
                     precision,
                     scale,
                     fraction,
                 }
             });
-        let feeders = feeders(conn, table).await?;
-        Ok(Self { columns: columns.collect(), since: since.flatten().unwrap_or(0), feeders, stale: false })
+        Ok(Self { columns: columns.collect(), since: since.flatten().unwrap_or(0), ..Self::default() })
     }
 
     /// Whether the log's description of the table does not suffice.
@@ -119,19 +127,33 @@ impl Definition {
     }
 }
 
-/// What changes `table` when a statement names something else. The server shows triggers to who has TRIGGER on their
-/// table, and functions to who may see their body; it shows a trigger without its body to some who have not.
-async fn feeders(conn: &mut Conn, table: &TableName) -> Result<Vec<TableName>, Error> {
-    let bodies: Vec<(String, String, String, String)> = conn
+/// What the server does beside what a statement says: a trigger, or a function.
+struct Body {
+    /// What a statement names that has this done: the trigger's table, or the function.
+    of: TableName,
+    schema: String,
+    text: String,
+}
+
+impl Body {
+    fn changes(&self, table: &TableName) -> bool {
+        mentions(&self.text, &self.schema, table)
+    }
+}
+
+/// All of them that we may see. The server shows triggers to who has TRIGGER on their table, and functions to who may see
+/// their body; it shows a trigger without its body to some who have not.
+async fn bodies(conn: &mut Conn) -> Result<Vec<Body>, Error> {
+    let rows: Vec<(String, String, String)> = conn
         .query(
-            "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_SCHEMA, ACTION_STATEMENT FROM \
-             information_schema.TRIGGERS WHERE ACTION_STATEMENT IS NOT NULL UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_SCHEMA, \
-             ROUTINE_DEFINITION FROM information_schema.ROUTINES WHERE ROUTINE_TYPE = 'FUNCTION' AND \
-             ROUTINE_DEFINITION IS NOT NULL",
+            "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE \
+             ACTION_STATEMENT IS NOT NULL UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_DEFINITION FROM \
+             information_schema.ROUTINES WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_DEFINITION IS NOT NULL",
         )
         .await?;
-    let fills = bodies.into_iter().filter(|(.., schema, body)| mentions(body, schema, table));
-    Ok(fills.map(|(schema, name, ..)| TableName::new(&schema, &name)).collect())
+    let body =
+        |(schema, name, text): (String, String, String)| Body { of: TableName::new(&schema, &name), schema, text };
+    Ok(rows.into_iter().map(body).collect())
 }
 
 impl Defined {

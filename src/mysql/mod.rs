@@ -3,6 +3,7 @@
 mod anonymous;
 pub mod archive;
 pub mod cleanup;
+mod collations;
 pub mod connect;
 pub mod decode;
 mod definition;
@@ -12,6 +13,7 @@ mod history;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod hostile;
+mod indexes;
 pub mod migrate;
 pub mod preflight;
 pub mod retention;

@@ -268,10 +268,8 @@ impl MysqlSource {
             // know neither.
             let _ = conn.query_drop("SET SESSION show_gipk_in_create_table_and_information_schema = ON").await;
         }
-        let mut definitions = Vec::with_capacity(subscriptions.len());
-        for subscription in subscriptions {
-            definitions.push(Definition::read(conn, &subscription.table).await?);
-        }
+        let tables = subscriptions.iter().map(|subscription| &subscription.table);
+        let definitions = Definition::read(conn, tables).await?;
         let dialect = if mariadb { Dialect::MariaDb } else { Dialect::MySql };
         Ok(Tables::new(dialect, subscriptions, definitions))
     }

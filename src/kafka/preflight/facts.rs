@@ -145,8 +145,10 @@ impl Drop for Cluster {
 fn metadata(reader: &BaseConsumer<Complaints>, complaints: &Complaints) -> Result<Metadata, KafkaError> {
     let deadline = Instant::now() + DEADLINE;
     let mut patience = GLANCE;
+    // A token is fetched while it is heard that there has to be one.
+    let hearing = if complaints.oauth.is_used() { HEARING } else { Duration::ZERO };
+    while reader.poll(hearing).is_some() {}
     loop {
-        while reader.poll(HEARING).is_some() {}
         match reader.fetch_metadata(None, patience) {
             Ok(metadata) => return Ok(metadata),
             Err(error) => {
@@ -160,19 +162,21 @@ fn metadata(reader: &BaseConsumer<Complaints>, complaints: &Complaints) -> Resul
     }
 }
 
+/// A cluster that has said what there is.
+pub(in crate::kafka) struct Opened {
+    cluster: Cluster,
+    brokers: Vec<String>,
+    reach: Check,
+    layouts: Layouts,
+}
+
 type Layouts = BTreeMap<String, Layout>;
 
-impl Facts {
-    /// Asks for the topics of these names, and creates those that are not there if `creation` says so; that of positions
-    /// as such a one has to be.
-    pub(super) async fn ask(
-        settings: &KafkaSettings,
-        names: &BTreeSet<&str>,
-        positions: Option<&str>,
-        creation: Creation,
-    ) -> Result<Self, Unavailable> {
+impl Opened {
+    /// Connects, and asks what there is.
+    pub(super) async fn of(settings: &KafkaSettings) -> Result<Self, Unavailable> {
         let cluster = Cluster::new(settings)?;
-        let (brokers, mut layouts) = match cluster.layouts().await {
+        let (brokers, layouts) = match cluster.layouts().await {
             Ok(answer) => answer,
             Err(unavailable) => {
                 // The client library may have heard where a broker says it is, and asked it there.
@@ -183,6 +187,24 @@ impl Facts {
         };
         // Further questions go to these addresses.
         let reach = reach(&brokers, settings).await?;
+        Ok(Self { cluster, brokers, reach, layouts })
+    }
+
+    /// The names of all topics that may be seen, but for internal ones.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.layouts.keys().filter(|name| !name.starts_with("__")).cloned().collect()
+    }
+
+    /// Asks for the topics of these names, and creates those that are not there if `creation` says so; that of positions
+    /// as such a one has to be.
+    pub(super) async fn ask(
+        mut self,
+        settings: &KafkaSettings,
+        names: &BTreeSet<&str>,
+        positions: Option<&str>,
+        creation: Creation,
+    ) -> Result<Facts, Unavailable> {
+        let Self { cluster, layouts, .. } = &mut self;
         let mut described = cluster.settings(names).await?;
         let missing: Vec<&str> = names.iter().copied().filter(|name| !layouts.contains_key(*name)).collect();
         let mut created = BTreeMap::new();
@@ -193,9 +215,9 @@ impl Facts {
                 creation == Creation::Create
                     && created.iter().any(|(name, outcome)| outcome.is_ok() && !layouts.contains_key(name))
             };
-            while wait(&layouts) && Instant::now() < deadline {
+            while wait(layouts) && Instant::now() < deadline {
                 sleep(Duration::from_millis(50)).await;
-                layouts = cluster.layouts().await?.1;
+                *layouts = cluster.layouts().await?.1;
             }
             if creation == Creation::Create {
                 described = cluster.settings(names).await?;
@@ -208,8 +230,8 @@ impl Facts {
             settings: described.remove(name),
         };
         let topics = names.iter().map(topic).collect();
-        let names = layouts.into_keys().filter(|name| !name.starts_with("__")).collect();
-        Ok(Self { brokers, reach, names, topics })
+        let names = self.names();
+        Ok(Facts { brokers: self.brokers, reach: self.reach, names, topics })
     }
 }
 

@@ -10,7 +10,7 @@ mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::facts::Facts;
+use self::facts::Opened;
 use super::settings::KafkaSettings;
 use crate::outbox::TopicTemplate;
 use crate::preflight::{Check, Unavailable};
@@ -46,16 +46,26 @@ pub enum Creation {
     Create,
 }
 
+/// A cluster that has been asked what there is; or why it does not answer.
+pub struct Cluster(Result<Opened, Unavailable>);
+
+/// Connects to the cluster.
+pub async fn open(settings: &KafkaSettings) -> Cluster {
+    Cluster(Opened::of(settings).await)
+}
+
 /// Checks the topics, and the one of positions if they are kept there, after creating those that are not there if that is
 /// wanted.
 pub async fn check(
+    cluster: Cluster,
     settings: &KafkaSettings,
     wanted: &[Wanted],
     positions: Option<&str>,
     creation: Creation,
 ) -> Result<Vec<Check>, Unavailable> {
     let names: BTreeSet<&str> = wanted.iter().filter_map(|wanted| wanted.topic.fixed()).chain(positions).collect();
-    let facts = match Facts::ask(settings, &names, positions, creation).await {
+    let asked = async { cluster.0?.ask(settings, &names, positions, creation).await };
+    let facts = match asked.await {
         Ok(facts) => facts,
         Err(unavailable) => {
             return match access::refused(settings, &unavailable.reason).await {
@@ -83,9 +93,10 @@ pub(super) async fn describe(
     settings: &KafkaSettings,
     wanted: &[TopicTemplate],
 ) -> Result<Vec<Described>, Unavailable> {
-    let all = Facts::ask(settings, &BTreeSet::new(), None, Creation::Leave).await?.names;
+    let cluster = Opened::of(settings).await?;
+    let all = cluster.names();
     let names = all.iter().map(String::as_str).filter(|name| wanted.iter().any(|topic| topic.may_be(name))).collect();
-    let topics = Facts::ask(settings, &names, None, Creation::Leave).await?.topics;
+    let topics = cluster.ask(settings, &names, None, Creation::Leave).await?.topics;
     let there = |topic: facts::Topic| {
         let partitions = topic.layout?.partitions;
         Some(Described { name: topic.name, partitions, settings: topic.settings })

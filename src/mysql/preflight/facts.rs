@@ -9,9 +9,10 @@ use mysql_async::{Conn, Error, Row};
 use super::Wanted;
 use crate::mysql::cleanup::partitions::ranges;
 use crate::mysql::cleanup::settings::By;
+use crate::mysql::collations::Collations;
 use crate::mysql::connect::Flavor;
 use crate::mysql::error::{self, Verdict};
-use crate::mysql::snapshot::layout::{numbering, primary_key};
+use crate::mysql::indexes::Indexes;
 use crate::mysql::source::start;
 use crate::position::Position;
 use crate::table::TableName;
@@ -138,9 +139,10 @@ impl Facts {
             conn.query(format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})")).await?;
         let account: Option<String> = conn.query_first("SELECT CURRENT_USER()").await?;
         let grants: Vec<String> = conn.query("SHOW GRANTS").await?;
+        let collations = Collations::read(conn).await?;
         let mut tables = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            tables.push(table(conn, wanted).await?);
+            tables.push(table(conn, wanted, &collations).await?);
         }
         Ok(Self {
             flavor,
@@ -232,9 +234,9 @@ async fn skew(conn: &mut Conn) -> Result<Skew, Error> {
 }
 
 /// A line of `information_schema.COLUMNS`.
-type Answer = (String, String, String, bool, String, Option<String>, Option<u16>, Option<u64>);
+type Answer = (String, String, String, bool, String, Option<String>, Option<u64>);
 
-async fn table(conn: &mut Conn, wanted: &Wanted) -> Result<Table, Error> {
+async fn table(conn: &mut Conn, wanted: &Wanted, collations: &Collations) -> Result<Table, Error> {
     let name = &wanted.table;
     let refusal = refusal(conn, &format!("SELECT 1 FROM {} LIMIT 0", name.quoted())).await?;
     let place = (name.schema(), name.table());
@@ -245,37 +247,28 @@ async fn table(conn: &mut Conn, wanted: &Wanted) -> Result<Table, Error> {
         )
         .await?;
     let (kind, engine) = kind.unwrap_or_default();
-    let key = primary_key(conn, name).await?;
-    let numbered = numbering(conn, name).await?;
+    let indexes = Indexes::read(conn, name).await?;
+    let (key, numbered) = (indexes.primary(), indexes.numbering().map(|(column, _)| column.to_owned()));
     let columns: Vec<Answer> = conn
         .exec(
-            "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT IS NOT NULL OR c.EXTRA LIKE \
-             '%DEFAULT_GENERATED%' OR c.EXTRA LIKE '%auto_increment%', c.EXTRA, c.CHARACTER_SET_NAME, (SELECT MIN(o.ID) \
-             FROM information_schema.COLLATIONS o WHERE o.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME), \
-             c.CHARACTER_OCTET_LENGTH FROM information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? \
-             ORDER BY c.ORDINAL_POSITION",
+            "SELECT COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%DEFAULT_GENERATED%' OR \
+             EXTRA LIKE '%auto_increment%', EXTRA, CHARACTER_SET_NAME, CHARACTER_OCTET_LENGTH FROM \
+             information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
             place,
         )
         .await?;
-    let column = |(name, kind, nullable, has_default, extra, charset, collation, octets): Answer| Column {
+    let column = |(name, kind, nullable, has_default, extra, charset, octets): Answer| Column {
         name,
         kind,
         nullable: nullable == "YES",
         has_default,
         // Not DEFAULT_GENERATED, which is a default that is an expression.
         generated: extra.to_uppercase().split_whitespace().any(|word| word == "GENERATED"),
+        collation: collations.of(charset.as_deref()),
         charset,
-        collation,
         octets,
     };
     let columns = columns.into_iter().map(column).collect();
-    let indexed = conn
-        .exec(
-            "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND \
-             SEQ_IN_INDEX = 1 AND COLUMN_NAME IS NOT NULL",
-            place,
-        )
-        .await?;
     let by = wanted.cleaned.as_ref().map(|cleaned| cleaned.by);
     let undeletable = if by == Some(By::Rows) { undeletable(conn, name).await? } else { None };
     let ranges = if by == Some(By::Partitions) { ranges(conn, name).await?.len() } else { 0 };
@@ -287,9 +280,9 @@ async fn table(conn: &mut Conn, wanted: &Wanted) -> Result<Table, Error> {
         engine,
         has_primary_key: !key.is_empty(),
         is_numbered: numbered.is_some(),
-        read_by: numbered.map(|(column, _)| column).or_else(|| key.into_iter().next()),
+        read_by: numbered.or_else(|| key.into_iter().next()),
         columns,
-        indexed,
+        indexed: indexes.first().map(ToOwned::to_owned).collect(),
         undeletable,
         ranges,
     })

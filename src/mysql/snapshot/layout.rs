@@ -13,6 +13,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
 use crate::mysql::decode::write_float;
+use crate::mysql::indexes::{Indexes, PRIMARY};
 use crate::position::Key;
 use crate::source::{Fault, Subscription};
 use crate::table::{TableName, quote};
@@ -79,33 +80,6 @@ type Answer = (String, String, String, Option<String>, Option<String>);
 /// The name of the table in every statement.
 pub(in crate::mysql) const ALIAS: &str = "o";
 
-/// The primary key's index.
-const PRIMARY: &str = "PRIMARY";
-
-/// The column that numbers a table's rows as they are inserted, and the unique index that has it alone.
-pub(in crate::mysql) async fn numbering(conn: &mut Conn, table: &TableName) -> Result<Option<(String, String)>, Error> {
-    conn.exec_first(
-        "SELECT c.COLUMN_NAME, s.INDEX_NAME FROM information_schema.COLUMNS c JOIN information_schema.STATISTICS s ON \
-         s.TABLE_SCHEMA = c.TABLE_SCHEMA AND s.TABLE_NAME = c.TABLE_NAME AND s.COLUMN_NAME = c.COLUMN_NAME WHERE \
-         c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? AND c.EXTRA LIKE '%auto_increment%' AND c.DATA_TYPE LIKE '%int' AND \
-         s.NON_UNIQUE = 0 AND NOT EXISTS (SELECT 1 FROM information_schema.STATISTICS o WHERE o.TABLE_SCHEMA = \
-         s.TABLE_SCHEMA AND o.TABLE_NAME = s.TABLE_NAME AND o.INDEX_NAME = s.INDEX_NAME AND o.SEQ_IN_INDEX > 1) ORDER BY \
-         s.INDEX_NAME <> 'PRIMARY' LIMIT 1",
-        (table.schema(), table.table()),
-    )
-    .await
-}
-
-/// The columns of a table's primary key.
-pub(in crate::mysql) async fn primary_key(conn: &mut Conn, table: &TableName) -> Result<Vec<String>, Error> {
-    conn.exec(
-        "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND INDEX_NAME = \
-         'PRIMARY' ORDER BY SEQ_IN_INDEX",
-        (table.schema(), table.table()),
-    )
-    .await
-}
-
 impl Layout {
     /// Asks the server. A table whose rows have no order that can be resumed is a fault.
     pub(in crate::mysql) async fn read(conn: &mut Conn, wanted: &Subscription) -> Result<Result<Self, Fault>, Error> {
@@ -119,11 +93,12 @@ impl Layout {
             )
             .await?;
         let defined: Vec<_> = rows.into_iter().map(Defined::from).collect();
-        let (index, key) = match numbering(conn, table).await? {
-            Some((column, index)) => (index, vec![column]),
-            None => (PRIMARY.to_owned(), primary_key(conn, table).await?),
+        let indexes = Indexes::read(conn, table).await?;
+        let (index, key) = match indexes.numbering() {
+            Some((column, index)) => (index, vec![column.to_owned()]),
+            None => (PRIMARY, indexes.primary()),
         };
-        Ok(Self::of(wanted, &defined, index, &key))
+        Ok(Self::of(wanted, &defined, index.to_owned(), &key))
     }
 
     fn of(wanted: &Subscription, defined: &[Defined], index: String, key: &[String]) -> Result<Self, Fault> {

@@ -13,9 +13,9 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 use tokio::time::{Instant, sleep};
 
-use super::layout::numbering;
 use super::patiently;
 use crate::mysql::cleanup::partitions::is_aside;
+use crate::mysql::indexes::Indexes;
 use crate::source::{Lapse, Remains};
 use crate::table::{TableName, quote};
 
@@ -40,7 +40,8 @@ struct Numbers {
 
 /// What a table shows of rows that are gone. Reads its index of numbers, without locks.
 pub(super) async fn remains(conn: &mut Conn, table: &TableName, lapse: &Lapse) -> Result<Remains, Error> {
-    let Some((column, _)) = numbering(conn, table).await? else {
+    let indexes = Indexes::read(conn, table).await?;
+    let Some((column, _)) = indexes.numbering() else {
         let why = "it has no AUTO_INCREMENT column with a unique index of its own, which would show what was deleted";
         return Ok(Remains::Doubtful(why.to_owned()));
     };
@@ -56,7 +57,7 @@ pub(super) async fn remains(conn: &mut Conn, table: &TableName, lapse: &Lapse) -
             (table.schema(), table.table()),
         )
         .await?;
-    let name = quote(&column);
+    let name = quote(column);
     let sql = format!("SELECT CAST(MIN({name}) AS UNSIGNED) FROM {} WHERE {name} > 0", table.quoted());
     let lowest: Option<Option<u64>> = patiently(conn.query_first(sql)).await?;
     let Some(lowest) = lowest.flatten() else {
