@@ -320,7 +320,22 @@ impl Drop for Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::settings::Properties;
     use crate::outbox::Header;
+
+    #[test]
+    fn given_one_property_of_reconnects_when_configured_then_the_other_is_the_librarys() {
+        let of = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+            let settings = KafkaSettings { properties: pairs.collect::<Properties>(), ..KafkaSettings::default() };
+            let config = client(&settings).unwrap();
+            RECONNECT.map(|(name, _)| config.get(name).map(ToOwned::to_owned))
+        };
+        assert_eq!(of(&[]), RECONNECT.map(|(_, value)| Some(value.to_owned())));
+        // One below ours of the other would be refused.
+        assert_eq!(of(&[("reconnect.backoff.ms", "2000")]), [Some("2000".to_owned()), None]);
+        assert_eq!(of(&[("reconnect.backoff.max.ms", "10")]), [None, Some("10".to_owned())]);
+    }
 
     #[test]
     fn a_tag_carries_the_batch_and_no_less_than_the_bytes() {
