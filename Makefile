@@ -23,9 +23,10 @@ demo-failover: ## The same with two MySQL, of which the primary is killed
 unit: ## Tests that need no server, in seconds
 	cargo test --lib --bins --test architecture --test book --test documents --test packaging --test captured --test corpus
 
+# Tests on servers wait for half of their time.
 .PHONY: test
 test: setup ## Every test, on real servers where they are needed
-	cargo test --all-features
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --all-features
 
 .PHONY: chaos
 chaos: setup ## Faults at random on real servers, CHAOS_SECONDS=600, CHAOS_SEED=…, CHAOS_GUARANTEE=exactly_once

@@ -40,6 +40,11 @@ impl Service {
         Self::start(script, &self.name, settings, &["--join", &self.dir.to_string_lossy()])
     }
 
+    /// The same with its data in this folder.
+    pub fn hold_in(folder: &Path, script: &Path, name: &str, settings: &[&str]) -> io::Result<Self> {
+        Self::start(script, name, settings, &["--dir", &folder.to_string_lossy()])
+    }
+
     /// The same on a disk of its own, of so many MiB, for what happens when it is full. The disk is in memory and in a mount
     /// namespace of the server's, so this takes `unshare` and a system that lets this user make one.
     pub fn hold_on_disk(script: &Path, name: &str, settings: &[&str], mebibytes: u32) -> io::Result<Self> {

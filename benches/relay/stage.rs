@@ -27,6 +27,11 @@ pub(crate) fn script() -> PathBuf {
     Path::new(ROOT).join("scripts/services")
 }
 
+/// A server with its data on the disk, as in use.
+fn hold(name: &str, settings: &[&str]) -> Service {
+    Service::hold_in(&std::env::temp_dir(), &script(), name, settings).unwrap()
+}
+
 pub(crate) struct Kafka {
     service: Service,
     topics: AtomicU32,
@@ -36,7 +41,7 @@ impl Kafka {
     pub(crate) fn start() -> Self {
         // Logs are read once and deleted with their topic.
         let settings = ["log.segment.bytes=268435456", "message.max.bytes=10485760"];
-        let service = Service::hold(&script(), "kafka-4.1", &settings).unwrap();
+        let service = hold("kafka-4.1", &settings);
         Self { service, topics: AtomicU32::new(1) }
     }
 
@@ -105,7 +110,7 @@ impl Database {
     /// A fresh server with as many outbox tables, empty.
     pub(crate) async fn start(tables: usize) -> Self {
         let settings = ["innodb-buffer-pool-size=1G", "innodb-redo-log-capacity=2G", "max-binlog-size=1G"];
-        let service = Service::hold(&script(), "mysql-9.7", &settings).unwrap();
+        let service = hold("mysql-9.7", &settings);
         let database = Self { service, written: vec![0; tables] };
         outboxd::migrate(&database, tables);
         let mut conn = database.connect().await;

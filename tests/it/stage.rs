@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -29,8 +29,11 @@ use crate::daemon::Daemon;
 /// How long a condition may take to hold.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Tests with stages at once: each has a server of its own, and the machine may have two cores.
-static STAGES: Semaphore = Semaphore::const_new(3);
+/// Tests with stages at once. Each has a server of its own, and waits for something for half of its time.
+static STAGES: LazyLock<Semaphore> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Semaphore::new((2 * cores).clamp(2, 16))
+});
 
 thread_local! {
     /// What a test has already, on the thread that it blocks. It is one test with however many stages, or two that wait for

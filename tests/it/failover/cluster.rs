@@ -115,7 +115,7 @@ impl Cluster {
                 "STOP SLAVE".to_owned(),
                 format!(
                     "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='admin', MASTER_PASSWORD='admin', \
-                     MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos{demote}"
+                     MASTER_CONNECT_RETRY=1, MASTER_SSL=0, MASTER_USE_GTID=slave_pos{demote}"
                 ),
                 "START SLAVE".to_owned(),
             ])
