@@ -18,7 +18,7 @@ pub struct DeliverySettings {
     pub commit_interval: Duration,
     /// A transaction is committed when it has so many events, in any case.
     pub commit_events: u64,
-    /// Transactional ids are this, a hyphen, and the table's name. Daemons that relay different servers into one cluster
+    /// Transactional ids are this, a hyphen or a plus, and the table's name: two for each table, in turn. Daemons that relay different servers into one cluster
     /// need different ones.
     pub transactional_id: String,
     /// After how long the cluster gives a transaction up whose producer is gone; the property `transaction.timeout.ms`.

@@ -9,6 +9,7 @@ mod bell;
 mod bootstrap;
 mod care;
 mod inbox;
+mod lanes;
 mod opening;
 mod serve;
 mod statistics;
@@ -18,15 +19,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
-use self::bell::Bell;
 use self::bootstrap::Bootstrap;
 use self::care::Careful;
 use self::inbox::{Context, Inbox};
+use self::lanes::Lanes;
 pub(super) use self::opening::hashed;
 pub(super) use self::transaction::{Broken, PositionRecord};
 use super::error::classify;
@@ -152,38 +153,50 @@ impl Producers {
             .set("message.timeout.ms", "0")
             // A refused batch ends the producer, before it sends what comes after under new numbers.
             .set("enable.gapless.guarantee", if planted::is(Bug::RetryReorders) { "false" } else { "true" });
-        self.make(&mut config, name, limit, false)
+        self.make(vec![config], name, limit, false)
     }
 
-    /// A producer for one table's transactions.
-    pub(super) fn transactional(&self, id: &str, timeout: Duration) -> Result<Publisher, ProducerError> {
-        let mut config = config(&self.settings)?;
-        config.set("transactional.id", id).set("transaction.timeout.ms", timeout.as_millis().to_string());
-        self.make(&mut config, id, Limit::new(usize::MAX), true)
+    /// A producer for the transactions of the table of this name, which these ids carry in turn.
+    pub(super) fn transactional(
+        &self,
+        name: &str,
+        ids: &[String],
+        timeout: Duration,
+    ) -> Result<Publisher, ProducerError> {
+        let config = |id: &String| {
+            let mut config = config(&self.settings)?;
+            config.set("transactional.id", id).set("transaction.timeout.ms", timeout.as_millis().to_string());
+            Ok(config)
+        };
+        let configs = ids.iter().map(config).collect::<Result<_, ProducerError>>()?;
+        self.make(configs, name, Limit::new(usize::MAX), true)
     }
 
+    /// With one of librdkafka's producers for each of `configs`.
     fn make(
         &self,
-        config: &mut ClientConfig,
+        mut configs: Vec<ClientConfig>,
         name: &str,
         limit: Limit,
         transactional: bool,
     ) -> Result<Publisher, ProducerError> {
-        let care = self.careful.of(name);
-        if care.is_alone() {
-            config.set("batch.num.messages", "1");
-        }
         let inbox = Arc::new(Inbox::new(transactional));
-        let context =
-            Context::new(inbox, transactional, Arc::clone(&self.reach), OAuth::of(&self.settings)).with_care(care);
-        Publisher::new(config, limit, context, Arc::clone(&self.settings))
+        let lane = |config: &mut ClientConfig| {
+            let care = self.careful.of(name);
+            if care.is_alone() {
+                config.set("batch.num.messages", "1");
+            }
+            let (inbox, reach) = (Arc::clone(&inbox), Arc::clone(&self.reach));
+            let context = Context::new(inbox, transactional, reach, OAuth::of(&self.settings)).with_care(care);
+            lanes::Lane::new(config, context)
+        };
+        let lanes = configs.iter_mut().map(lane).collect::<Result<_, _>>()?;
+        Publisher::new(Lanes::new(lanes), inbox, limit, Arc::clone(&self.settings))
     }
 }
 
 struct Shared {
-    /// Wakes the thread that serves. Before the producer, which it has to be dropped before.
-    bell: Bell,
-    native: Native,
+    lanes: Lanes,
     bootstrap: Bootstrap,
     inbox: Arc<Inbox>,
     /// Records sent and not reported.
@@ -200,7 +213,7 @@ impl Shared {
     fn send(&self, message: BaseRecord<'_, [u8], [u8], usize>) -> Result<(), RDKafkaErrorCode> {
         // Counted first: the report may come before `send` returns.
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        let sent = self.native.send(message);
+        let sent = self.lanes.native().send(message);
         if let Err((error, _)) = sent {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown));
@@ -217,21 +230,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    fn new(
-        config: &ClientConfig,
-        limit: Limit,
-        context: Context,
-        settings: Arc<KafkaSettings>,
-    ) -> Result<Self, ProducerError> {
-        let inbox = Arc::clone(&context.inbox);
-        let native =
-            Native::from_config_and_context(config, context).map_err(|error| ProducerError(error.to_string()))?;
-        let bell = Bell::new(&native).ok_or_else(|| ProducerError("the producer has no queue".to_owned()))?;
+    fn new(lanes: Lanes, inbox: Arc<Inbox>, limit: Limit, settings: Arc<KafkaSettings>) -> Result<Self, ProducerError> {
         let bootstrap = Bootstrap::of(&settings.bootstrap_servers)
             .ok_or_else(|| ProducerError("there is a NUL in the bootstrap servers".to_owned()))?;
         let shared = Arc::new(Shared {
-            bell,
-            native,
+            lanes,
             bootstrap,
             inbox,
             waiting: AtomicUsize::new(0),
@@ -251,7 +254,7 @@ impl Publisher {
         let tag = Tag::new(chunk, size(record));
         let inbox = &self.shared.inbox;
         inbox.enter(tag, limit)?;
-        let openings = self.shared.native.context().openings.as_ref();
+        let openings = self.shared.lanes.native().context().openings.as_ref();
         if openings.is_some_and(|openings| !openings.admit(record.topic, record.key, record.partition)) {
             inbox.leave(tag);
             return Err(PublishError::Full);
@@ -313,7 +316,7 @@ impl Publish for Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.bell.wake();
+        self.shared.lanes.wake();
     }
 }
 

@@ -1,8 +1,8 @@
 //! The position store in a compacted Kafka topic.
 //!
 //! Promise: as the seam says, with one difference: a claim does not wait for a live owner, it takes the table over. Each
-//! table has a transactional producer of a stable id; whoever initialises it fences every older one, so a process that
-//! was paused, or is merely slow to leave, commits nothing any more. A position is a record with the table's name as key
+//! table has a producer with transactional ids of its own that stay; whoever initialises them fences every older one, so a
+//! process that was paused, or is merely slow to leave, commits nothing any more. A position is a record with the table's name as key
 //! in partition 0, written in a transaction, and read back only once no older transaction is open there.
 
 mod log;
@@ -115,7 +115,7 @@ impl Entry {
 }
 
 impl KafkaStore {
-    /// The store in `topic`. Transactional ids are `transactional_id`, a hyphen, and the table's name.
+    /// The store in `topic`. Transactional ids are `transactional_id`, a hyphen or a plus, and the table's name.
     pub fn new(settings: &KafkaSettings, topic: &str, transactional_id: &str, transaction_timeout: Duration) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let inner = Inner {
@@ -256,8 +256,9 @@ impl PositionStore for KafkaStore {
                 held.producer = None;
             }
         }
-        let id = format!("{}-{table}", self.inner.transactional_id);
-        let producer = self.inner.producers.transactional(&id, self.inner.transaction_timeout);
+        // Whoever owned it before has an open transaction of at most one of them; all are fenced before its entry is read.
+        let ids = ["-", "+"].map(|between| format!("{}{between}{table}", self.inner.transactional_id));
+        let producer = self.inner.producers.transactional(&table.to_string(), &ids, self.inner.transaction_timeout);
         let producer = Arc::new(producer.map_err(|error| StoreError::Unavailable(error.to_string()))?);
         producer.init().await.map_err(answer)?;
         let found = self.entry(table).await?;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rdkafka::producer::Producer as _;
 
-use super::Shared;
 use super::inbox::lock;
+use super::lanes::Lane;
+use super::{Native, Shared};
 
 /// How long it waits before it asks something again that could not be.
 const AGAIN: Duration = Duration::from_millis(1);
@@ -22,7 +23,7 @@ const IDLE: Duration = Duration::from_millis(500);
 
 pub(super) fn serve(shared: &Arc<Shared>) {
     // Before the first look: what comes after it rings.
-    shared.bell.wakes(thread::current());
+    shared.lanes.wakes(&thread::current());
     while !shared.stopped() {
         shared.read_reports();
         let orders = mem::take(&mut *lock(&shared.orders));
@@ -42,24 +43,29 @@ pub(super) fn serve(shared: &Arc<Shared>) {
 impl Shared {
     /// Reads every report that is there; gives whether nothing is in flight.
     pub(super) fn read_reports(&self) -> bool {
-        let context = self.native.context();
+        let reported = self.lanes.all().iter().map(|lane| self.read_reports_of(lane)).sum();
+        self.waiting.fetch_sub(reported, Ordering::AcqRel) == reported
+    }
+
+    /// Gives how many records were reported.
+    fn read_reports_of(&self, Lane { bell, native }: &Lane) -> usize {
+        let context = native.context();
         loop {
             // One entry of the queue, which may report many records.
-            self.native.poll(Duration::ZERO);
-            if self.bell.is_silent() {
+            native.poll(Duration::ZERO);
+            if bell.is_silent() {
                 break;
             }
         }
         if context.was_lonely() {
-            self.bootstrap.tell(&self.native);
+            self.bootstrap.tell(native);
         }
         if let Some(openings) = &context.openings {
             for (topic, partition) in context.acknowledged() {
-                openings.acknowledge(&topic, partition, || partitions(self, &topic));
+                openings.acknowledge(&topic, partition, || partitions(native, &topic));
             }
         }
-        let reported = context.flush();
-        self.waiting.fetch_sub(reported, Ordering::AcqRel) == reported
+        context.flush()
     }
 
     /// Waits until there are reports, or for a moment, and reads them; gives whether nothing is in flight.
@@ -75,7 +81,7 @@ impl Shared {
     }
 }
 
-fn partitions(shared: &Shared, topic: &str) -> Option<usize> {
-    let metadata = shared.native.client().fetch_metadata(Some(topic), ANSWER).ok()?;
+fn partitions(native: &Native, topic: &str) -> Option<usize> {
+    let metadata = native.client().fetch_metadata(Some(topic), ANSWER).ok()?;
     Some(metadata.topics().first().filter(|topic| topic.error().is_none())?.partitions().len())
 }

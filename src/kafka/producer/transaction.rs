@@ -1,7 +1,8 @@
 //! The transactions of one table's producer.
 //!
 //! Promise: a transaction is committed whole, with the record of the position it reaches, or never; once it cannot be,
-//! every record of it has failed. What waits for a broker waits on the producer's thread.
+//! every record of it has failed. The next one begins when it is committed. What waits for a broker waits on the producer's
+//! thread.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,7 @@ pub(super) enum Order {
 }
 
 impl Publisher {
-    /// Fences every older producer of the id, whose open transaction is aborted; then a transaction is open.
+    /// Fences every older producer of the ids, whose open transactions are aborted; then a transaction is open.
     pub(in crate::kafka) async fn init(&self) -> Result<(), Broken> {
         answered(self.ask(Order::Init)).await
     }
@@ -82,7 +83,7 @@ impl Publisher {
     fn ask(&self, order: impl FnOnce(Answer) -> Order) -> oneshot::Receiver<Result<(), Broken>> {
         let (answer, answered) = oneshot::channel();
         lock(&self.shared.orders).push(order(answer));
-        self.shared.bell.wake();
+        self.shared.lanes.wake();
         answered
     }
 }
@@ -106,13 +107,15 @@ impl Shared {
                 }
                 answer.send(committed)
             }
-            Order::Abort(answer) => answer.send(self.patiently(|| self.native.abort_transaction(SLICE))),
+            Order::Abort(answer) => answer.send(self.patiently(|| self.lanes.native().abort_transaction(SLICE))),
         };
     }
 
     fn init(&self) -> Result<(), Broken> {
-        self.patiently(|| self.native.init_transactions(SLICE))?;
-        self.native.begin_transaction().map_err(|error| judge(&error))
+        for lane in self.lanes.all() {
+            self.patiently(|| lane.native.init_transactions(SLICE))?;
+        }
+        self.lanes.native().begin_transaction().map_err(|error| judge(&error))
     }
 
     /// Asks again until there is an answer, for so long as it may take.
@@ -151,13 +154,15 @@ impl Shared {
         }
         self.failure()?;
         loop {
-            match self.native.commit_transaction(COMMIT_SLICE).map_err(|error| judge(&error)) {
+            match self.lanes.native().commit_transaction(COMMIT_SLICE).map_err(|error| judge(&error)) {
                 Ok(()) => break,
                 Err(Broken::Unavailable(_)) if !self.stopped() => self.pause(),
                 Err(broken) => return Err(broken),
             }
         }
-        self.native.begin_transaction().map_err(|error| judge(&error))
+        self.lanes.next().begin_transaction().map_err(|error| judge(&error))?;
+        self.lanes.take_turns();
+        Ok(())
     }
 
     fn failure(&self) -> Result<(), Broken> {
