@@ -43,12 +43,22 @@ pub struct Asker {
 /// Asks every server once.
 pub async fn survey(config: &Config, asker: Asker) -> Result<Survey, DaemonError> {
     let (log, positions) = servers(config)?;
+    survey_of(config, &log, &positions, asker).await
+}
+
+/// The same, of servers that were asked before: what was made for connections to them need not be made again.
+pub(super) async fn survey_of(
+    config: &Config,
+    log: &Servers,
+    positions: &Servers,
+    asker: Asker,
+) -> Result<Survey, DaemonError> {
     let Asker { server_id: id, relays, creates } = asker;
     let server_id = ServerId { id, configured: config.mysql.server_id.is_some(), is_shown: relays };
     let mut survey = Survey::default();
     let mut widest = Vec::new();
     // Kafka connects while MySQL answers.
-    let answers = ask_log(config, &log, &positions, server_id, &mut survey);
+    let answers = ask_log(config, log, positions, server_id, &mut survey);
     let (answers, cluster) = tokio::join!(answers, kafka::open(&config.kafka));
     match answers? {
         Ok(answers) => {
@@ -57,7 +67,7 @@ pub async fn survey(config: &Config, asker: Asker) -> Result<Survey, DaemonError
         }
         Err(error) => match tls::refused(log.in_use(), &error).await {
             Some(check) => survey.report.checks.insert(0, check),
-            None => survey.report.unavailable.insert(0, unavailable("mysql", &log, &error)),
+            None => survey.report.unavailable.insert(0, unavailable("mysql", log, &error)),
         },
     }
     let creation = match (config.kafka.create_topics, creates) {
@@ -82,15 +92,15 @@ pub async fn survey(config: &Config, asker: Asker) -> Result<Survey, DaemonError
         }
         wanted.push(kafka::Wanted { topic, text: outbox.topic.clone(), largest });
     }
-    let positions = (config.keeper() == Keeper::Kafka).then_some(config.positions.topic.as_str());
-    match kafka::check(cluster, &config.kafka, &wanted, positions, creation).await {
+    let topic = (config.keeper() == Keeper::Kafka).then_some(config.positions.topic.as_str());
+    match kafka::check(cluster, &config.kafka, &wanted, topic, creation).await {
         Ok(checks) => survey.report.checks.extend(checks),
         Err(unavailable) => survey.report.unavailable.push(unavailable),
     }
     let is_shut_out = |check: &Check| matches!(check.name, Name::KafkaTls | Name::KafkaLogin);
     let shut_out = survey.report.with(Status::Failed).any(is_shut_out);
     if survey.report.unavailable.is_empty() && !survey.tables.is_empty() && !shut_out {
-        match store::left_behind(config, &survey.tables).await? {
+        match store::left_behind(config, positions, &survey.tables).await? {
             Ok(checks) => survey.report.checks.extend(checks),
             Err(unavailable) => survey.report.unavailable.push(unavailable),
         }

@@ -50,6 +50,7 @@ pub(super) struct Shared {
     settings: watch::Sender<RelaySettings>,
     in_flight: Limit,
     log: Servers,
+    positions: Servers,
     pub(super) server_id: u32,
     store: Store,
     producers: Producers,
@@ -62,7 +63,8 @@ impl Shared {
         let settings = pace(&config);
         Self {
             server_id: config.mysql.resolve_server_id(),
-            store: Store::at(&config, positions, LOCK_WAIT),
+            store: Store::at(&config, positions.clone(), LOCK_WAIT),
+            positions,
             producers: Producers::new(&config.kafka),
             in_flight: Limit::new(in_flight(&config)),
             settings: watch::Sender::new(settings),
@@ -96,7 +98,7 @@ impl Shared {
         let config = self.config();
         let mut backoff = Backoff::new(config.relay.retry_initial, config.relay.retry_max);
         loop {
-            let survey = preflight::survey(&config, self.asker(false));
+            let survey = preflight::survey_of(&config, &self.log, &self.positions, self.asker(false));
             let Ok(survey) = timeout(LOOK_WAIT, survey).await else {
                 warn!(after = ?LOOK_WAIT, "servers_do_not_answer");
                 self.waits("waiting for servers that do not answer".to_owned());
@@ -133,7 +135,8 @@ impl Shared {
     async fn fitness(&self, table: &TableName) -> Result<(), String> {
         let silent = |_| format!("the servers do not answer within {LOOK_WAIT:?}");
         let config = self.config();
-        let survey = timeout(LOOK_WAIT, preflight::survey(&config, self.asker(true))).await.map_err(silent)?;
+        let survey = preflight::survey_of(&config, &self.log, &self.positions, self.asker(true));
+        let survey = timeout(LOOK_WAIT, survey).await.map_err(silent)?;
         let Survey { tables, report } = survey.map_err(|error| error.to_string())?;
         if !report.unavailable.is_empty() {
             return Err(report.unavailable.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));

@@ -135,6 +135,7 @@ async fn positioned(store: &Store) -> Result<Vec<(TableName, Position)>, StoreEr
 /// A failed check for every table whose position is in the store that is not in force: it would begin anew.
 pub(super) async fn left_behind(
     config: &Config,
+    positions: &Servers,
     tables: &[Table],
 ) -> Result<Result<Vec<Check>, Unavailable>, DaemonError> {
     let keeper = config.keeper();
@@ -142,7 +143,7 @@ pub(super) async fn left_behind(
         let transient = matches!(error, StoreError::Unavailable(_));
         Unavailable { server: "positions".to_owned(), reason: error.to_string(), transient }
     };
-    let here = match positioned(&Store::new(config, Duration::ZERO)?).await {
+    let here = match positioned(&Store::at(config, positions.clone(), Duration::ZERO)).await {
         Ok(here) => here,
         Err(error) => return Ok(Err(unavailable(error))),
     };

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use mysql_async::{ClientIdentity, SslOpts};
 use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{PKey, Private};
+use openssl::sha::Sha256;
 use openssl::stack::Stack;
 use openssl::x509::X509;
 use secrecy::SecretString;
@@ -96,19 +97,12 @@ impl From<TlsError> for mysql_async::Error {
 impl TlsSettings {
     /// What a connection is opened with; `None` for one without TLS.
     pub fn options(&self) -> Result<Option<SslOpts>, TlsError> {
-        let (mode, ca) = (self.mode, self.authorities()?);
-        let identity = self.identity()?;
-        if mode == TlsMode::Disabled {
-            return Ok(None);
-        }
-        let options = SslOpts::default()
-            .with_danger_accept_invalid_certs(mode < TlsMode::VerifyCa)
-            .with_danger_skip_domain_validation(mode < TlsMode::VerifyIdentity)
-            .with_client_identity(identity);
-        Ok(Some(match ca {
-            Some(pem) => options.with_root_certs(vec![pem.into()]).with_disable_built_in_roots(true),
-            None => options,
-        }))
+        self.read()?.options()
+    }
+
+    /// Reads the files.
+    pub(super) fn read(&self) -> Result<Material, TlsError> {
+        Ok(Material { mode: self.mode, ca: self.authorities()?, identity: self.identity()? })
     }
 
     fn authorities(&self) -> Result<Option<Vec<u8>>, TlsError> {
@@ -120,17 +114,55 @@ impl TlsSettings {
         Ok(Some(credentials::authorities("ca", path)?))
     }
 
-    fn identity(&self) -> Result<Option<ClientIdentity>, TlsError> {
+    fn identity(&self) -> Result<Option<Identity>, TlsError> {
         if let Some(cert) = self.cert.as_ref().filter(|_| self.mode == TlsMode::Disabled) {
             let expected = "a mysql.tls.mode with TLS";
             return Err(TlsError::new("cert", expected, format!("{:?} with mode disabled", cert.display())));
         }
         let (cert, key) = (self.cert.as_deref(), self.key.as_deref());
-        let found = credentials::identity("mysql.tls", cert, key, self.key_password.as_ref())?;
-        let Some(Identity { chain, key }) = found else { return Ok(None) };
-        let archive =
-            archive(&chain, &key).map_err(|error| TlsError::new("cert", "a certificate that OpenSSL takes", error))?;
-        Ok(Some(ClientIdentity::new(archive.into()).with_password(IN_MEMORY)))
+        Ok(credentials::identity("mysql.tls", cert, key, self.key_password.as_ref())?)
+    }
+}
+
+/// What the files of the settings hold.
+pub(super) struct Material {
+    mode: TlsMode,
+    ca: Option<Vec<u8>>,
+    identity: Option<Identity>,
+}
+
+impl Material {
+    /// What a connection is opened with; `None` for one without TLS.
+    pub(super) fn options(self) -> Result<Option<SslOpts>, TlsError> {
+        let Self { mode, ca, identity } = self;
+        if mode == TlsMode::Disabled {
+            return Ok(None);
+        }
+        let unusable = |error| TlsError::new("cert", "a certificate that OpenSSL takes", error);
+        let identity = identity.map(|Identity { chain, key }| archive(&chain, &key)).transpose().map_err(unusable)?;
+        let identity = identity.map(|archive| ClientIdentity::new(archive.into()).with_password(IN_MEMORY));
+        let options = SslOpts::default()
+            .with_danger_accept_invalid_certs(mode < TlsMode::VerifyCa)
+            .with_danger_skip_domain_validation(mode < TlsMode::VerifyIdentity)
+            .with_client_identity(identity);
+        Ok(Some(match ca {
+            Some(pem) => options.with_root_certs(vec![pem.into()]).with_disable_built_in_roots(true),
+            None => options,
+        }))
+    }
+
+    /// Differs where the files differ. `None` where whom the system trusts counts too, which may change by itself.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        if self.mode >= TlsMode::VerifyCa && self.ca.is_none() {
+            return None;
+        }
+        let mut digest = Sha256::new();
+        digest.update(self.ca.as_deref().unwrap_or_default());
+        // A certificate has one key only.
+        for certificate in self.identity.iter().flat_map(|identity| &identity.chain) {
+            digest.update(&certificate.to_der().ok()?);
+        }
+        Some(digest.finish())
     }
 }
 
@@ -149,4 +181,49 @@ fn archive(chain: &[X509], key: &PKey<Private>) -> Result<Vec<u8>, openssl::erro
         archive.cert(certificate);
     }
     archive.build2(IN_MEMORY)?.to_der()
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::x509::X509Builder;
+
+    use super::*;
+
+    fn material(mode: TlsMode, ca: Option<&[u8]>, chain: Vec<X509>) -> Material {
+        let key = PKey::generate_ed25519().unwrap();
+        let identity = (!chain.is_empty()).then_some(Identity { chain, key });
+        Material { mode, ca: ca.map(<[u8]>::to_vec), identity }
+    }
+
+    fn certificate() -> X509 {
+        let key = PKey::generate_ed25519().unwrap();
+        let mut builder = X509Builder::new().unwrap();
+        builder.set_pubkey(&key).unwrap();
+        builder.sign(&key, openssl::hash::MessageDigest::null()).unwrap();
+        builder.build()
+    }
+
+    #[test]
+    fn given_files_when_they_are_renewed_then_what_was_made_of_them_counts_no_more() {
+        let (one, other) = (certificate(), certificate());
+        let digest = |mode, ca, chain: &[&X509]| material(mode, ca, chain.iter().copied().cloned().collect()).digest();
+        let first = digest(TlsMode::VerifyCa, Some(b"ca"), &[&one]);
+        assert!(first.is_some());
+        assert_eq!(first, digest(TlsMode::VerifyCa, Some(b"ca"), &[&one]));
+        for (ca, chain) in [(&b"new"[..], &[&one][..]), (b"ca", &[&other]), (b"ca", &[&one, &other]), (b"ca", &[])] {
+            assert_ne!(first, digest(TlsMode::VerifyCa, Some(ca), chain));
+        }
+    }
+
+    #[test]
+    fn given_the_authorities_of_the_system_when_they_count_then_nothing_is_kept() {
+        for (mode, is_kept) in [
+            (TlsMode::Preferred, true),
+            (TlsMode::Required, true),
+            (TlsMode::VerifyCa, false),
+            (TlsMode::VerifyIdentity, false),
+        ] {
+            assert_eq!(material(mode, None, Vec::new()).digest().is_some(), is_kept, "{mode}");
+        }
+    }
 }

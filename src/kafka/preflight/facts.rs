@@ -122,7 +122,7 @@ pub(super) struct Facts {
 
 /// What is asked. It ends on a thread of its own: the admin client's own thread waits by the wall clock, so after a jump of
 /// that by hours nobody else is to wait for it.
-struct Cluster {
+struct Clients {
     /// Asks for what there is. Nobody would hear the complaints of an admin client.
     reader: Arc<BaseConsumer<Complaints>>,
     admin: Arc<AdminClient<Complaints>>,
@@ -130,7 +130,7 @@ struct Cluster {
     server: String,
 }
 
-impl Drop for Cluster {
+impl Drop for Clients {
     fn drop(&mut self) {
         let (reader, admin) = (Arc::clone(&self.reader), Arc::clone(&self.admin));
         thread::spawn(move || {
@@ -164,7 +164,7 @@ fn metadata(reader: &BaseConsumer<Complaints>, complaints: &Complaints) -> Resul
 
 /// A cluster that has said what there is.
 pub(in crate::kafka) struct Opened {
-    cluster: Cluster,
+    clients: Clients,
     brokers: Vec<String>,
     reach: Check,
     layouts: Layouts,
@@ -175,19 +175,19 @@ type Layouts = BTreeMap<String, Layout>;
 impl Opened {
     /// Connects, and asks what there is.
     pub(super) async fn of(settings: &KafkaSettings) -> Result<Self, Unavailable> {
-        let cluster = Cluster::new(settings)?;
-        let (brokers, layouts) = match cluster.layouts().await {
+        let clients = Clients::new(settings)?;
+        let (brokers, layouts) = match clients.layouts().await {
             Ok(answer) => answer,
             Err(unavailable) => {
                 // The client library may have heard where a broker says it is, and asked it there.
-                let heard: Vec<_> = advertised(&cluster.complaints.last()).map(ToOwned::to_owned).into_iter().collect();
+                let heard: Vec<_> = advertised(&clients.complaints.last()).map(ToOwned::to_owned).into_iter().collect();
                 reach(&heard, settings).await?;
                 return Err(unavailable);
             }
         };
         // Further questions go to these addresses.
         let reach = reach(&brokers, settings).await?;
-        Ok(Self { cluster, brokers, reach, layouts })
+        Ok(Self { clients, brokers, reach, layouts })
     }
 
     /// The names of all topics that may be seen, but for internal ones.
@@ -204,12 +204,12 @@ impl Opened {
         positions: Option<&str>,
         creation: Creation,
     ) -> Result<Facts, Unavailable> {
-        let Self { cluster, layouts, .. } = &mut self;
-        let mut described = cluster.settings(names).await?;
+        let Self { clients, layouts, .. } = &mut self;
+        let mut described = clients.settings(names).await?;
         let missing: Vec<&str> = names.iter().copied().filter(|name| !layouts.contains_key(*name)).collect();
         let mut created = BTreeMap::new();
         if creation != Creation::Leave && !missing.is_empty() {
-            created = cluster.create(&missing, positions, settings, creation == Creation::Rehearse).await?;
+            created = clients.create(&missing, positions, settings, creation == Creation::Rehearse).await?;
             let deadline = Instant::now() + DEADLINE;
             let wait = |layouts: &Layouts| {
                 creation == Creation::Create
@@ -217,10 +217,10 @@ impl Opened {
             };
             while wait(layouts) && Instant::now() < deadline {
                 sleep(Duration::from_millis(50)).await;
-                *layouts = cluster.layouts().await?.1;
+                *layouts = clients.layouts().await?.1;
             }
             if creation == Creation::Create {
-                described = cluster.settings(names).await?;
+                described = clients.settings(names).await?;
             }
         }
         let topic = |&name: &&str| Topic {
@@ -235,7 +235,7 @@ impl Opened {
     }
 }
 
-impl Cluster {
+impl Clients {
     fn new(settings: &KafkaSettings) -> Result<Self, Unavailable> {
         let complaints = Complaints { last: Arc::default(), oauth: OAuth::of(settings) };
         let server = format!("kafka {}", settings.bootstrap_servers);
