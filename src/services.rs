@@ -30,6 +30,11 @@ impl Service {
         Self::start(script, name, settings, &[])
     }
 
+    /// The same with its data in this folder.
+    pub fn hold_in(folder: &Path, script: &Path, name: &str, settings: &[&str]) -> io::Result<Self> {
+        Self::start(script, name, settings, &["--dir", &folder.to_string_lossy()])
+    }
+
     /// The same with so many further ports, which settings name as `{port1}`, `{port2}`, ….
     pub fn hold_with_ports(script: &Path, name: &str, settings: &[&str], ports: u8) -> io::Result<Self> {
         Self::start(script, name, settings, &["--ports", &ports.to_string()])
@@ -38,11 +43,6 @@ impl Service {
     /// A further broker of the cluster that a Kafka has begun.
     pub fn join(&self, script: &Path, settings: &[&str]) -> io::Result<Self> {
         Self::start(script, &self.name, settings, &["--join", &self.dir.to_string_lossy()])
-    }
-
-    /// The same with its data in this folder.
-    pub fn hold_in(folder: &Path, script: &Path, name: &str, settings: &[&str]) -> io::Result<Self> {
-        Self::start(script, name, settings, &["--dir", &folder.to_string_lossy()])
     }
 
     /// The same on a disk of its own, of so many MiB, for what happens when it is full. The disk is in memory and in a mount
