@@ -68,7 +68,7 @@ bench-tools:
 .PHONY: instructions
 instructions: ## Instructions for one event, part by part, against the committed counts; ARGS=--write writes these anew
 	scripts/setup
-	cargo bench --profile counted --bench instructions -- $(ARGS)
+	CARGO_INCREMENTAL=0 cargo run --quiet --all-features --config benches/instructions/profile.toml --example instructions -- $(ARGS)
 
 .PHONY: lint
 lint: deny lint-packaging ## Format, clippy, documentation, dependencies: no warnings

@@ -30,9 +30,6 @@ struct Arguments {
     /// Write the counts anew
     #[arg(long)]
     write: bool,
-    /// Given by cargo
-    #[arg(long, hide = true)]
-    bench: bool,
     #[command(subcommand)]
     part: Option<Part>,
 }
