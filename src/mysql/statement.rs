@@ -58,6 +58,10 @@ pub(super) enum Statement<'a> {
 
 impl<'a> Statement<'a> {
     pub(super) fn classify(text: &'a str) -> Self {
+        // Every transaction has it, just so.
+        if text == "BEGIN" {
+            return Self::Begin;
+        }
         let text = strip(text);
         let mut words = text.split_ascii_whitespace();
         let first = words.next().unwrap_or_default().trim_end_matches(';').to_ascii_uppercase();

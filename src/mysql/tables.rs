@@ -1,11 +1,13 @@
 //! Which table a row event is about, and the decoding of its rows into a batch.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use super::decode::{ColumnValue, DecodeError, Dialect, RowsEvent, TableMap, peek_name};
 use super::definition::Definition;
 use super::statement::{feeds, mentions};
+use crate::position::TxnId;
 use crate::source::{BatchBuilder, BatchFull, Fault, RowSet, Slot, Subscription};
 use crate::table::{TableName, TablePattern};
 
@@ -13,9 +15,10 @@ use crate::table::{TableName, TablePattern};
 pub(super) struct Tables {
     dialect: Dialect,
     subscriptions: Vec<Subscription>,
-    slots: HashMap<TableName, Slot>,
+    /// By schema, and then by table: looked up for every map that is in the log.
+    slots: HashMap<Box<str>, HashMap<Box<str>, Slot>>,
     definitions: Vec<Definition>,
-    open: HashMap<u64, Known>,
+    open: BTreeMap<u64, Known>,
     wants_definitions: bool,
     /// Where no server is at hand: tables are selected as they come, and all of their columns.
     selection: Option<Selection>,
@@ -75,16 +78,23 @@ pub(super) struct Layout {
 
 impl Tables {
     pub(super) fn new(dialect: Dialect, subscriptions: &[Subscription], definitions: Vec<Definition>) -> Self {
-        let slots = subscriptions.iter().enumerate().map(|(slot, wanted)| (wanted.table.clone(), slot)).collect();
-        Self {
+        let mut tables = Self {
             dialect,
             subscriptions: subscriptions.to_vec(),
-            slots,
+            slots: HashMap::new(),
             definitions,
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             wants_definitions: false,
             selection: None,
+        };
+        for (slot, wanted) in subscriptions.iter().enumerate() {
+            tables.give(&wanted.table, slot);
         }
+        tables
+    }
+
+    fn give(&mut self, name: &TableName, slot: Slot) {
+        self.slots.entry(name.schema().into()).or_default().insert(name.table().into(), slot);
     }
 
     /// Of an archived log, whose dialect [`Tables::start`] tells.
@@ -109,14 +119,15 @@ impl Tables {
     }
 
     /// The slot of a table that is wanted.
-    fn slot(&mut self, name: TableName) -> Option<Slot> {
-        if let Some(&slot) = self.slots.get(&name) {
+    fn slot(&mut self, schema: &str, table: &str) -> Option<Slot> {
+        if let Some(&slot) = self.slots.get(schema).and_then(|tables| tables.get(table)) {
             return Some(slot);
         }
         let patterns = &self.selection.as_ref()?.patterns;
+        let name = TableName::new(schema, table);
         patterns.iter().any(|pattern| pattern.matches(&name)).then(|| {
             let slot = self.subscriptions.len();
-            self.slots.insert(name.clone(), slot);
+            self.give(&name, slot);
             self.subscriptions.push(Subscription { table: name, columns: Arc::default() });
             self.definitions.push(Definition::default());
             slot
@@ -149,7 +160,7 @@ impl Tables {
     }
 
     /// Takes a `TABLE_MAP` event's body in, of a transaction committed at this time in seconds since the Unix epoch.
-    pub(super) fn map(&mut self, body: &[u8], committed: u64, at: &str) -> Result<(), DecodeError> {
+    pub(super) fn map(&mut self, body: &[u8], committed: u64, at: impl Fn() -> At) -> Result<(), DecodeError> {
         let name = peek_name(body)?;
         if let Some(known) = self.open.get(&name.table_id)
             && *known.body == *body
@@ -158,13 +169,13 @@ impl Tables {
         {
             return Ok(());
         }
-        let Some(slot) = self.slot(TableName::new(name.schema, name.table)) else {
+        let Some(slot) = self.slot(name.schema, name.table) else {
             self.open.remove(&name.table_id);
             return Ok(());
         };
         let layout = match TableMap::parse_as(body, self.dialect) {
-            Ok(map) => self.layout(slot, map, committed, at).map(Arc::new),
-            Err(error) => Err(undecodable(&error, at)),
+            Ok(map) => self.layout(slot, map, committed, &at()).map(Arc::new),
+            Err(error) => Err(undecodable(&error, &at())),
         };
         self.open.insert(name.table_id, Known { slot, body: body.into(), layout });
         Ok(())
@@ -183,9 +194,9 @@ impl Tables {
         self.open.clear();
     }
 
-    fn layout(&mut self, slot: Slot, mut map: TableMap, committed: u64, at: &str) -> Result<Layout, Fault> {
+    fn layout(&mut self, slot: Slot, mut map: TableMap, committed: u64, at: &At) -> Result<Layout, Fault> {
         if let Some(selection) = &self.selection {
-            let fault = |detail| Fault { name: "column_names", detail, at: at.to_owned() };
+            let fault = |detail| Fault { name: "column_names", detail, at: at.to_string() };
             selection.complete(&mut map).map_err(fault)?;
             return Ok(Layout { wanted: (0..map.columns.len()).map(Some).collect(), columns: Arc::default(), map });
         }
@@ -195,7 +206,7 @@ impl Tables {
             definition.complete(&mut map, committed).map_err(|detail| Fault {
                 name: "table_definition_changed",
                 detail: format!("{detail}; set binlog_row_metadata=FULL"),
-                at: at.to_owned(),
+                at: at.to_string(),
             })?;
         }
         let columns = Arc::clone(&self.subscriptions[slot].columns);
@@ -205,15 +216,33 @@ impl Tables {
             return Err(Fault {
                 name: "missing_column",
                 detail: format!("the table has no column `{missing}`; add it, or name another under [outbox.columns]"),
-                at: at.to_owned(),
+                at: at.to_string(),
             });
         }
         Ok(Layout { map, wanted, columns })
     }
 }
 
-fn undecodable(error: &DecodeError, at: &str) -> Fault {
-    Fault { name: "undecodable_row", detail: error.to_string(), at: at.to_owned() }
+fn undecodable(error: &DecodeError, at: &At) -> Fault {
+    Fault { name: "undecodable_row", detail: error.to_string(), at: at.to_string() }
+}
+
+/// A place of the log, which is kept with every event and becomes text only when something is wrong with one.
+#[derive(Debug, Clone)]
+pub(super) struct At {
+    pub(super) txn: Option<TxnId>,
+    pub(super) file: Arc<str>,
+    pub(super) offset: u64,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { txn, file, offset } = self;
+        match txn {
+            Some(txn) => write!(f, "{txn} ({file}:{offset})"),
+            None => write!(f, "{file}:{offset}"),
+        }
+    }
 }
 
 /// The rows of one event.
@@ -221,7 +250,7 @@ pub struct Rows {
     pub(super) kind: u8,
     pub(super) body: Vec<u8>,
     pub(super) layout: Arc<Layout>,
-    pub(super) at: String,
+    pub(super) at: At,
 }
 
 enum Failure {
@@ -247,11 +276,11 @@ impl RowSet for Rows {
         let Layout { map, wanted, columns } = &*self.layout;
         let fault = |failure| match failure {
             Failure::Decode(error) => undecodable(&error, &self.at),
-            Failure::Full => Fault { name: "batch_full", detail: BatchFull.to_string(), at: self.at.clone() },
+            Failure::Full => Fault { name: "batch_full", detail: BatchFull.to_string(), at: self.at.to_string() },
             Failure::Absent(column) => Fault {
                 name: "column_not_in_row_image",
                 detail: format!("the row image leaves out column `{}`; set binlog_row_image=FULL", columns[column]),
-                at: self.at.clone(),
+                at: self.at.to_string(),
             },
         };
         let mut rows = RowsEvent::parse(self.kind, &self.body).map_err(|error| fault(error.into()))?;

@@ -114,12 +114,12 @@ impl Point {
     }
 
     /// Covers a transaction that has ended, at `end` in the log. A transaction of another kind is no matter.
-    pub fn add(&mut self, txn: &TxnId, end: FilePoint) {
+    pub fn add(&mut self, txn: &TxnId, end: impl FnOnce() -> FilePoint) {
         match (self, txn) {
             (Self::Gtid(set), TxnId::Gtid(gtid)) => set.add(gtid),
             (Self::Domains(point), TxnId::Domain(gtid)) => point.add(*gtid),
             (Self::File(point), txn) => {
-                point.reach(end);
+                point.reach(end());
                 if let TxnId::File(begin) = txn {
                     point.settle(begin);
                 }
@@ -460,7 +460,7 @@ mod tests {
             let mut steps = vec![point.clone()];
             point.prepare(&txn(first), end(200));
             steps.push(point.clone());
-            point.add(&txn(second), end(300));
+            point.add(&txn(second), || end(300));
             steps.push(point.clone());
             assert_eq!(point.to_string(), after);
             assert_eq!((point.covers(&txn(first)), point.covers(&txn(second))), (Some(false), Some(true)));

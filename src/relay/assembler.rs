@@ -11,6 +11,7 @@ mod state;
 use std::sync::Arc;
 
 use prepared::Prepared;
+use smallvec::SmallVec;
 use state::{Part, Savepoint, Table, Transaction, undone};
 
 use super::Item;
@@ -200,8 +201,14 @@ impl Assembler {
     fn begin(&mut self, txn: TxnId, commit_micros: u64) {
         debug_assert!(self.open.is_none(), "transactions do not nest");
         self.abandon();
-        self.open =
-            Some(Transaction { txn, commit_micros, touched: Vec::new(), savepoints: Vec::new(), held: 0, xa: false });
+        self.open = Some(Transaction {
+            txn,
+            commit_micros,
+            touched: SmallVec::new(),
+            savepoints: Vec::new(),
+            held: 0,
+            xa: false,
+        });
     }
 
     /// The table's part in the open transaction, if the table still takes part and has not relayed all of it before.

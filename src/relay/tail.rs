@@ -31,6 +31,9 @@ use crate::source::{Fault, LogEvent, LogSource, LogStream, Parting, SourceError,
 /// How often tables with nothing to relay learn where the tail stands.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
+/// While events come one after another the clock is looked at after so many of them: it costs as much as a small one.
+const LOOK_EVERY: u32 = 64;
+
 /// One table to feed.
 #[derive(Debug)]
 pub struct Feed {
@@ -194,9 +197,8 @@ impl<S: LogSource> Tail<S> {
 
     /// Whether the goal is reached or the turn is over, for a reader that has one.
     fn is_over(&mut self, at: Option<&Position>) -> bool {
-        let over = Instant::now() >= self.turn_ends;
         let at = &at.unwrap_or(&self.position).point;
-        self.goal.as_mut().is_some_and(|goal| goal.stand(at) || over)
+        self.goal.as_mut().is_some_and(|goal| goal.stand(at) || Instant::now() >= self.turn_ends)
     }
 
     /// Connects again and again for as long as there are tables to feed.
@@ -280,11 +282,14 @@ impl<S: LogSource> Tail<S> {
     async fn read(&mut self, stream: &mut S::Stream) -> Option<SourceError> {
         let mut next_progress = Instant::now() + PROGRESS_EVERY;
         let mut pulse = Pulse::of(Arc::clone(&self.stats));
+        let mut unlooked = 0;
         while self.members.any() && !self.outdated {
             let ready = stream.next().now_or_never();
             let event = if let Some(event) = ready {
+                unlooked += 1;
                 event.inspect(|_| pulse.beats())
             } else {
+                unlooked = LOOK_EVERY;
                 // Nothing more is here: what is complete need not wait for company.
                 self.assembler.flush(stream.position());
                 self.deliver().await;
@@ -322,7 +327,11 @@ impl<S: LogSource> Tail<S> {
                     return Some(error);
                 }
             }
-            if Instant::now() >= next_progress {
+            let looks = unlooked >= LOOK_EVERY;
+            if looks {
+                unlooked = 0;
+            }
+            if looks && Instant::now() >= next_progress {
                 self.backoff.reset();
                 self.stats.set_position(stream.position());
                 pulse.ticks(stream.place(), self.assembler.held_bytes());

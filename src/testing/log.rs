@@ -373,7 +373,7 @@ impl MemoryStream {
                 if let Some(prepared) = self.settles.take() {
                     self.position.point.settle(&prepared);
                 }
-                self.position.point.add(&txn, file(number * 100));
+                self.position.point.add(&txn, || file(number * 100));
                 self.next = (index + 1, 0);
             }
             return Some(Ok(event));

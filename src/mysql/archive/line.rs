@@ -14,7 +14,7 @@ impl Rows {
     pub fn json<E>(&self, out: &mut impl FnMut(Result<&[u8], Fault>) -> Result<(), E>) -> Result<(), E> {
         let Layout { map, wanted, .. } = &*self.layout;
         let fault =
-            |error: &DecodeError| Fault { name: "undecodable_row", detail: error.to_string(), at: self.at.clone() };
+            |error: &DecodeError| Fault { name: "undecodable_row", detail: error.to_string(), at: self.at.to_string() };
         let mut rows = match RowsEvent::parse(self.kind, &self.body) {
             Ok(rows) => rows,
             Err(error) => return out(Err(fault(&error))),

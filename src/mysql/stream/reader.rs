@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::mysql::decode::{DecodeError, Dialect, Event, GtidEvent, MariaDbGtid, QueryEvent, kind, uncompress_rows};
 use crate::mysql::statement::{Statement, Xid};
-use crate::mysql::tables::{Layout, Rows, Selection, Tables};
+use crate::mysql::tables::{At, Layout, Rows, Selection, Tables};
 use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
 use crate::source::{Fault, ForeignDml, LogEvent, LogPlace, Slot};
 use crate::table::TableName;
@@ -33,7 +34,7 @@ struct Open {
     commit_micros: u64,
     /// Between BEGIN and its end; a group that is one statement has no BEGIN.
     begun: bool,
-    touched: Vec<Slot>,
+    touched: SmallVec<[Slot; 4]>,
     /// The prepared transaction whose outcome this one is.
     settles: Option<TxnId>,
 }
@@ -42,7 +43,7 @@ struct Open {
 pub(in crate::mysql) struct Reader {
     tables: Tables,
     position: Position,
-    file: String,
+    file: Arc<str>,
     offset: u64,
     /// The server was asked for the whole file, because the position is farther in than can be asked for: what stands
     /// before this offset is passed over.
@@ -67,9 +68,9 @@ impl Reader {
         let (file, offset, behind) = match &position.point {
             Point::File(point) => {
                 let start = point.start();
-                (start.file.clone(), start_offset(start).into(), Some(start.offset))
+                (start.file.as_str().into(), start_offset(start).into(), Some(start.offset))
             }
-            _ => (String::new(), 4, None),
+            _ => ("".into(), 4, None),
         };
         let again = match &position.point {
             Point::Domains(point) => point.read_again(),
@@ -103,8 +104,7 @@ impl Reader {
 
     /// Whether everything that stands in the log before this place has been given.
     pub(super) fn has_passed(&self, place: &FilePoint) -> bool {
-        let here = FilePoint { file: self.file.clone(), offset: self.offset, server: None };
-        self.pending.is_empty() && here >= *place
+        self.pending.is_empty() && file_point(&self.file, self.offset) >= *place
     }
 
     /// Reads files, each of them after [`Reader::enter`].
@@ -114,7 +114,7 @@ impl Reader {
 
     /// A file begins. A transaction that is open stays behind in the file before it.
     pub(in crate::mysql) fn enter(&mut self, file: &str, dialect: Dialect) {
-        file.clone_into(&mut self.file);
+        self.file = file.into();
         self.offset = 4;
         self.open = None;
         self.tables.start(dialect);
@@ -143,10 +143,7 @@ impl Reader {
 
     /// Where the log is being read, in the server's terms.
     pub(in crate::mysql) fn at(&self) -> String {
-        match &self.open {
-            Some(open) => format!("{} ({}:{})", open.txn, self.file, self.offset),
-            None => format!("{}:{}", self.file, self.offset),
-        }
+        at(self.open.as_ref(), &self.file, self.offset).to_string()
     }
 
     /// A damaged event at this place.
@@ -165,9 +162,7 @@ impl Reader {
             LogEvent::Commit | LogEvent::Rollback => self.cover(),
             LogEvent::Prepare { .. } => {
                 if let Some(open) = self.open.take() {
-                    self.position
-                        .point
-                        .prepare(&open.txn, FilePoint { file: self.file.clone(), offset: self.offset, server: None });
+                    self.position.point.prepare(&open.txn, file_point(&self.file, self.offset));
                 }
             }
             _ => {}
@@ -182,18 +177,18 @@ impl Reader {
         if header.kind == kind::ROTATE {
             let rotate = event.body.split_first_chunk::<8>();
             let (offset, file) = rotate.ok_or_else(|| self.fault("damaged_event", "a ROTATE event is too short"))?;
-            let file = String::from_utf8_lossy(file).into_owned();
-            if self.file != file {
+            let file = String::from_utf8_lossy(file);
+            if *self.file != *file {
                 self.behind = None;
             }
-            self.file = file;
+            self.file = file.into();
             self.offset = u64::from_le_bytes(*offset);
             self.tables.clear();
             if self.open.is_none()
                 && self.behind.is_none()
                 && let Point::File(point) = &mut self.position.point
             {
-                point.reach(FilePoint { file: self.file.clone(), offset: self.offset, server: None });
+                point.reach(file_point(&self.file, self.offset));
             }
         } else if !header.is_artificial() && header.log_pos != 0 {
             // A heartbeat stands nowhere itself: it tells where the log ends.
@@ -221,9 +216,9 @@ impl Reader {
         }
         match event.header.kind {
             kind::TABLE_MAP => {
-                let at = self.at();
                 let committed = self.open.as_ref().map_or(0, |open| open.commit_micros / 1_000_000);
-                self.tables.map(body, committed, &at).map_err(|error| self.damaged(&error))?;
+                let at = || at(self.open.as_ref(), &self.file, self.offset);
+                self.tables.map(body, committed, at).map_err(|error| self.damaged(&error))?;
             }
             code @ (kind::WRITE_V1 | kind::WRITE_V2) => self.rows(code, body, false),
             code @ (kind::MARIADB_WRITE_COMPRESSED_V1 | kind::MARIADB_WRITE_COMPRESSED) => self.rows(code, body, true),
@@ -274,7 +269,7 @@ impl Reader {
         } else {
             (code, body.to_vec())
         };
-        Ok(Rows { kind, body, layout, at: self.at() })
+        Ok(Rows { kind, body, layout, at: at(self.open.as_ref(), &self.file, self.offset) })
     }
 
     /// A DELETE, whose event is laid out as that of an INSERT with this code.
@@ -407,15 +402,15 @@ impl Reader {
     /// Whether the transaction that begins is read only because it stands behind one that was prepared, and is covered.
     /// Within a domain, that is known up to the last one that the position covers: numbers behind it may be lower.
     fn passes(&mut self, txn: &TxnId) -> bool {
-        let covered = self.position.point.covers(txn) == Some(true);
+        let covered = |position: &Position| position.point.covers(txn) == Some(true);
         self.passing = match txn {
             TxnId::Gtid(_) => false,
-            TxnId::File(_) => covered,
+            TxnId::File(_) => covered(&self.position),
             TxnId::Domain(gtid) => match self.again.get(&gtid.domain) {
-                Some(last) if gtid.sequence < last.sequence => covered,
+                Some(last) if gtid.sequence < last.sequence => covered(&self.position),
                 Some(_) => {
                     self.again.remove(&gtid.domain);
-                    covered
+                    covered(&self.position)
                 }
                 None => false,
             },
@@ -428,11 +423,11 @@ impl Reader {
 
     /// Where the event of this size begins that ends here.
     fn start_of(&self, size: u32) -> FilePoint {
-        FilePoint { file: self.file.clone(), offset: self.offset.saturating_sub(size.into()), server: None }
+        file_point(&self.file, self.offset.saturating_sub(size.into()))
     }
 
     fn begin(&mut self, txn: TxnId, commit_micros: u64, begun: bool) {
-        self.open = Some(Open { txn: txn.clone(), commit_micros, begun, touched: Vec::new(), settles: None });
+        self.open = Some(Open { txn: txn.clone(), commit_micros, begun, touched: SmallVec::new(), settles: None });
         self.pending.push_back(LogEvent::Begin { txn, commit_micros });
     }
 
@@ -472,7 +467,7 @@ impl Reader {
         if let Some(prepared) = &open.settles {
             self.position.point.settle(prepared);
         }
-        self.position.point.add(&open.txn, FilePoint { file: self.file.clone(), offset: self.offset, server: None });
+        self.position.point.add(&open.txn, || file_point(&self.file, self.offset));
         self.position.partial = None;
     }
 
@@ -480,6 +475,14 @@ impl Reader {
     pub(super) fn wants_definitions(&self) -> bool {
         self.tables.wants_definitions()
     }
+}
+
+fn at(open: Option<&Open>, file: &Arc<str>, offset: u64) -> At {
+    At { txn: open.map(|open| open.txn.clone()), file: Arc::clone(file), offset }
+}
+
+fn file_point(file: &str, offset: u64) -> FilePoint {
+    FilePoint { file: file.to_owned(), offset, server: None }
 }
 
 /// Where the server has to be asked to begin: an offset beyond 32 bits cannot be asked for.

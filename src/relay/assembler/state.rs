@@ -1,5 +1,7 @@
 //! What is known of each table and of the open transaction.
 
+use smallvec::SmallVec;
+
 use crate::planted::{self, Bug};
 use crate::position::{Position, TxnId};
 use crate::source::{BatchBuilder, Fault, ForeignDml, Mark, Slot};
@@ -94,7 +96,7 @@ pub(super) struct Savepoint {
 pub(super) struct Transaction {
     pub(super) txn: TxnId,
     pub(super) commit_micros: u64,
-    pub(super) touched: Vec<Slot>,
+    pub(super) touched: SmallVec<[Slot; 4]>,
     pub(super) savepoints: Vec<Savepoint>,
     pub(super) held: usize,
     /// Nothing may leave before the end.
