@@ -52,7 +52,7 @@ fn given_the_minimal_file_when_loaded_then_the_rest_is_default() {
     assert_eq!(loaded.config.outbox[0].tables, ["delivery.delivery-outbox{1..4}"]);
     assert_eq!(loaded.config.kafka.properties.get("compression.type"), Some("lz4"));
     assert_eq!(loaded.config.relay, RelaySettings::default());
-    assert_eq!(effective(&loaded, "relay.queue_bytes"), ("\"4 MiB\"".to_owned(), Source::Default));
+    assert_eq!(effective(&loaded, "relay.queue_bytes"), ("\"2 MiB\"".to_owned(), Source::Default));
     assert_eq!(effective(&loaded, "mysql.server_id"), ("unset".to_owned(), Source::Default));
     assert!(matches!(effective(&loaded, "kafka.properties.compression.type").1, Source::File(_)));
 }

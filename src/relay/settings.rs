@@ -59,10 +59,10 @@ pub struct RelaySettings {
 impl Default for RelaySettings {
     fn default() -> Self {
         Self {
-            queue_bytes: ByteSize::mib(4),
+            queue_bytes: ByteSize::mib(2),
             batch_bytes: ByteSize::kib(256),
             transaction_hold_bytes: ByteSize::mib(8),
-            in_flight_bytes: ByteSize::mib(4),
+            in_flight_bytes: ByteSize::mib(2),
             detach_after: Duration::from_millis(200),
             catch_up_readers: 4,
             snapshot_readers: 2,
@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<RelaySettings>(&text).unwrap(), settings, "{text}");
         }
         let text = serde_json::to_string(&RelaySettings::default()).unwrap();
-        assert!(text.contains(r#""queue_bytes":"4 MiB","batch_bytes":"256 KiB""#), "{text}");
+        assert!(text.contains(r#""queue_bytes":"2 MiB","batch_bytes":"256 KiB""#), "{text}");
     }
 
     #[test]

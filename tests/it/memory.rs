@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::stage::{Stage, until};
 
-/// What the daemon may take with its default limits and one table: 4 MiB each for the queue and in flight, and what
+/// What the daemon may take with its default limits and one table: 2 MiB each for the queue and in flight, and what
 /// librdkafka, the allocator and the program itself need.
 const BOUND: u64 = 160 << 20;
 
