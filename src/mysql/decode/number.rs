@@ -1,7 +1,5 @@
 //! Numbers as text.
 
-use std::fmt::{self, Write};
-
 /// How many bytes so many digits take when they are fewer than nine (`dig2bytes` in the server's `strings/decimal.cc`).
 const DIGIT_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
 
@@ -125,62 +123,36 @@ pub(super) fn write_decimal(out: &mut Vec<u8>, data: &[u8], precision: usize, sc
     good
 }
 
-/// Room for the longest `{:e}` of a double: sign, 17 digits, point and exponent.
-struct Scratch {
-    text: [u8; 32],
-    len: usize,
-}
-
-impl fmt::Write for Scratch {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.len + text.len();
-        self.text.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
-        self.len = end;
-        Ok(())
-    }
-}
-
 /// Appends a finite DOUBLE or FLOAT with as many digits as it takes to read the same number back, in the notation the
 /// server chooses (`my_gcvt` in `strings/dtoa.cc`): with an exponent outside 1e-15 and 1e15. A whole number without
 /// exponent ends in `whole`. `false` if not finite.
 pub(in crate::mysql) fn write_float<F>(out: &mut Vec<u8>, value: F, whole: &str) -> bool
 where
-    F: Into<f64> + fmt::LowerExp + zmij::Float + Copy,
+    F: Into<f64> + zmij::Float + Copy,
 {
     let size: f64 = value.into().abs();
     if !size.is_finite() {
         return false;
     }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value);
     // Here the library's notation is the server's, but for what a whole number ends in.
     if (1e-5..9e14).contains(&size) {
-        let mut buffer = zmij::Buffer::new();
-        let text = buffer.format_finite(value);
         let (text, end) = text.strip_suffix(".0").map_or((text, ""), |text| (text, whole));
         out.extend_from_slice(text.as_bytes());
         out.extend_from_slice(end.as_bytes());
         return true;
     }
-    let mut scratch = Scratch { text: [0; 32], len: 0 };
-    if write!(scratch, "{value:e}").is_err() {
-        return false;
-    }
-    let text = scratch.text.get(..scratch.len).unwrap_or(&[]);
-    let text = match text.split_first() {
-        Some((b'-', text)) => {
-            out.push(b'-');
-            text
-        }
-        _ => text,
-    };
-    let Some(e) = text.iter().position(|byte| *byte == b'e') else { return false };
-    let (mantissa, exponent) = (text.get(..e).unwrap_or(&[]), text.get(e + 1..).unwrap_or(&[]));
-    let Some(point) = std::str::from_utf8(exponent).ok().and_then(|text| text.parse::<isize>().ok()) else {
-        return false;
-    };
-    let digits = || mantissa.iter().copied().filter(|byte| *byte != b'.');
-    let count = digits().count();
+    // Elsewhere its digits are: of two that are as short and as near, both take the even one.
+    let text = text.strip_prefix('-').inspect(|_| out.push(b'-')).unwrap_or(text);
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let Ok(exponent) = exponent.parse::<isize>() else { return false };
     // Where the point goes, counted from the first digit.
-    let point = point + 1;
+    let point = exponent.saturating_add_unsigned(mantissa.find('.').unwrap_or(mantissa.len()));
+    let mantissa = mantissa.strip_suffix(".0").unwrap_or(mantissa);
+    let mantissa = if mantissa.contains('.') { mantissa } else { mantissa.trim_end_matches('0') };
+    let digits = || mantissa.bytes().filter(|byte| *byte != b'.');
+    let count = digits().count();
     match usize::try_from(point) {
         Ok(point) if point > 0 && (point <= 15 || count > point) => {
             out.extend(digits().take(point));
@@ -197,7 +169,15 @@ where
             out.extend(std::iter::repeat_n(b'0', point.unsigned_abs()));
             out.extend(digits());
         }
-        _ => out.extend_from_slice(text),
+        _ => {
+            out.extend(digits().take(1));
+            if count > 1 {
+                out.push(b'.');
+                out.extend(digits().skip(1));
+            }
+            out.push(b'e');
+            out.extend_from_slice(itoa::Buffer::new().format(point - 1).as_bytes());
+        }
     }
     true
 }

@@ -143,7 +143,7 @@ impl Reader {
 
     /// Where the log is being read, in the server's terms.
     pub(in crate::mysql) fn at(&self) -> String {
-        at(self.open.as_ref(), &self.file, self.offset).to_string()
+        here(self.open.as_ref(), &self.file, self.offset).to_string()
     }
 
     /// A damaged event at this place.
@@ -217,7 +217,7 @@ impl Reader {
         match event.header.kind {
             kind::TABLE_MAP => {
                 let committed = self.open.as_ref().map_or(0, |open| open.commit_micros / 1_000_000);
-                let at = || at(self.open.as_ref(), &self.file, self.offset);
+                let at = || here(self.open.as_ref(), &self.file, self.offset);
                 self.tables.map(body, committed, at).map_err(|error| self.damaged(&error))?;
             }
             code @ (kind::WRITE_V1 | kind::WRITE_V2) => self.rows(code, body, false),
@@ -269,7 +269,7 @@ impl Reader {
         } else {
             (code, body.to_vec())
         };
-        Ok(Rows { kind, body, layout, at: at(self.open.as_ref(), &self.file, self.offset) })
+        Ok(Rows { kind, body, layout, at: here(self.open.as_ref(), &self.file, self.offset) })
     }
 
     /// A DELETE, whose event is laid out as that of an INSERT with this code.
@@ -477,7 +477,7 @@ impl Reader {
     }
 }
 
-fn at(open: Option<&Open>, file: &Arc<str>, offset: u64) -> At {
+fn here(open: Option<&Open>, file: &Arc<str>, offset: u64) -> At {
     At { txn: open.map(|open| open.txn.clone()), file: Arc::clone(file), offset }
 }
 

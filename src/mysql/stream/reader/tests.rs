@@ -70,6 +70,21 @@ fn given_a_position_within_an_event_when_the_file_is_read_then_that_is_a_fault()
 }
 
 #[test]
+fn given_a_fault_within_a_transaction_when_told_then_it_says_which_and_where() {
+    let mut reader = reader("gtid=");
+    reader.advance(&artificial(&rotate(4, "b.000001"))).unwrap();
+    let mut body = [0; 42];
+    body[17] = 7;
+    let gtid = event(kind::GTID, 65, 65, &body);
+    reader.advance(&gtid).unwrap();
+    reader.take(&gtid).unwrap();
+    reader.take(&event(kind::INCIDENT, 30, 95, &[1, 0])).unwrap();
+    let Some(LogEvent::Begin { .. }) = reader.pop() else { panic!("a transaction begins") };
+    let Some(LogEvent::Fault { fault, .. }) = reader.pop() else { panic!("a fault") };
+    assert_eq!(fault.at, "00000000-0000-0000-0000-000000000000:7 (b.000001:65)");
+}
+
+#[test]
 fn given_an_incident_when_taken_then_it_is_a_fault_of_every_table() {
     let mut reader = reader("gtid=");
     reader.take(&event(kind::INCIDENT, 30, 30, &[1, 0])).unwrap();
