@@ -295,13 +295,17 @@ async fn hear(
         Ok(stream) => stream,
         Err(error) => return Heard { error: Some(error.to_string()), ..heard },
     };
-    let _ = open.send(());
+    let mut open = Some(open);
     let mut held = Held::default();
     let mut prepared: Vec<(String, Held)> = Vec::new();
     let mut marked = false;
     while !marked {
         let event = match stream.next().await {
-            Ok(event) => event,
+            Ok(event) => {
+                // The server says first which file it reads; until then it may not have begun.
+                open.take().map(|open| open.send(()));
+                event
+            }
             Err(SourceError::Transient(reason)) if reason.contains("defined anew") => {
                 stream = source.open(&heard.position.clone(), subscriptions).await.unwrap();
                 held = Held::default();
