@@ -1,6 +1,9 @@
 //! Consumers of given partitions, from given offsets, that leave no trace.
 
 use std::error::Error;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -39,8 +42,32 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// A consumer of given partitions.
-pub(super) type Consumer = BaseConsumer<Context>;
+/// A consumer of given partitions. Whoever drops it does not wait for its end.
+pub(super) struct Consumer {
+    consumer: Arc<BaseConsumer<Context>>,
+    /// After the other in this order, so that this is the last.
+    _last: Last,
+}
+
+impl Deref for Consumer {
+    type Target = BaseConsumer<Context>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.consumer
+    }
+}
+
+/// Ends a consumer elsewhere: the binding polls one that has a group until it has left it, and sleeps through the end of
+/// that for 100 ms.
+struct Last(Option<Arc<BaseConsumer<Context>>>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        // Without a thread it ends here.
+        let _ = thread::Builder::new().name("kafka-leave".to_owned()).spawn(move || drop(consumer));
+    }
+}
 
 /// A consumer that tells when it is at an end. `group`: the client library asks for it; nothing is committed to it.
 pub(super) fn consumer(settings: &KafkaSettings, group: &str, isolation: Isolation) -> Result<Consumer, KafkaError> {
@@ -59,10 +86,11 @@ pub(super) fn consumer(settings: &KafkaSettings, group: &str, isolation: Isolati
         .set("auto.offset.reset", "error");
     let oauth = OAuth::of(settings);
     let needs_token = oauth.is_used();
-    let consumer = Consumer::from_config_and_context(&config, Context(oauth))?;
+    let consumer = BaseConsumer::from_config_and_context(&config, Context(oauth))?;
     if needs_token {
         // It asks for its first token when it is first polled, and questions need one already. Nothing is assigned yet.
         consumer.poll(Duration::ZERO);
     }
-    Ok(consumer)
+    let consumer = Arc::new(consumer);
+    Ok(Consumer { _last: Last(Some(Arc::clone(&consumer))), consumer })
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::stats::now_micros;
 use crate::outbox::Record;
 use crate::outlet::Chunk;
+use crate::position::Position;
 use crate::table::TableName;
 
 /// The header that names the writer's span.
@@ -29,6 +30,8 @@ pub struct Span {
     pub table: TableName,
     /// The topic it goes to.
     pub topic: String,
+    /// The place that its table has reached once it and what was read with it are acknowledged, if that is known.
+    pub position: Option<Arc<Position>>,
     /// The event's id.
     pub event: String,
     /// When it was committed.
@@ -54,7 +57,7 @@ impl Spans {
     pub(super) fn of<'e>(
         &self,
         record: &Record<'_>,
-        table: &TableName,
+        (table, position): (&TableName, Option<&Arc<Position>>),
         event: impl FnOnce() -> &'e [u8],
         begun_micros: u64,
     ) -> Option<Span> {
@@ -69,6 +72,7 @@ impl Spans {
             state: header(STATE).map(ToOwned::to_owned),
             table: table.clone(),
             topic: record.topic.to_owned(),
+            position: position.map(Arc::clone),
             event: String::from_utf8_lossy(event()).into_owned(),
             begun_micros,
         })
@@ -120,14 +124,14 @@ mod tests {
             Record { topic: "t", key: b"k", partition: None, value: None, timestamp_millis: 0, headers: &headers };
         let table = TableName::new("d", "o");
         for (chunk, event) in [(0, "a"), (0, "b"), (2, "c")] {
-            let span = spans.of(&record, &table, || event.as_bytes(), 7).unwrap();
+            let span = spans.of(&record, (&table, None), || event.as_bytes(), 7).unwrap();
             spans.begin(chunk, span);
         }
         for (first, expected) in [(0, ""), (1, "ab"), (2, "ab"), (3, "abc")] {
             spans.end(first);
             assert_eq!(ended.lock().unwrap().concat(), expected);
         }
-        assert_eq!(spans.of(&Record { headers: &[], ..record }, &table, || b"", 7), None);
-        assert_eq!(Spans::default().of(&record, &table, || b"", 7), None, "nobody asks");
+        assert_eq!(spans.of(&Record { headers: &[], ..record }, (&table, None), || b"", 7), None);
+        assert_eq!(Spans::default().of(&record, (&table, None), || b"", 7), None, "nobody asks");
     }
 }

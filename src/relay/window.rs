@@ -79,7 +79,7 @@ impl Window {
     }
 
     /// The position that everything published so far reaches; `None` before the first, and after something torn.
-    fn latest(&self) -> Option<&Arc<Position>> {
+    pub(super) fn latest(&self) -> Option<&Arc<Position>> {
         self.entries.back().map_or(self.acknowledged.as_ref(), |entry| entry.position.as_ref())
     }
 

@@ -389,11 +389,12 @@ impl<O: Outlet> Worker<O> {
         patience: &mut Option<Instant>,
     ) -> Result<Result<u64, Poison>, End> {
         loop {
-            let (outlet, mapping, spans, table) = (&mut self.outlet, &self.mapping, &self.spans, &self.stats.table);
+            let (outlet, mapping, spans) = (&mut self.outlet, &self.mapping, &self.spans);
+            let place = (&self.stats.table, self.window.latest());
             let published = mapping.with_record(row, mark, |record| {
                 let size = (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
                 let event = || mapping.id(row).unwrap_or_default();
-                let span = spans.of(record, table, event, row.commit_micros());
+                let span = spans.of(record, place, event, row.commit_micros());
                 (outlet.publish(record, chunk), size, span)
             });
             match published {

@@ -48,11 +48,12 @@ impl Exporter {
     pub fn sink(&self) -> Sink {
         let tracer = self.provider.tracer("outboxd");
         Arc::new(move |span, ended_micros| {
-            let Span { parent, state, table, topic, event, begun_micros } = span;
+            let Span { parent, state, table, topic, position, event, begun_micros } = span;
             let carrier: HashMap<_, _> =
                 [("traceparent", Some(parent)), ("tracestate", state)].into_iter().filter_map(named).collect();
             let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
             // By the conventions for messaging.
+            let position = position.map(|position| KeyValue::new("outboxd.position", position.to_string()));
             let attributes = [
                 KeyValue::new("messaging.system", "kafka"),
                 KeyValue::new("messaging.operation.type", "send"),
@@ -61,7 +62,8 @@ impl Exporter {
                 KeyValue::new("outboxd.table", table.to_string()),
             ];
             let builder = tracer.span_builder(format!("relay {topic}")).with_kind(SpanKind::Producer);
-            let builder = builder.with_attributes(attributes).with_start_time(time(begun_micros));
+            let builder =
+                builder.with_attributes(attributes.into_iter().chain(position)).with_start_time(time(begun_micros));
             builder.start_with_context(&tracer, &context).end_with_timestamp(time(ended_micros));
         })
     }

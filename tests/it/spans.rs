@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use outboxd::position::Position;
 use outboxd::table::TableName;
 use prost::Message;
 
@@ -84,6 +85,8 @@ async fn one_span(setup: Setup) {
     assert_eq!(text(&span.attributes, "messaging.message.id"), "sampled");
     assert_eq!(text(&span.attributes, "messaging.destination.name"), stage.topic);
     assert_eq!(text(&span.attributes, "outboxd.table"), table.to_string());
+    let position = text(&span.attributes, "outboxd.position").parse::<Position>();
+    assert!(position.is_ok(), "{span:?}");
     // A server's commit time may be in whole seconds.
     let began: u64 = began.parse().unwrap();
     assert!(span.start_time_unix_nano + 1_000_000_000 >= began, "{span:?}");
