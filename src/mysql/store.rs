@@ -1,18 +1,20 @@
 //! The position store in a MySQL table.
 //!
 //! Promise: as the seam says: one owner at a time, no save under an old epoch, none backwards. A live owner holds a
-//! named lock of the server for each table (`GET_LOCK`), which the server drops together with the connection; the epoch
-//! guards what the lock cannot: a process that was paused while another took over.
+//! named lock of the server for each table (`GET_LOCK`), which the server drops together with the connection, and with one
+//! on which it has heard nothing for [`SILENCE`]; the epoch guards what the lock cannot: a process that was paused while
+//! another took over.
 
 use std::cmp::Ordering::{Equal, Less};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Value};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
 use super::error::is_transient;
@@ -26,6 +28,13 @@ const LOCK: &str = "CONCAT('outboxd:', LEFT(SHA2(?, 256), 40))";
 
 /// How long one attempt to get a lock back waits on the server.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// After so long without a word the server ends the connection (`wait_timeout`): a host that vanished does not close it, and
+/// would keep its claims for as long as TCP takes to notice, two hours.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How often an owner says a word, so that it keeps its locks when it has nothing to save.
+const WORD_EVERY: Duration = Duration::from_secs(10);
 
 /// Positions in a table of a MySQL server. Cheap to clone; the clones share one connection.
 #[derive(Clone)]
@@ -51,6 +60,8 @@ struct Session {
     /// The id of the connection before, which may hold our locks for as long as the server has not noticed its end.
     before: Option<u32>,
     claimed: HashMap<TableName, Held>,
+    /// Keeps the connection, whichever it is, from being silent.
+    alive: Option<AbortOnDropHandle<()>>,
 }
 
 /// A claimed table.
@@ -131,9 +142,13 @@ impl MysqlStore {
     async fn reconnect(&self, session: &mut Session) -> Result<Conn, Failure> {
         let mut conn = self.servers.connect().await?;
         session.server = self.servers.chosen();
-        // An idle owner must keep its locks.
-        let idle = conn.query_drop("SET SESSION wait_timeout = 31536000, time_zone = '+00:00'");
-        self.servers.patiently(idle).await??;
+        let silence = SILENCE.as_secs();
+        let set = conn.query_drop(format!("SET SESSION wait_timeout = {silence}, time_zone = '+00:00'"));
+        self.servers.patiently(set).await??;
+        if session.alive.is_none() {
+            let alive = keep_alive(Arc::downgrade(&self.session), self.servers.clone());
+            session.alive = Some(AbortOnDropHandle::new(tokio::spawn(alive)));
+        }
         let deadline = Instant::now() + self.lock_wait;
         for (table, held) in &mut session.claimed {
             held.lost = !self.relock(&mut conn, table, session.before, deadline).await?;
@@ -246,6 +261,21 @@ impl MysqlStore {
             .await?;
         Err(StoreError::Owned { table: table.clone(), owner: owner.unwrap_or_else(|| "another process".to_owned()) }
             .into())
+    }
+}
+
+/// Says a word on the session's connection now and then, until the store is dropped. A connection that is lost is opened
+/// again by the next request.
+async fn keep_alive(session: Weak<Mutex<Session>>, servers: Servers) {
+    loop {
+        sleep(WORD_EVERY).await;
+        let Some(session) = session.upgrade() else { return };
+        let mut session = session.lock().await;
+        if let Some(mut conn) = session.conn.take()
+            && let Ok(Ok(())) = servers.patiently(conn.ping()).await
+        {
+            session.conn = Some(conn);
+        }
     }
 }
 

@@ -137,6 +137,12 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
+    /// Whether it relays every table; `None` once it has ended by itself.
+    pub(crate) fn is_ready(&mut self) -> Option<bool> {
+        let ready = self.page("/readyz").is_some_and(|(status, _)| status == 200);
+        self.child.try_wait().unwrap().is_none().then_some(ready)
+    }
+
     /// Waits until it has ended by itself, and gives the exit code.
     pub(crate) async fn ended(&mut self) -> Option<i32> {
         until("the daemon ends", async || self.child.try_wait().unwrap().is_some()).await;

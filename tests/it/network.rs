@@ -42,6 +42,39 @@ async fn a_connection_that_is_open_at_one_end_only_is_noticed_and_nothing_is_los
     }
 }
 
+async fn vanishes(server: &'static str) {
+    let stage = Stage::of().server(server).up().await;
+    let proxy = Proxy::to(stage.mysql.port()).await;
+    let writing = stage.write(31).await;
+    let owner = run_through(&stage, &proxy);
+    owner.ready().await;
+    writing.more(200).await;
+    proxy.freeze();
+    owner.kill();
+    let mut refused = 0;
+    let heir = loop {
+        let mut heir = stage.run();
+        until("it is ready, or has ended", async || heir.is_ready() != Some(false)).await;
+        if heir.is_ready().is_some() {
+            break heir;
+        }
+        assert!(heir.log().contains("not_claimed"), "{}", heir.log());
+        refused += 1;
+        assert!(refused < 10, "the tables are not free yet");
+    };
+    assert!(refused > 0, "the owner's connection was open");
+    writing.more(100).await;
+    let journal = writing.stop().await;
+    stage.judge(&journal, heir).await;
+}
+
+/// Given an owner whose host is gone without a word to MySQL, when others are started until one is ready, then it goes on
+/// where the owner was, and nobody had to end the owner's connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_vanished_leaves_its_tables_to_the_next_process() {
+    tokio::join!(vanishes("mysql-9.7"), vanishes("mariadb-11.8"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_log_is_no_silence() {
     for server in ["mysql-9.7", "mariadb-10.11", "mariadb-11.8"] {

@@ -152,7 +152,10 @@ async fn carry(
             return;
         }
     }
-    let _ = to.shutdown().await;
+    // Nobody is told of an end either.
+    if weather.wait_for(|weather| !weather.frozen).await.is_ok() {
+        let _ = to.shutdown().await;
+    }
 }
 
 /// Damages the records of the request for Kafka that the piece begins with, if it is one in so many. Requests are a length of
