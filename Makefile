@@ -57,7 +57,7 @@ bench: bench-tools ## How fast it is, beside Debezium and librdkafka alone, into
 	cargo bench --bench relay -- $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: bench-tools ## A little of all that, in five minutes
+bench-quick: bench-tools ## A little of all that, in some three minutes
 	cargo bench --bench relay -- --quick $(ARGS)
 
 .PHONY: bench-tools

@@ -73,9 +73,20 @@ impl Section {
 pub(crate) enum Rival {
     /// Wherever there is a bar.
     Everywhere,
-    /// In the first part only.
+    /// In the first part only, with its best layout.
     Once,
     Nowhere,
+}
+
+impl Rival {
+    /// Its layouts in the first part, or in another: one connector for each table (`true`), one for all (`false`).
+    pub(crate) fn layouts(self, first: bool) -> &'static [bool] {
+        match self {
+            Self::Everywhere => &[true, false],
+            Self::Once if first => &[false],
+            Self::Once | Self::Nowhere => &[],
+        }
+    }
 }
 
 /// How much of everything.
@@ -89,6 +100,8 @@ pub(crate) struct Scale {
     pub(crate) single: u64,
     /// Bytes of payload of other sizes, at most.
     pub(crate) payload: u64,
+    /// Producers and `linger.ms` of librdkafka alone; the best of them counts.
+    pub(crate) alone: &'static [(usize, u32)],
     /// How long latency is measured, each time.
     pub(crate) latency: Duration,
     /// Numbers of tables.
@@ -115,6 +128,7 @@ impl Scale {
             events: 800_000,
             single: 800_000,
             payload: 600_000_000,
+            alone: &[(1, 0), (4, 0), (1, 5)],
             latency: Duration::from_secs(20),
             tables: &[1, 4, 16, 64],
             pace: Duration::from_secs(10),
@@ -132,12 +146,13 @@ impl Scale {
             runs: 1,
             events: 100_000,
             single: 40_000,
-            payload: 40_000_000,
-            latency: Duration::from_secs(3),
+            payload: 20_000_000,
+            alone: &[(4, 0)],
+            latency: Duration::from_secs(2),
             tables: &[1, 64],
             pace: Duration::from_secs(2),
-            unblocked: Duration::from_secs(5),
-            blocked: Duration::from_secs(10),
+            unblocked: Duration::from_secs(3),
+            blocked: Duration::from_secs(5),
             skipped: 300_000_000,
             idle: Duration::from_secs(3),
             backlog: 200_000,

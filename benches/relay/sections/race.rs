@@ -9,9 +9,6 @@ use crate::workload::Workload;
 
 use super::{Bench, Loaded};
 
-/// Producers and `linger.ms` of librdkafka alone; the best of them counts.
-const ALONE: [(usize, u32); 3] = [(1, 0), (4, 0), (1, 5)];
-
 /// What each took, run by run.
 #[derive(Default)]
 pub(crate) struct Race {
@@ -28,10 +25,11 @@ pub(crate) struct Race {
     pub(crate) notes: Vec<String>,
 }
 
-pub(crate) async fn race(bench: &Bench, workload: Workload, with_debezium: bool) -> Race {
+/// With Debezium in these layouts: one connector for each table (`true`), one for all (`false`).
+pub(crate) async fn race(bench: &Bench, workload: Workload, layouts: &[bool]) -> Race {
     let mut database = Database::start(workload.tables).await;
     let mut connectors = Vec::new();
-    for each in [true, false].into_iter().filter(|_| with_debezium) {
+    for &each in layouts {
         let place = (&mut database, &bench.kafka);
         connectors.push(Debezium::settle(place, (workload.tables, each), (Profile::Tuned, bench.path())).await);
     }
@@ -46,18 +44,18 @@ pub(crate) async fn race(bench: &Bench, workload: Workload, with_debezium: bool)
             race.notes.push(format!("Values are {:.0} bytes long on the average.", found.value));
         }
         let mut ways: Vec<Taken> = Vec::new();
-        for (producers, linger) in ALONE {
-            ways.push(alone(bench, &loaded, &topic, (producers, linger)).await);
+        for way in bench.scale.alone {
+            ways.push(alone(bench, &loaded, &topic, *way).await);
         }
         race.alone_rate.push(ways.iter().map(Taken::rate).fold(0.0, f64::max));
         race.alone_cpu.push(ways.iter().map(Taken::cpu_each).fold(f64::INFINITY, f64::min));
         bench.kafka.delete(&topic).await;
-        for (place, debezium) in connectors.iter().enumerate() {
+        for (each, debezium) in layouts.iter().zip(&connectors) {
             let (drain, duplicates) = connect(bench, &loaded, debezium).await;
             if duplicates > 0 {
                 race.notes.push(format!("Debezium repeated {duplicates} events in run {}.", run + 1));
             }
-            if place == 0 { &mut race.each } else { &mut race.one }.push(drain);
+            if *each { &mut race.each } else { &mut race.one }.push(drain);
         }
     }
     race

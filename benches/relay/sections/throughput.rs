@@ -1,7 +1,7 @@
 //! Working off what is there.
 
 use super::race::{Race, race};
-use super::{Bench, Loaded, Outcome, Rival};
+use super::{Bench, Loaded, Outcome};
 use crate::drain::Drain;
 use crate::figures::{Figure, Kind, Plot, Series};
 use crate::workload::Workload;
@@ -92,14 +92,14 @@ fn plots(race: &Race, suffix: &str, of: &str) -> Vec<Plot> {
 }
 
 pub(crate) async fn batches(bench: &Bench) -> Outcome {
-    let race = race(bench, Workload::of(bench.scale.events), bench.scale.debezium != Rival::Nowhere).await;
+    let race = race(bench, Workload::of(bench.scale.events), bench.scale.debezium.layouts(true)).await;
     let bars = Bars { each: 6.5, one: 5.0, whole: Some((10.0, 8.0)), own: 1.0 };
     Outcome { figures: figures(&race, &bars), plots: plots(&race, "", "transactions of 100 rows"), notes: race.notes }
 }
 
 pub(crate) async fn singles(bench: &Bench) -> Outcome {
     let workload = Workload { rows: 1, ..Workload::of(bench.scale.single) };
-    let race = race(bench, workload, bench.scale.debezium == Rival::Everywhere).await;
+    let race = race(bench, workload, bench.scale.debezium.layouts(false)).await;
     let bars = Bars { each: 10.0, one: 5.0, whole: None, own: 2.2 };
     let plots = plots(&race, "-single-row", "single-row transactions");
     Outcome { figures: figures(&race, &bars), plots, notes: race.notes }
@@ -118,7 +118,7 @@ pub(crate) async fn sizes(bench: &Bench) -> Outcome {
     ] {
         let events = (bench.scale.payload / bytes).min(bench.scale.events) / 400 * 400;
         let workload = Workload { bytes: usize::try_from(bytes).unwrap(), rows, ..Workload::of(events.max(400)) };
-        let race = race(bench, workload, false).await;
+        let race = race(bench, workload, &[]).await;
         let steady = all(&race.outboxd, Drain::steady);
         let cpu = all(&race.outboxd, |drain| drain.cpu_each().total());
         costs.push((race.value / 1e3, cpu.clone()));
