@@ -57,7 +57,7 @@ impl Spans {
     pub(super) fn of<'e>(
         &self,
         record: &Record<'_>,
-        (table, position): (&TableName, Option<&Arc<Position>>),
+        (table, position): (&TableName, impl FnOnce() -> Option<Arc<Position>>),
         event: impl FnOnce() -> &'e [u8],
         begun_micros: u64,
     ) -> Option<Span> {
@@ -72,7 +72,7 @@ impl Spans {
             state: header(STATE).map(ToOwned::to_owned),
             table: table.clone(),
             topic: record.topic.to_owned(),
-            position: position.map(Arc::clone),
+            position: position(),
             event: String::from_utf8_lossy(event()).into_owned(),
             begun_micros,
         })
@@ -124,14 +124,14 @@ mod tests {
             Record { topic: "t", key: b"k", partition: None, value: None, timestamp_millis: 0, headers: &headers };
         let table = TableName::new("d", "o");
         for (chunk, event) in [(0, "a"), (0, "b"), (2, "c")] {
-            let span = spans.of(&record, (&table, None), || event.as_bytes(), 7).unwrap();
+            let span = spans.of(&record, (&table, || None), || event.as_bytes(), 7).unwrap();
             spans.begin(chunk, span);
         }
         for (first, expected) in [(0, ""), (1, "ab"), (2, "ab"), (3, "abc")] {
             spans.end(first);
             assert_eq!(ended.lock().unwrap().concat(), expected);
         }
-        assert_eq!(spans.of(&Record { headers: &[], ..record }, (&table, None), || b"", 7), None);
-        assert_eq!(Spans::default().of(&record, (&table, None), || b"", 7), None, "nobody asks");
+        assert_eq!(spans.of(&Record { headers: &[], ..record }, (&table, || None), || b"", 7), None);
+        assert_eq!(Spans::default().of(&record, (&table, || None), || b"", 7), None, "nobody asks");
     }
 }

@@ -390,7 +390,7 @@ impl<O: Outlet> Worker<O> {
     ) -> Result<Result<u64, Poison>, End> {
         loop {
             let (outlet, mapping, spans) = (&mut self.outlet, &self.mapping, &self.spans);
-            let place = (&self.stats.table, self.window.latest());
+            let place = (&self.stats.table, || self.window.latest().cloned());
             let published = mapping.with_record(row, mark, |record| {
                 let size = (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
                 let event = || mapping.id(row).unwrap_or_default();

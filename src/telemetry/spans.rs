@@ -52,8 +52,8 @@ impl Exporter {
             let carrier: HashMap<_, _> =
                 [("traceparent", Some(parent)), ("tracestate", state)].into_iter().filter_map(named).collect();
             let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
-            // By the conventions for messaging.
             let position = position.map(|position| KeyValue::new("outboxd.position", position.to_string()));
+            // By the conventions for messaging.
             let attributes = [
                 KeyValue::new("messaging.system", "kafka"),
                 KeyValue::new("messaging.operation.type", "send"),

@@ -70,7 +70,11 @@ impl Daemon {
 
     /// Waits until `/readyz` answers 200.
     pub(crate) async fn ready(&self) {
-        until("the daemon is ready", async || self.page("/readyz").is_some_and(|(status, _)| status == 200)).await;
+        until("the daemon is ready", async || self.relays_all()).await;
+    }
+
+    fn relays_all(&self) -> bool {
+        self.page("/readyz").is_some_and(|(status, _)| status == 200)
     }
 
     /// Waits until `/readyz` says that it waits, and this of the reason.
@@ -139,7 +143,7 @@ impl Daemon {
 
     /// Whether it relays every table; `None` once it has ended by itself.
     pub(crate) fn is_ready(&mut self) -> Option<bool> {
-        let ready = self.page("/readyz").is_some_and(|(status, _)| status == 200);
+        let ready = self.relays_all();
         self.child.try_wait().unwrap().is_none().then_some(ready)
     }
 
