@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::exactly_once::exactly_once;
 use crate::stage::{Stage, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +178,15 @@ async fn the_disk_of_mariadb_is_full_for_a_while_and_nothing_is_lost() {
 /// the client library then forgets the last one.
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_is_fenced_again_and_again_and_every_table_goes_on() {
-    let mut stage = Stage::of().own_kafka().up().await;
+    is_fenced(Stage::of().own_kafka().up().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_is_fenced_again_and_again_and_every_table_goes_on_exactly_once() {
+    is_fenced(exactly_once(Stage::of().own_kafka()).set("KAFKA__CREATE_TOPICS", "true").up().await).await;
+}
+
+async fn is_fenced(mut stage: Stage) {
     let writing = stage.write(93).await;
     let daemon = stage.run();
     daemon.ready().await;

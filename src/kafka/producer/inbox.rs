@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientContext;
@@ -21,7 +21,7 @@ use super::super::security::OAuth;
 use super::Tag;
 use super::care::Care;
 use super::opening::Openings;
-use super::statistics;
+use super::statistics::{self, Brokers};
 use crate::outlet::{Chunk, Client, DeliveryError, PublishError, Reach, Settled};
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -193,8 +193,8 @@ pub(super) struct Context {
     /// Topics and partitions that have acknowledged something while an opening is awaited.
     acknowledged: Mutex<Vec<(String, i32)>>,
     client: Client,
-    /// It has said that it knows no broker any more.
-    lonely: AtomicBool,
+    /// What it has said of its brokers since it was asked last.
+    brokers: Mutex<Brokers>,
     oauth: OAuth,
     care: Care,
 }
@@ -203,8 +203,8 @@ impl Context {
     pub(super) fn new(inbox: Arc<Inbox>, transactional: bool, reach: Arc<Reach>, oauth: OAuth) -> Self {
         let openings = (!transactional).then(Openings::default);
         let (reports, acknowledged, care) = (Mutex::default(), Mutex::default(), Care::default());
-        let (client, lonely) = (Client::of(reach), AtomicBool::new(false));
-        Self { inbox, reports, openings, acknowledged, client, lonely, oauth, care }
+        let (client, brokers) = (Client::of(reach), Mutex::default());
+        Self { inbox, reports, openings, acknowledged, client, brokers, oauth, care }
     }
 
     /// With what its producers know of each other.
@@ -212,9 +212,9 @@ impl Context {
         Self { care, ..self }
     }
 
-    /// Whether it has said since the last time that it knows no broker any more.
-    pub(super) fn was_lonely(&self) -> bool {
-        self.lonely.swap(false, Ordering::Relaxed)
+    /// What it has said of its brokers since the last time.
+    pub(super) fn brokers(&self) -> Brokers {
+        mem::take(&mut lock(&self.brokers))
     }
 
     /// Who has acknowledged something since the last time.
@@ -268,9 +268,9 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, statistics: &[u8]) {
         match statistics::word(statistics) {
-            Ok((word, knows_a_broker)) => {
+            Ok((word, brokers)) => {
                 self.client.tell(word);
-                self.lonely.store(!knows_a_broker, Ordering::Relaxed);
+                *lock(&self.brokers) = brokers;
             }
             Err(error) => debug!(%error, "kafka_statistics_unreadable"),
         }

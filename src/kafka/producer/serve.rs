@@ -6,11 +6,14 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::producer::Producer as _;
+use rdkafka::producer::{Producer as _, PurgeConfig};
+use tracing::warn;
 
 use super::inbox::lock;
 use super::lanes::Lane;
+use super::statistics::Brokers;
 use super::{Native, Shared};
+use crate::outlet::{DeliveryError, Failing};
 
 /// How long it waits before it asks something again that could not be.
 const AGAIN: Duration = Duration::from_millis(1);
@@ -57,8 +60,10 @@ impl Shared {
                 break;
             }
         }
-        if context.was_lonely() {
-            self.bootstrap.tell(native);
+        match context.brokers() {
+            Brokers::Sought => {}
+            Brokers::Forgotten => self.bootstrap.tell(native),
+            Brokers::Neglected => self.give_up(native),
         }
         if let Some(openings) = &context.openings {
             for (topic, partition) in context.acknowledged() {
@@ -66,6 +71,20 @@ impl Shared {
             }
         }
         context.flush()
+    }
+
+    /// Nothing that waits in this client will ever be sent: it is over, and the relay makes another one. librdkafka counts a
+    /// broker as connected that it has just let go of, as one that was fenced, and then never connects to any (2.12.1,
+    /// `rk_broker_up_cnt` in `rd_kafka_connect_any`); seen beside a transaction's coordinator, which tells it of brokers.
+    fn give_up(&self, native: &Native) {
+        warn!("kafka_brokers_neglected");
+        self.inbox.fail(&DeliveryError::Retriable {
+            failing: Failing::Client,
+            topic: "any topic".to_owned(),
+            reason: "the client connects to no broker that it knows".to_owned(),
+        });
+        // They are reported then, where each record is settled by itself.
+        native.purge(PurgeConfig::default().queue().inflight());
     }
 
     /// Waits until there are reports, or for a moment, and reads them; gives whether nothing is in flight.
