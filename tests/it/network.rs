@@ -5,7 +5,7 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::account;
 use crate::daemon::Daemon;
 use crate::proxy::Proxy;
-use crate::stage::{Setup, Stage, until};
+use crate::stage::{Setup, Stage, until, until_within};
 
 /// A daemon that notices silence within a second, through a proxy.
 fn impatient() -> Setup {
@@ -73,6 +73,32 @@ async fn vanishes(server: &'static str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_vanished_leaves_its_tables_to_the_next_process() {
     tokio::join!(vanishes("mysql-9.7"), vanishes("mariadb-11.8"));
+}
+
+/// Given an owner that has nothing to do, when the server would have ended its session for saying nothing, then another
+/// process is refused, and the owner has lost nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_without_work_keeps_its_tables() {
+    tokio::join!(rests("mysql-9.7"), rests("mariadb-11.8"));
+}
+
+async fn rests(server: &'static str) {
+    // Otherwise a save is a word, too.
+    let stage = Stage::of().server(server).set("RELAY__IDLE_CHECKPOINT_INTERVAL", "10m").up().await;
+    let owner = stage.run();
+    owner.ready().await;
+    // What a session may be silent for, and half of it.
+    let seconds = async || {
+        let row = stage.ask("SELECT CAST(UNIX_TIMESTAMP() AS CHAR)").await;
+        row.parse::<u64>().unwrap()
+    };
+    let began = seconds().await;
+    until_within(Duration::from_mins(2), "45 seconds pass", async || seconds().await >= began + 45).await;
+    let mut heir = stage.run();
+    assert_ne!(heir.ended().await, Some(0));
+    assert!(heir.log().contains("not_claimed"), "{}", heir.log());
+    assert!(!owner.log().contains("claim_restored"), "{}", owner.log());
+    assert_eq!(owner.terminate().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
