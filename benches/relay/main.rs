@@ -121,7 +121,7 @@ async fn measure(arguments: &Arguments) -> ExitCode {
     let sections = if arguments.only.is_empty() { all } else { &arguments.only[..] };
     let mysql = Database::start(1).await.version().await;
     let folder = tempfile::Builder::new().prefix("outboxd-bench.").tempdir().unwrap();
-    let bench = Bench { scale, kafka: Kafka::start(), folder };
+    let bench = Bench { scale, kafka: Kafka::start(), folder, warm: Default::default() };
     for section in sections {
         eprintln!("{}", section.title());
         report.keep(*section, sections::run(*section, &bench).await);

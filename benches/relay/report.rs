@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::figures::{HEAD, table};
 use crate::outboxd;
 use crate::plot::draw;
-use crate::sections::{Outcome, Section};
+use crate::sections::{Outcome, Scale, Section};
 use crate::stage::{PARTITIONS, ROOT};
 
 /// What a section has found, and when.
@@ -108,7 +108,7 @@ back: a benchmark fails that misses an event, or finds one out of order.
   texts and a nested JSON document with ids, coordinates, items, a trace and a note; each differs. Records have the key, the value, the timestamp
   and the headers `id` and `eventType`.
 - What has arrived is asked of the broker every 20 ms; the consumer that checks comes afterwards, and is the same for all. Steady throughput is that of the
-  second half. CPU is user and system time of the process, from its start, by the events.
+  second half, from a broker that has worked for {warm} s before the first round: until then its virtual machine compiles, on up to a quarter of two cores. CPU is user and system time of the process, from its start, by the events.
 - outboxd runs with its defaults, for throughput and for latency alike; it is only told {settings}. Nobody encrypts.
 - Debezium runs on Kafka Connect, standalone, with the settings in benches/relay/debezium, on a JVM with `-Xms2g -Xmx2g -XX:+UseParallelGC`. It begins behind a row of
   each table, by which a connector finds its place.
@@ -129,6 +129,7 @@ back: a benchmark fails that misses an event, or finds one out of order.
 | machine | {machine} |
 ",
             runs = self.runs,
+            warm = Scale::full().warm.as_secs(),
             settings = outboxd::SETTINGS,
             jvm = std::env::var(crate::KAFKA_JVM).unwrap_or_default(),
             outboxd = outboxd::version(),

@@ -10,7 +10,8 @@ mod tables;
 mod throughput;
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,9 @@ impl Rival {
 /// How much of everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Scale {
+    /// How long the broker works before throughput is measured. Its virtual machine compiles for as long, which takes up to a
+    /// quarter of two cores.
+    pub(crate) warm: Duration,
     /// How often each measurement is repeated.
     pub(crate) runs: usize,
     /// Events that are worked off.
@@ -124,6 +128,7 @@ pub(crate) struct Scale {
 impl Scale {
     pub(crate) fn full() -> Self {
         Self {
+            warm: Duration::from_secs(40),
             runs: 5,
             events: 800_000,
             single: 800_000,
@@ -143,6 +148,7 @@ impl Scale {
 
     pub(crate) fn quick() -> Self {
         Self {
+            warm: Duration::ZERO,
             runs: 1,
             events: 100_000,
             single: 40_000,
@@ -166,6 +172,8 @@ pub(crate) struct Bench {
     pub(crate) scale: Scale,
     pub(crate) kafka: Kafka,
     pub(crate) folder: tempfile::TempDir,
+    /// Whether the broker has seen each guarantee at work for long enough: at least once, exactly once.
+    pub(crate) warm: [OnceLock<()>; 2],
 }
 
 /// What a section has found.
@@ -221,6 +229,18 @@ impl Loaded {
         let each = self.workload.each();
         let tables = self.from.written.iter().take(self.workload.tables).map(|&from| from..from + each).collect();
         Expected { tables, once }
+    }
+
+    /// The same again and again, for as long as the broker takes to get warm, if it is not.
+    pub(crate) async fn warm_up(&self, bench: &Bench, exactly_once: bool) {
+        if bench.warm[usize::from(exactly_once)].set(()).is_err() {
+            return;
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < bench.scale.warm {
+            let (_, topic, _) = self.drain(bench, exactly_once, true).await;
+            bench.kafka.delete(&topic).await;
+        }
     }
 
     /// The daemon works it off, into a topic that is left; what is in it is checked. What has arrived is counted in the topic,

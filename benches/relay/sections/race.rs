@@ -34,6 +34,7 @@ pub(crate) async fn race(bench: &Bench, workload: Workload, layouts: &[bool]) ->
         connectors.push(Debezium::settle(place, (workload.tables, each), (Profile::Tuned, bench.path())).await);
     }
     let loaded = Loaded::into(database, workload).await;
+    loaded.warm_up(bench, false).await;
     let mut race = Race::default();
     for run in 0..bench.scale.runs {
         eprintln!("  run {} of {}", run + 1, bench.scale.runs);

@@ -151,6 +151,8 @@ fn reckoned(costs: &[(f64, Vec<f64>)]) -> Vec<Figure> {
 
 pub(crate) async fn exactly_once(bench: &Bench) -> Outcome {
     let loaded = Loaded::new(Workload::of(bench.scale.events)).await;
+    loaded.warm_up(bench, false).await;
+    loaded.warm_up(bench, true).await;
     let (mut least, mut exactly) = (Vec::new(), Vec::new());
     for _ in 0..bench.scale.runs {
         for (exactly_once, drains) in [(false, &mut least), (true, &mut exactly)] {
