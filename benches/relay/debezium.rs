@@ -14,6 +14,15 @@ use crate::workload::write_row;
 const WORKER: &str = include_str!("debezium/worker.properties");
 const CONNECTOR: &str = include_str!("debezium/connector.properties");
 
+/// How its connectors divide the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// One for each.
+    Each,
+    /// One for all.
+    One,
+}
+
 /// What is said of it where it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -48,14 +57,17 @@ pub(crate) struct Debezium {
 }
 
 impl Debezium {
-    /// One connector for each of so many tables, or one for all. The place where it will start is the end of the log, which
+    /// Connectors for so many tables. The place where it will start is the end of the log, which
     /// it learns by a row of each table.
     pub(crate) async fn settle(
         (database, kafka): (&mut Database, &Kafka),
-        (tables, each): (usize, bool),
+        (tables, layout): (usize, Layout),
         (profile, parent): (Profile, &Path),
     ) -> Self {
-        let layout = if each { (0..tables).map(|table| vec![table]).collect() } else { vec![(0..tables).collect()] };
+        let layout = match layout {
+            Layout::Each => (0..tables).map(|table| vec![table]).collect(),
+            Layout::One => vec![(0..tables).collect()],
+        };
         let name = kafka.fresh_name("debezium");
         let folder = parent.join(&name);
         fs::create_dir_all(&folder).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::{Bench, Outcome, Rival};
-use crate::debezium::{Debezium, Profile};
+use crate::debezium::{Debezium, Layout, Profile};
 use crate::direct::Direct;
 use crate::figures::{Figure, Kind, Plot, Series};
 use crate::latency::{Pace, measure};
@@ -52,7 +52,7 @@ pub(crate) async fn run(bench: &Bench) -> Outcome {
     let mut debezium = None;
     if bench.scale.debezium == Rival::Everywhere {
         let place = (&mut database, &bench.kafka);
-        debezium = Some(Debezium::settle(place, (TABLES, false), (Profile::TunedForLatency, bench.path())).await);
+        debezium = Some(Debezium::settle(place, (TABLES, Layout::One), (Profile::TunedForLatency, bench.path())).await);
         everyone.push(Who::Debezium);
     }
     let mut runs: Vec<Runs> = everyone.iter().map(|_| Runs::default()).collect();

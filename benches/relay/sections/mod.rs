@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::debezium::Layout;
 use crate::drain::{Drain, watch};
 use crate::figures::{Figure, Plot};
 use crate::outboxd::Daemon;
@@ -80,11 +81,11 @@ pub(crate) enum Rival {
 }
 
 impl Rival {
-    /// Its layouts in the first part, or in another: one connector for each table (`true`), one for all (`false`).
-    pub(crate) fn layouts(self, first: bool) -> &'static [bool] {
+    /// Its layouts in the first part, or in another.
+    pub(crate) fn layouts(self, first: bool) -> &'static [Layout] {
         match self {
-            Self::Everywhere => &[true, false],
-            Self::Once if first => &[false],
+            Self::Everywhere => &[Layout::Each, Layout::One],
+            Self::Once if first => &[Layout::One],
             Self::Once | Self::Nowhere => &[],
         }
     }

@@ -1,7 +1,7 @@
 //! One workload, worked off by everyone in turn, as often as there are runs.
 
 use crate::alone::{self, Alone, Taken};
-use crate::debezium::{Debezium, Profile};
+use crate::debezium::{Debezium, Layout, Profile};
 use crate::drain::{Drain, watch};
 use crate::stage::Database;
 use crate::topic::{Ends, check};
@@ -25,13 +25,13 @@ pub(crate) struct Race {
     pub(crate) notes: Vec<String>,
 }
 
-/// With Debezium in these layouts: one connector for each table (`true`), one for all (`false`).
-pub(crate) async fn race(bench: &Bench, workload: Workload, layouts: &[bool]) -> Race {
+/// With Debezium in these layouts.
+pub(crate) async fn race(bench: &Bench, workload: Workload, layouts: &[Layout]) -> Race {
     let mut database = Database::start(workload.tables).await;
     let mut connectors = Vec::new();
-    for &each in layouts {
+    for &layout in layouts {
         let place = (&mut database, &bench.kafka);
-        connectors.push(Debezium::settle(place, (workload.tables, each), (Profile::Tuned, bench.path())).await);
+        connectors.push(Debezium::settle(place, (workload.tables, layout), (Profile::Tuned, bench.path())).await);
     }
     let loaded = Loaded::into(database, workload).await;
     loaded.warm_up(bench, false).await;
@@ -51,12 +51,15 @@ pub(crate) async fn race(bench: &Bench, workload: Workload, layouts: &[bool]) ->
         race.alone_rate.push(ways.iter().map(Taken::rate).fold(0.0, f64::max));
         race.alone_cpu.push(ways.iter().map(Taken::cpu_each).fold(f64::INFINITY, f64::min));
         bench.kafka.delete(&topic).await;
-        for (each, debezium) in layouts.iter().zip(&connectors) {
+        for (layout, debezium) in layouts.iter().zip(&connectors) {
             let (drain, duplicates) = connect(bench, &loaded, debezium).await;
             if duplicates > 0 {
                 race.notes.push(format!("Debezium repeated {duplicates} events in run {}.", run + 1));
             }
-            if *each { &mut race.each } else { &mut race.one }.push(drain);
+            match layout {
+                Layout::Each => race.each.push(drain),
+                Layout::One => race.one.push(drain),
+            }
         }
     }
     race

@@ -3,8 +3,9 @@
 //! Promise: a client that knows no broker any more learns of them again, within the time of its statistics. librdkafka forgets
 //! brokers that are not in the cluster's metadata, the last one too, where a broker that was just fenced says that there is
 //! none; it then begins again with its bootstrap servers. But an answer that was on its way meanwhile takes that back
-//! (`rd_kafka_rebootstrap_tmr_stop` in 2.12.1, after which `rk_rebootstrap_in_progress` stays), and the client has nobody to
-//! ask for good: its records waited until the process was started anew.
+//! (`rd_kafka_rebootstrap_tmr_stop` in 2.12.1, after which `rk_rebootstrap_in_progress` stays; the same is reported of 2.13 in
+//! confluentinc/librdkafka#5301), and the client has nobody to ask for good: its records waited until the process was started
+//! anew.
 
 #![allow(unsafe_code, reason = "the binding has no safe function for it")]
 
