@@ -57,8 +57,8 @@ pub(crate) struct Debezium {
 }
 
 impl Debezium {
-    /// Connectors for so many tables. The place where it will start is the end of the log, which
-    /// it learns by a row of each table.
+    /// Connectors for so many tables. The place where it will start is the end of the log, which it learns by a row of each
+    /// table.
     pub(crate) async fn settle(
         (database, kafka): (&mut Database, &Kafka),
         (tables, layout): (usize, Layout),

@@ -98,7 +98,7 @@ impl Report {
             "# Benchmarks
 
 `make bench` measures all of this on the machine that it runs on, with servers that it starts, and writes this page; `make bench-quick` takes
-under five minutes and leaves the page alone. Others' figures come out of the same runs, each after the other in every round, with nothing else running.
+some three minutes and leaves the page alone. Others' figures come out of the same runs, each after the other in every round, with nothing else running.
 Ratios are made within a round; figures are the median of {runs} rounds unless said otherwise, with the least and the most. Every topic is read
 back: a benchmark fails that misses an event, or finds one out of order.
 

@@ -17,7 +17,7 @@ pub(crate) fn exactly_once(setup: Setup) -> Setup {
 }
 
 /// The daemon creates the topic of positions.
-async fn up(setup: Setup) -> Stage {
+pub(crate) async fn up(setup: Setup) -> Stage {
     exactly_once(setup).set("KAFKA__CREATE_TOPICS", "true").up().await
 }
 

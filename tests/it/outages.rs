@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::exactly_once::exactly_once;
+use crate::exactly_once;
 use crate::stage::{Stage, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +183,7 @@ async fn kafka_is_fenced_again_and_again_and_every_table_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_is_fenced_again_and_again_and_every_table_goes_on_exactly_once() {
-    is_fenced(exactly_once(Stage::of().own_kafka()).set("KAFKA__CREATE_TOPICS", "true").up().await).await;
+    is_fenced(exactly_once::up(Stage::of().own_kafka()).await).await;
 }
 
 async fn is_fenced(mut stage: Stage) {

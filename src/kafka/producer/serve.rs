@@ -73,9 +73,9 @@ impl Shared {
         context.flush()
     }
 
-    /// Nothing that waits in this client will ever be sent: it is over, and the relay makes another one. librdkafka counts a
-    /// broker as connected that it has just let go of, as one that was fenced, and then never connects to any (2.12.1,
-    /// `rk_broker_up_cnt` in `rd_kafka_connect_any`); seen beside a transaction's coordinator, which tells it of brokers.
+    /// Nothing that waits in this client will ever be sent: it is over, and the relay makes another one. Seen after a broker was
+    /// fenced, beside a transaction's coordinator, which tells librdkafka of brokers again. It connects to none as long as it
+    /// counts one as connected (2.12.1, `rk_broker_up_cnt` in `rd_kafka_connect_any`), which may be one that it has let go of.
     fn give_up(&self, native: &Native) {
         warn!("kafka_brokers_neglected");
         self.inbox.fail(&DeliveryError::Retriable {
