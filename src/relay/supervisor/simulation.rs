@@ -19,7 +19,8 @@ use crate::outlet::DeliveryError;
 use crate::planted::{self, Bug};
 use crate::position::{Aggregate, Pause};
 use crate::relay::control::Order;
-use crate::source::ForeignDml;
+use crate::relay::stats::State;
+use crate::source::{ForeignDml, SourceError};
 use crate::testing::log::{Insert, MemoryLog, Step, Terms};
 
 const TABLES: usize = 3;

@@ -11,6 +11,8 @@ use crate::outlet::{DeliveryError, Rejection};
 use crate::position::{Aggregate, Pause};
 use crate::relay::control::{Answer, Order, Refusal};
 use crate::relay::replay::Plan;
+use crate::relay::stats::State;
+use crate::source::SourceError;
 use crate::testing::log::{Insert, Step, after};
 
 fn retriable() -> DeliveryError {
