@@ -37,7 +37,7 @@ pub(crate) async fn run(bench: &Bench) -> Outcome {
         check(&kafka, &topic, &expected);
         bench.kafka.delete(&topic).await;
         skipped.push(bytes / 1e6 / (drain.whole() - drain.first()).max(1e-3));
-        cpu.push(drain.cpu_each().total() * expected.count() as f64 * 1e3 / bytes);
+        cpu.push(drain.cpu_each().total() * expected.count() as f64 / (bytes / 1e3));
         let port = database.port();
         let (all, seconds) = tokio::task::spawn_blocking({
             let from = from.clone();
@@ -51,7 +51,7 @@ pub(crate) async fn run(bench: &Bench) -> Outcome {
         Figure::new("outboxd: the log it reads", "MB/s", skipped.clone()).at_least(1000.0),
         Figure::new("reading the log and nothing else", "MB/s", read.clone()),
         Figure::ratio("outboxd against reading and nothing else", &skipped, &read).at_least(0.6),
-        Figure::new("outboxd: CPU of a kilobyte of the log", "ns", cpu),
+        Figure::new("outboxd: CPU of a kilobyte of the log", "µs", cpu),
     ];
     let notes =
         vec![format!("The log has {:.0} MB; time counts from the first event that arrives to the last.", bytes / 1e6)];
