@@ -54,7 +54,11 @@ const KAFKA_JVM_OPTIONS: &str =
     "-Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35";
 
 #[derive(Parser)]
-#[command(about = "Measures outboxd beside Debezium and librdkafka alone, on servers that it starts")]
+#[command(
+    about = "Measures outboxd beside Debezium and librdkafka alone, on servers that it starts",
+    after_help = "OUTBOXD_PROGRAM=PATH in the environment: another build of it is measured. What it brings is printed, and kept \
+                  apart from the documentation."
+)]
 struct Arguments {
     /// A little of everything
     #[arg(long)]

@@ -32,11 +32,16 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// The page of a full run is part of the documentation; that of a quick one is not.
+    /// The page of a full run is part of the documentation; that of a quick one, or of another program, is not.
     pub(crate) fn new(quick: bool, runs: usize) -> Self {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or(Path::new(ROOT).join("target"), PathBuf::from);
-        let results = target.join("benchmarks").join(if quick { "quick" } else { "full" });
-        let docs = if quick { results.clone() } else { Path::new(ROOT).join("docs") };
+        let kind = match (outboxd::program(), quick) {
+            ((_, true), _) => "other",
+            (_, true) => "quick",
+            (_, false) => "full",
+        };
+        let results = target.join("benchmarks").join(kind);
+        let docs = if kind == "full" { Path::new(ROOT).join("docs") } else { results.clone() };
         let pictures = docs.join("benchmarks");
         fs::create_dir_all(&results).unwrap();
         fs::create_dir_all(&pictures).unwrap();
