@@ -3,9 +3,11 @@
 FROM rust:1.95-trixie AS build
 WORKDIR /src
 COPY . .
+# A profile of the daemon at work, in the context, by which it is compiled: `make profile` makes outboxd.profdata.
+ARG PROFILE
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --features otel --bin outboxd \
+    RUSTFLAGS="${PROFILE:+-Cprofile-use=/src/$PROFILE}" cargo build --release --locked --features otel --bin outboxd \
     && strip --strip-debug --output=/usr/local/bin/outboxd target/release/outboxd \
     && scripts/image-root /usr/local/bin/outboxd /image
 

@@ -117,9 +117,14 @@ PACKAGE := target/package
 
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 
+.PHONY: profile
+profile: ## The daemon's profile at work, for the compiler, into outboxd.profdata; some ten minutes of a quiet machine
+	scripts/setup
+	scripts/profile
+
 .PHONY: deb
-deb: $(if $(shell command -v cargo-deb),,$(CARGO_DEB)) ## A Debian package into target/package, with unit, manual pages and completions
-	cargo build --locked --release --features otel --bin outboxd
+deb: $(if $(shell command -v cargo-deb),,$(CARGO_DEB)) ## A Debian package into target/package; PROFILE=outboxd.profdata compiles by that profile
+	$(if $(PROFILE),RUSTFLAGS="-Cprofile-use=$(abspath $(PROFILE))") cargo build --locked --release --features otel --bin outboxd
 	rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/completions
 	$(BUILT)/outboxd man --dir $(PACKAGE)/man
 	$(BUILT)/outboxd completions bash >$(PACKAGE)/completions/outboxd.bash
