@@ -180,7 +180,7 @@ impl Producers {
         limit: Limit,
         transactional: bool,
     ) -> Result<Publisher, ProducerError> {
-        let inbox = Arc::new(Inbox::new(transactional));
+        let inbox = Arc::new(Inbox::new(name, transactional));
         let lane = |config: &mut ClientConfig| {
             let care = self.careful.of(name);
             if care.is_alone() {

@@ -20,6 +20,10 @@ async fn kafka_is_away_for_half_a_minute_and_nothing_is_lost() {
     stage.kafka().tell("kill").unwrap();
     sleep(Duration::from_secs(30)).await;
     assert!(daemon.metric("outboxd_lag_seconds") > 20.0, "the outage shows in the lag");
+    let log = daemon.log();
+    let clients: Vec<_> = log.lines().filter(|line| line.contains("kafka_error")).collect();
+    let names_table = |line: &&str| line.contains("producer") && line.contains("delivery.delivery-outbox");
+    assert!(!clients.is_empty() && clients.iter().all(names_table), "{log}");
     stage.kafka().tell("start").unwrap();
     writing.more(300).await;
     let journal = writing.stop().await;

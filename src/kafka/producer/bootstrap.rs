@@ -27,9 +27,9 @@ impl Bootstrap {
     }
 
     /// Tells the client of them. Those that it knows it does not add again.
-    pub(super) fn tell(&self, native: &Native) {
+    pub(super) fn tell(&self, native: &Native, producer: &str) {
         // SAFETY: the client is alive, and the text is one that it copies.
         let added = unsafe { rd_kafka_brokers_add(native.client().native_ptr(), self.0.as_ptr()) };
-        warn!(servers = %self.0.to_string_lossy(), added, "kafka_brokers_forgotten");
+        warn!(producer, servers = %self.0.to_string_lossy(), added, "kafka_brokers_forgotten");
     }
 }

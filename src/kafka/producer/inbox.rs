@@ -49,6 +49,8 @@ struct State {
 /// One table's records.
 #[derive(Debug)]
 pub(super) struct Inbox {
+    /// The table's name, for the log.
+    pub(super) name: String,
     state: Mutex<State>,
     news: Notify,
     /// Bytes sent and not reported.
@@ -57,9 +59,15 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(transactional: bool) -> Self {
+    pub(super) fn new(name: &str, transactional: bool) -> Self {
         let state = State { open: transactional.then(Open::default), ..State::default() };
-        Self { state: Mutex::new(state), news: Notify::new(), in_flight: AtomicUsize::new(0), room: Arc::default() }
+        Self {
+            name: name.to_owned(),
+            state: Mutex::new(state),
+            news: Notify::new(),
+            in_flight: AtomicUsize::new(0),
+            room: Arc::default(),
+        }
     }
 
     /// Bytes sent and not reported.
@@ -243,11 +251,12 @@ impl ClientContext for Context {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Debug, Info, Notice, Warning};
+        let producer = &self.inbox.name;
         match level {
-            Debug => debug!(target: "librdkafka", facility, "{message}"),
-            Info | Notice => info!(target: "librdkafka", facility, "{message}"),
-            Warning => warn!(target: "librdkafka", facility, "{message}"),
-            _ => error!(target: "librdkafka", facility, "{message}"),
+            Debug => debug!(target: "librdkafka", producer, facility, "{message}"),
+            Info | Notice => info!(target: "librdkafka", producer, facility, "{message}"),
+            Warning => warn!(target: "librdkafka", producer, facility, "{message}"),
+            _ => error!(target: "librdkafka", producer, facility, "{message}"),
         }
         // The records of the transaction say afterwards only that they were given up.
         if let Some(topic) = forbidden(facility, message) {
@@ -263,7 +272,7 @@ impl ClientContext for Context {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.client.reach().set(false);
         }
-        warn!(%error, reason, "kafka_error");
+        warn!(producer = self.inbox.name, %error, reason, "kafka_error");
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
@@ -331,7 +340,7 @@ mod tests {
     #[test]
     fn given_records_that_fail_because_of_what_has_to_be_cured_when_settled_then_that_is_told() {
         let cause = classify(RDKafkaErrorCode::ClusterAuthorizationFailed, "t");
-        let inbox = Inbox::new(false);
+        let inbox = Inbox::new("delivery-outbox1", false);
         inbox.enter(Tag::new(0, 1), usize::MAX).unwrap();
         inbox.fail(&cause);
         let outcome = Err(classify(RDKafkaErrorCode::Fatal, "t"));
@@ -343,7 +352,7 @@ mod tests {
     fn given_a_record_that_was_not_sent_when_its_transaction_fails_meanwhile_then_it_is_settled_by_nobody() {
         let failure = DeliveryError::retriable("t", "over");
         for fails in [false, true] {
-            let inbox = Inbox::new(true);
+            let inbox = Inbox::new("delivery-outbox1", true);
             inbox.enter(Tag::new(0, 1), usize::MAX).unwrap();
             inbox.enter(Tag::new(1, 1), usize::MAX).unwrap();
             if fails {

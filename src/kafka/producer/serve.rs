@@ -62,7 +62,7 @@ impl Shared {
         }
         match context.brokers() {
             Brokers::Sought => {}
-            Brokers::Forgotten => self.bootstrap.tell(native),
+            Brokers::Forgotten => self.bootstrap.tell(native, &self.inbox.name),
             Brokers::Neglected => self.give_up(native),
         }
         if let Some(openings) = &context.openings {
@@ -77,7 +77,7 @@ impl Shared {
     /// fenced, beside a transaction's coordinator, which tells librdkafka of brokers again. It connects to none as long as it
     /// counts one as connected (2.12.1, `rk_broker_up_cnt` in `rd_kafka_connect_any`), which may be one that it has let go of.
     fn give_up(&self, native: &Native) {
-        warn!("kafka_brokers_neglected");
+        warn!(producer = self.inbox.name, "kafka_brokers_neglected");
         self.inbox.fail(&DeliveryError::Retriable {
             failing: Failing::Client,
             topic: "any topic".to_owned(),
