@@ -1,9 +1,10 @@
 //! Supervising the relays of a process: claims, one shared tail, and a fresh start for a relay that needs it.
 //!
-//! Promise: every table is claimed, and where it starts is durable, before anything is read for it; a relay that ends by
-//! name does not end the others; one that has to start again does so from its durable position, and comes back to the
-//! shared tail as its feeder brings it there; no other waits for it. What an operator orders, each table's own task
-//! carries out (`life`); one whose log is purged may recover from its table (`recovery`).
+//! Promise: every table is claimed, and where it starts is durable, before anything is read for it (`claiming`); a relay that
+//! ends by name does not end the others; one that has to start again does so from its durable position, and comes back to
+//! the shared tail as its feeder brings it there; no other waits for it. What an operator orders, each table's own task
+//! carries out (`life`), also where nothing is relayed (`resting`); one whose log is purged may recover from its table
+//! (`recovery`).
 
 mod claiming;
 mod life;
