@@ -130,7 +130,8 @@ deb: $(if $(shell command -v cargo-deb),,$(CARGO_DEB)) ## A Debian package into 
 	$(BUILT)/outboxd completions bash >$(PACKAGE)/completions/outboxd.bash
 	$(BUILT)/outboxd completions zsh >$(PACKAGE)/completions/_outboxd
 	$(BUILT)/outboxd completions fish >$(PACKAGE)/completions/outboxd.fish
-	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deb --locked --no-build --output $(PACKAGE)/
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deb --locked --no-build --dbgsym --compress-debug-symbols=zlib \
+	  --output $(PACKAGE)/
 
 $(CARGO_DEB):
 	cargo install cargo-deb --version 3.8.0 --locked --debug --quiet --root target/tools
