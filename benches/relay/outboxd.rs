@@ -1,7 +1,8 @@
 //! The daemon as it is installed, with its defaults.
 
+use std::ffi::OsString;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,9 +12,6 @@ use crate::stage::{Database, Kafka, Start};
 /// What differs from the defaults, beside addresses, tables and topic: nothing is encrypted, here or elsewhere, and positions
 /// begin at the place that is measured from.
 pub(crate) const SETTINGS: &str = "mysql.tls.mode = \"disabled\", outbox.start = \"gtid=…\"";
-
-/// The environment's name of the program that is measured instead of the one that was built with the benchmarks.
-pub(crate) const PROGRAM: &str = "OUTBOXD_PROGRAM";
 
 /// A daemon that is running.
 pub(crate) struct Daemon {
@@ -81,16 +79,18 @@ impl Daemon {
     }
 }
 
-/// The program, and whether it is another than the one that was built with the benchmarks.
-pub(crate) fn program() -> (PathBuf, bool) {
-    let other = std::env::var_os(PROGRAM);
-    let is_other = other.is_some();
-    (other.unwrap_or_else(|| env!("CARGO_BIN_EXE_outboxd").into()).into(), is_other)
+/// The program that is measured instead of the one that was built with the benchmarks, if one is.
+pub(crate) fn other() -> Option<OsString> {
+    std::env::var_os("OUTBOXD_PROGRAM")
 }
 
-/// It for the first `tables` tables; what Kafka it is for does not matter to all that it can do.
+fn program() -> OsString {
+    other().unwrap_or_else(|| env!("CARGO_BIN_EXE_outboxd").into())
+}
+
+/// The program for the first `tables` tables; what Kafka it is for does not matter to all that it can do.
 fn command(subcommand: &str, database: &Database, tables: usize) -> Command {
-    let mut command = Command::new(program().0);
+    let mut command = Command::new(program());
     command.args(["--config", "/dev/null", subcommand]).envs([
         ("OUTBOXD__MYSQL__URL", format!("mysql://admin:admin@127.0.0.1:{}", database.port())),
         ("OUTBOXD__MYSQL__TLS__MODE", "disabled".to_owned()),
@@ -109,6 +109,6 @@ pub(crate) fn migrate(database: &Database, tables: usize) {
 
 /// The version as it tells itself.
 pub(crate) fn version() -> String {
-    let told = Command::new(program().0).arg("--version").output().unwrap();
+    let told = Command::new(program()).arg("--version").output().unwrap();
     String::from_utf8_lossy(&told.stdout).trim().to_owned()
 }

@@ -35,10 +35,10 @@ impl Report {
     /// The page of a full run is part of the documentation; that of a quick one, or of another program, is not.
     pub(crate) fn new(quick: bool, runs: usize) -> Self {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or(Path::new(ROOT).join("target"), PathBuf::from);
-        let kind = match (outboxd::program(), quick) {
-            ((_, true), _) => "other",
-            (_, true) => "quick",
-            (_, false) => "full",
+        let kind = match (outboxd::other(), quick) {
+            (Some(_), _) => "other",
+            (None, true) => "quick",
+            (None, false) => "full",
         };
         let results = target.join("benchmarks").join(kind);
         let docs = if kind == "full" { Path::new(ROOT).join("docs") } else { results.clone() };
