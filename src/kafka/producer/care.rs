@@ -23,7 +23,7 @@ impl Careful {
     /// For the next producer of this name.
     pub(super) fn of(&self, name: &str) -> Care {
         let next = Arc::clone(lock(&self.0).entry(name.to_owned()).or_default());
-        Care { alone: next.load(Relaxed), next, name: name.to_owned() }
+        Care { alone: next.load(Relaxed), next }
     }
 }
 
@@ -33,7 +33,6 @@ pub(super) struct Care {
     alone: bool,
     /// Whether the next one sends each record by itself.
     next: Arc<AtomicBool>,
-    name: String,
 }
 
 impl Care {
@@ -42,8 +41,8 @@ impl Care {
         self.alone
     }
 
-    /// What the error of a record is for the relay.
-    pub(super) fn judge(&self, error: DeliveryError, message: &impl Message) -> DeliveryError {
+    /// What the error of a record is for the relay of the producer of this name.
+    pub(super) fn judge(&self, producer: &str, error: DeliveryError, message: &impl Message) -> DeliveryError {
         let DeliveryError::Poison { refusal, .. } = error else { return error };
         self.next.store(!self.alone, Relaxed);
         if !self.alone {
@@ -55,7 +54,7 @@ impl Care {
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         let id = headers.filter(|header| header.key == id).find_map(|header| header.value);
         let event = Event { key: message.key().unwrap_or_default().to_vec(), id: id.unwrap_or_default().to_vec() };
-        warn!(producer = self.name, topic = refusal.topic, reason = refusal.name, "record_refused");
+        warn!(producer, topic = refusal.topic, reason = refusal.name, "record_refused");
         DeliveryError::Poison { refusal, event: Some(Box::new(event)) }
     }
 }

@@ -310,7 +310,7 @@ impl ProducerContext<NoCustomPartitioner> for Context {
             }
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                (Tag(opaque), Err(self.care.judge(classify(code, message.topic()), message)))
+                (Tag(opaque), Err(self.care.judge(&self.inbox.name, classify(code, message.topic()), message)))
             }
         };
         let mut reports = lock(&self.reports);
