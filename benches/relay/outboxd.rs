@@ -84,6 +84,11 @@ pub(crate) fn other() -> Option<OsString> {
     std::env::var_os("OUTBOXD_PROGRAM")
 }
 
+/// Whether the one that was built with the benchmarks was compiled by a profile, as `make bench PROFILE=…` has it.
+pub(crate) const fn by_profile() -> bool {
+    option_env!("OUTBOXD_PROFILE").is_some()
+}
+
 fn program() -> OsString {
     other().unwrap_or_else(|| env!("CARGO_BIN_EXE_outboxd").into())
 }

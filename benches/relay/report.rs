@@ -20,6 +20,7 @@ use crate::stage::{PARTITIONS, ROOT};
 struct Kept {
     when: String,
     commit: String,
+    machine: String,
     outcome: Outcome,
 }
 
@@ -40,11 +41,9 @@ impl Report {
             (None, true) => "quick",
             (None, false) => "full",
         };
-        let results = target.join("benchmarks").join(kind);
-        let docs = if kind == "full" { Path::new(ROOT).join("docs") } else { results.clone() };
-        let pictures = docs.join("benchmarks");
+        let docs = if kind == "full" { Path::new(ROOT).join("docs") } else { target.join("benchmarks").join(kind) };
+        let (results, pictures) = (docs.join("benchmarks/results"), docs.join("benchmarks"));
         fs::create_dir_all(&results).unwrap();
-        fs::create_dir_all(&pictures).unwrap();
         Self { results, page: docs.join("benchmarks.md"), pictures, runs }
     }
 
@@ -52,9 +51,10 @@ impl Report {
         let kept = Kept {
             when: Timestamp::now().strftime("%F").to_string(),
             commit: said("git", &["rev-parse", "--short", "HEAD"]),
+            machine: machine(),
             outcome,
         };
-        fs::write(self.file(section), serde_json::to_string_pretty(&kept).unwrap()).unwrap();
+        fs::write(self.file(section), serde_json::to_string(&kept).unwrap() + "\n").unwrap();
     }
 
     fn file(&self, section: Section) -> PathBuf {
@@ -81,7 +81,7 @@ impl Report {
     /// Writes the page, with everything that was measured up to now.
     pub(crate) fn write(&self, mysql: &str) {
         let mut page = self.head(mysql);
-        for (section, Kept { when, commit, outcome }) in self.kept() {
+        for (section, Kept { when, commit, machine, outcome }) in self.kept() {
             let _ = write!(page, "\n## {}\n\n", section.title());
             let _ = writeln!(page, "| {} |\n|---|---|---|---|---|", HEAD.join(" | "));
             for figure in &outcome.figures {
@@ -91,9 +91,13 @@ impl Report {
                 draw(plot, &self.pictures).unwrap();
                 let _ = write!(page, "\n![{}](benchmarks/{}.svg)\n", plot.title, plot.name);
             }
-            let notes = outcome.notes.join(" ");
-            let command = format!("make bench ARGS=\"--only {}\"", section.name());
-            let _ = write!(page, "\n{notes} Measured {when} at commit {commit}; `{command}` measures it again.\n");
+            let name = section.name();
+            let measured = format!(
+                "Measured {when} at commit {commit} on {machine}: [every run](benchmarks/results/{name}.json). \
+                 `make bench ARGS=\"--only {name}\"` measures it again."
+            );
+            let notes: Vec<_> = outcome.notes.into_iter().chain([measured]).collect();
+            let _ = writeln!(page, "\n{}", notes.join(" "));
         }
         fs::write(&self.page, page).unwrap();
     }
@@ -125,24 +129,27 @@ back: a benchmark fails that misses an event, or finds one out of order.
 
 | | |
 |---|---|
-| outboxd | {outboxd}, release profile |
+| outboxd | {outboxd}, {build} |
 | librdkafka | {librdkafka} |
 | Debezium | {debezium} |
 | Kafka | {kafka} |
 | MySQL | {mysql} |
 | Java | {java} |
-| machine | {machine} |
 ",
             runs = self.runs,
             warm = Scale::full().warm.as_secs(),
             settings = outboxd::SETTINGS,
             jvm = std::env::var(crate::KAFKA_JVM).unwrap_or_default(),
             outboxd = outboxd::version(),
+            build = if outboxd::by_profile() {
+                "as it is released: compiled by [a profile of itself](performance.md#the-compiler)"
+            } else {
+                "release profile"
+            },
             librdkafka = rdkafka::util::get_rdkafka_version().1,
             debezium = installed("debezium-3.5"),
             kafka = installed("kafka-4.1"),
             java = said("java", &["-version"]).lines().next().unwrap_or_default(),
-            machine = machine(),
         )
     }
 }
