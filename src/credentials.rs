@@ -115,7 +115,7 @@ pub fn identity(
 }
 
 fn private_key(path: &Path, password: Option<&SecretString>) -> Result<PKey<Private>, FileError> {
-    let pem = read("key", path, "a private key, PEM")?;
+    let pem = Zeroizing::new(read("key", path, "a private key, PEM")?);
     let given = password.map_or("", ExposeSecret::expose_secret);
     // With a password given, OpenSSL asks nobody for it.
     PKey::private_key_from_pem_passphrase(&pem, given.as_bytes()).map_err(|_| {

@@ -2,8 +2,8 @@
 //!
 //! Promise: a change is taken from a program of this machine, or with the token or a certificate; never from a web page that a
 //! browser on this machine happens to show, whatever name it makes this address answer to (DNS rebinding). Nor does such a
-//! page read anything from a listener that is for this machine only. Otherwise reading stays open to all who can reach the
-//! listener: probes and metrics need no token.
+//! page read the status page or the API of a listener that is for this machine only. Otherwise reading stays open to all who
+//! can reach the listener: metrics and probes answer whoever asks, by whatever name.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,6 +1,9 @@
 //! Connections to the admin listener, and who is at their other ends.
 //!
-//! Promise: whoever connects and is slow or silent holds up nobody else.
+//! Promise: whoever connects and is slow or silent holds up nobody else, and who comes in great numbers takes nothing of what
+//! relays need: connections are bounded, and end when nothing goes over them.
+
+mod connection;
 
 use std::fmt;
 use std::io;
@@ -12,7 +15,6 @@ use std::time::Duration;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use openssl::ssl::Ssl;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
@@ -20,6 +22,7 @@ use tokio_openssl::SslStream;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
+use self::connection::Connection;
 use super::tls::{self, Renewing, TlsSettings};
 
 /// How long the other end of a connection may take nothing of what it is sent.
@@ -30,6 +33,10 @@ const GREETING: Duration = Duration::from_secs(10);
 
 /// How many connections may be agreeing on keys; the next wait in the listener's queue.
 const GREETINGS: usize = 64;
+
+/// How many connections may be open; the next wait in the listener's queue. Each takes a file descriptor, of which the relays'
+/// own connections need some.
+const OPEN: usize = 256;
 
 /// How long to wait where no connection can be taken, as without free file descriptors.
 const BREATH: Duration = Duration::from_millis(500);
@@ -52,15 +59,10 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A connection, with or without TLS.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
 /// Connections that are ready for their first request.
 pub struct Incoming {
     address: SocketAddr,
-    ready: mpsc::Receiver<(Box<dyn Stream>, Peer)>,
+    ready: mpsc::Receiver<(Connection, Peer)>,
     _taking: AbortOnDropHandle<()>,
 }
 
@@ -75,9 +77,10 @@ impl Incoming {
     }
 }
 
-async fn take(listener: TcpListener, tls: Option<Arc<Renewing>>, ready: mpsc::Sender<(Box<dyn Stream>, Peer)>) {
-    let greetings = Arc::new(Semaphore::new(GREETINGS));
+async fn take(listener: TcpListener, tls: Option<Arc<Renewing>>, ready: mpsc::Sender<(Connection, Peer)>) {
+    let (greetings, places) = (Arc::new(Semaphore::new(GREETINGS)), Arc::new(Semaphore::new(OPEN)));
     loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok(turn) = Arc::clone(&greetings).acquire_owned().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -88,14 +91,12 @@ async fn take(listener: TcpListener, tls: Option<Arc<Renewing>>, ready: mpsc::Se
             }
         };
         drop_the_deaf(&stream);
-        match &tls {
-            Some(tls) => {
-                greet(Arc::clone(tls), stream, address, ready.clone(), turn);
-            }
-            None => {
-                if ready.send((Box::new(stream), Peer { address, certificate: None })).await.is_err() {
-                    return;
-                }
+        if let Some(tls) = &tls {
+            greet(Arc::clone(tls), (stream, address), ready.clone(), (turn, place));
+        } else {
+            let connection = Connection::of(stream, place);
+            if ready.send((connection, Peer { address, certificate: None })).await.is_err() {
+                return;
             }
         }
     }
@@ -104,10 +105,9 @@ async fn take(listener: TcpListener, tls: Option<Arc<Renewing>>, ready: mpsc::Se
 /// Agrees on keys, beside other connections.
 fn greet(
     tls: Arc<Renewing>,
-    stream: TcpStream,
-    address: SocketAddr,
-    ready: mpsc::Sender<(Box<dyn Stream>, Peer)>,
-    turn: OwnedSemaphorePermit,
+    (stream, address): (TcpStream, SocketAddr),
+    ready: mpsc::Sender<(Connection, Peer)>,
+    (turn, place): (OwnedSemaphorePermit, OwnedSemaphorePermit),
 ) {
     tokio::spawn(async move {
         let greeted = timeout(GREETING, secured(tls, stream)).await;
@@ -115,7 +115,7 @@ fn greet(
         match greeted {
             Ok(Ok(stream)) => {
                 let certificate = tls::shown(stream.ssl()).map(Arc::from);
-                let _ = ready.send((Box::new(stream), Peer { address, certificate })).await;
+                let _ = ready.send((Connection::of(stream, place), Peer { address, certificate })).await;
             }
             Ok(Err(error)) => debug!(peer = %address, %error, "admin_connection_refused"),
             Err(_) => debug!(peer = %address, "admin_connection_silent"),
@@ -137,7 +137,7 @@ fn drop_the_deaf(connection: &TcpStream) {
 }
 
 impl Listener for Incoming {
-    type Io = Box<dyn Stream>;
+    type Io = Connection;
     type Addr = Peer;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {

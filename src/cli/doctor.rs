@@ -3,8 +3,11 @@
 //! Promise: whatever can be had is in it, and what cannot is said in its place: a server that is away costs its own part
 //! only. Secrets are not in it, nor is anything of what events carry.
 
+use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -22,16 +25,23 @@ use crate::terminal::text::harmless;
 /// How long each part may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How many lines of the log belong into it.
+const LINES: usize = 500;
+
 /// How long the daemon may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Collect what a bug report needs into one text file: versions, configuration without secrets, checks, positions, states, the
-/// latest happenings and metrics
+/// latest happenings and metrics, and on request the log
 #[derive(Args)]
 pub(super) struct DoctorArguments {
     /// Where to write it; - is standard output
     #[arg(short, long, value_name = "FILE", default_value = "outboxd-doctor.txt")]
     output: PathBuf,
+    /// The file that the daemon's log goes to, whose last 500 lines belong into the report; where it is in the journal:
+    /// <(journalctl --unit outboxd --lines 500)
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     #[command(flatten)]
     whereabouts: Whereabouts,
 }
@@ -52,7 +62,7 @@ impl Report {
 }
 
 pub(super) async fn doctor(
-    DoctorArguments { output, whereabouts }: DoctorArguments,
+    DoctorArguments { output, log, whereabouts }: DoctorArguments,
     loaded: Result<Loaded, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
     let mut report = Report::default();
@@ -81,6 +91,9 @@ pub(super) async fn doctor(
             }
         }
         Err(error) => report.part("the daemon", Err::<&str, _>(error)),
+    }
+    if let Some(log) = log {
+        report.part("the log", latest(&log).map_err(|error| format!("{}: {error}", log.display())));
     }
     if output.as_os_str() == "-" {
         show(&report.0);
@@ -127,6 +140,18 @@ async fn versions(loaded: &Loaded) -> Result<String, DaemonError> {
     Ok(format!("{log}: {version} ({comment})"))
 }
 
+/// The last lines of a log, which may be long, or come through a pipe.
+fn latest(log: &Path) -> io::Result<String> {
+    let mut lines = VecDeque::new();
+    for line in BufReader::new(File::open(log)?).split(b'\n') {
+        if lines.len() == LINES {
+            lines.pop_front();
+        }
+        lines.push_back(String::from_utf8_lossy(&line?).into_owned());
+    }
+    Ok(Vec::from(lines).join("\n"))
+}
+
 /// JSON is laid out, everything else stays as it is.
 fn pretty(text: String) -> String {
     let json: Result<serde_json::Value, _> = serde_json::from_str(&text);
@@ -145,6 +170,11 @@ mod tests {
         assert!(!report.0.contains('\u{1b}'));
         assert!(report.0.starts_with("== one ==\n\na"));
         assert!(report.0.ends_with("\nb\n\n== two ==\n\nnot to be had: gone\n\n"), "{}", report.0);
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let lines: Vec<_> = (0..1000).map(|line| format!("line {line}")).collect();
+        std::fs::write(log.path(), lines.join("\n") + "\n").unwrap();
+        let latest = latest(log.path()).unwrap();
+        assert!(latest.starts_with("line 500\n") && latest.ends_with("\nline 999"), "{latest}");
         assert_eq!(pretty("{\"a\":1}".to_owned()), "{\n  \"a\": 1\n}");
         assert_eq!(pretty("ready\n".to_owned()), "ready\n");
     }

@@ -166,7 +166,7 @@ pub async fn main() -> ExitCode {
             return if error.print().is_ok() { code.into() } else { code::INTERNAL.into() };
         }
     };
-    match execute(arguments).await {
+    match Box::pin(execute(arguments)).await {
         Ok(code) => code.into(),
         Err(error) => {
             say(&error.to_string());

@@ -11,6 +11,7 @@ use ureq::Agent;
 use ureq::config::ConfigBuilder;
 use ureq::http::{Method, Request, StatusCode};
 use ureq::typestate::AgentScope;
+use zeroize::Zeroizing;
 
 use crate::admin::Failure;
 use crate::admin::pages::{ParkedStatus, ReplayStatus, TableStatus};
@@ -127,12 +128,12 @@ impl Client {
         token: Option<&SecretString>,
     ) -> Result<Value, Unchanged> {
         let url = format!("{}/api/v1/{page}", self.url);
-        let authorization = token.map(|token| format!("Bearer {}", token.expose_secret()));
+        let authorization = token.map(|token| Zeroizing::new(format!("Bearer {}", token.expose_secret())));
         for _ in 0..MOST_TRIES {
             let mut request = Request::builder().method(method.clone()).uri(&url);
             request = request.header("content-type", "application/json");
             if let Some(authorization) = &authorization {
-                request = request.header("authorization", authorization);
+                request = request.header("authorization", authorization.as_str());
             }
             let silent = |reason: String| Silent { address: self.address.clone(), reason };
             let request = request.body(body.to_string()).map_err(|error| silent(error.to_string()))?;

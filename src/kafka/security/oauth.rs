@@ -15,6 +15,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use ureq::Agent;
 use ureq::tls::{TlsConfig, TlsProvider};
+use zeroize::Zeroizing;
 
 use super::sasl::{Mechanism, SaslSettings};
 use crate::credentials::{self, FileError};
@@ -75,12 +76,13 @@ fn fetch(sasl: &SaslSettings) -> Result<OAuthToken, TokenError> {
     let url = sasl.endpoint()?;
     let (id, secret) = sasl.client()?;
     let failed = |reason: String| TokenError::Endpoint { url: url.to_owned(), reason };
-    let basic = encode_block(format!("{id}:{}", secret.expose_secret()).as_bytes());
+    let login = Zeroizing::new(format!("{id}:{}", secret.expose_secret()));
+    let basic = Zeroizing::new(format!("Basic {}", *Zeroizing::new(encode_block(login.as_bytes()))));
     let mut form = vec![("grant_type", "client_credentials")];
     form.extend(sasl.scope.as_deref().map(|scope| ("scope", scope)));
     let mut response = agent(sasl)?
         .post(url)
-        .header("Authorization", format!("Basic {basic}"))
+        .header("Authorization", basic.as_str())
         .send_form(form)
         .map_err(|error| failed(error.to_string()))?;
     let status = response.status();
