@@ -79,13 +79,18 @@ pub enum DaemonError {
 pub fn servers(config: &Config) -> Result<(Servers, Servers), DaemonError> {
     let bad = || DaemonError::Configuration("mysql.url is not a URL".to_owned());
     let endpoint = |opts| Endpoint::new(opts, config.mysql.connect_timeout).with_tls(config.mysql.tls.clone());
-    let of_log = |opts| endpoint(opts).with_password_file(config.mysql.password_in_file());
-    let first = config.mysql.options()?.ok_or_else(bad)?;
+    let login = config.mysql.login();
+    let of_log = |opts| endpoint(opts).with_password_file(login.password_in_file());
+    let first = login.options()?.ok_or_else(bad)?;
     let others = config.mysql.alternatives(&first).into_iter().map(of_log).collect();
     let log = Servers::new(of_log(first), others, config.mysql.role());
-    let positions = match &config.positions.url {
+    let positions = match config.positions.login() {
         None => log.clone(),
-        Some(url) => endpoint(url.options().map_err(|error| DaemonError::Configuration(error.to_string()))?).into(),
+        Some(login) => {
+            let opts =
+                login.options()?.ok_or_else(|| DaemonError::Configuration("positions.url is not a URL".to_owned()))?;
+            endpoint(opts).with_password_file(login.password_in_file()).into()
+        }
     };
     Ok((log, positions))
 }

@@ -26,6 +26,7 @@ pub(super) fn template() -> Value {
                 cert: Some("".into()),
                 key: Some("".into()),
                 key_password: Some(SecretString::from("")),
+                key_password_file: Some("".into()),
                 ..TlsSettings::default()
             },
             addresses: vec![String::new()],
@@ -58,6 +59,8 @@ pub(super) fn template() -> Value {
         positions: PositionsSettings {
             store: Some(Keeper::Mysql),
             url: Some(ServerUrl::default()),
+            password: Some(SecretString::from("")),
+            password_file: Some("".into()),
             ..PositionsSettings::default()
         },
         outbox: vec![OutboxSettings {
@@ -100,7 +103,7 @@ pub(super) fn is_open<S: AsRef<str>>(path: &[S]) -> bool {
 /// Whether the key's value must not be shown.
 pub(super) fn is_hidden<S: AsRef<str>>(path: &[S]) -> bool {
     match path {
-        [a, b] => a.as_ref() == "mysql" && b.as_ref() == "password",
+        [a, b] => ["mysql", "positions"].contains(&a.as_ref()) && b.as_ref() == "password",
         [a, b, c] if a.as_ref() == "mysql" => b.as_ref() == "tls" && c.as_ref() == "key_password",
         [a, b, c] if a.as_ref() == "kafka" && ["tls", "sasl"].contains(&b.as_ref()) => {
             ["key_password", "password", "client_secret"].contains(&c.as_ref())

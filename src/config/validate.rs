@@ -105,7 +105,7 @@ fn mysql(settings: &MysqlSettings, problems: &mut Problems) {
         let path = ["mysql", "addresses", &entry.to_string()];
         problems.hold(address(text, 3306).is_some(), &path, "a server such as host:3306", format!("{text:?}"));
     }
-    if let Err(error) = settings.resolve_password() {
+    if let Err(error) = settings.login().password() {
         problems.invalid(&["mysql", "password_file"], "a file with the password", error);
     }
     if let Err(error) = settings.tls.options() {
@@ -127,6 +127,16 @@ fn mysql(settings: &MysqlSettings, problems: &mut Problems) {
 fn positions(settings: &PositionsSettings, problems: &mut Problems) {
     if let Some(positions) = &settings.url {
         url(positions, &["positions", "url"], problems);
+    }
+    if let Some(login) = settings.login() {
+        if let Err(error) = login.password() {
+            problems.invalid(&["positions", "password_file"], "a file with the password", error);
+        }
+    } else {
+        let expected = "nothing without positions.url: the server of [mysql] has its own";
+        problems.hold(settings.password.is_none(), &["positions", "password"], expected, "a password");
+        let found = settings.password_file.as_deref().map_or_else(String::new, |path| path.display().to_string());
+        problems.hold(settings.password_file.is_none(), &["positions", "password_file"], expected, found);
     }
     let topic = &settings.topic;
     let fixed = TopicTemplate::parse(topic).is_ok_and(|template| template.fixed().is_some());

@@ -214,7 +214,7 @@ impl MysqlSettings {
         self.role.unwrap_or(if self.addresses.is_empty() { Role::Any } else { Role::Primary })
     }
 
-    /// What the driver needs for each server: that of `url` as [`MysqlSettings::options`] gives it, and its likes.
+    /// What the driver needs for each server: that of `url` as [`Login::options`] gives it, and its likes.
     pub fn alternatives(&self, first: &Opts) -> Vec<Opts> {
         let of = |(host, port): (String, u16)| {
             mysql_async::OptsBuilder::from_opts(first.clone()).ip_or_hostname(host).tcp_port(port)
@@ -223,17 +223,9 @@ impl MysqlSettings {
         all.map(|address| of(address).into()).collect()
     }
 
-    /// The password: `password`, else what `password_file` holds, else the URL's.
-    pub fn resolve_password(&self) -> Result<Option<SecretString>, PasswordError> {
-        if let Some(password) = &self.password {
-            return Ok(Some(password.clone()));
-        }
-        self.password_file.as_deref().map_or_else(|| Ok(self.url.password()), |path| read_password(path).map(Some))
-    }
-
-    /// The file whose password is used, if it is one's: so it can change meanwhile.
-    pub fn password_in_file(&self) -> Option<PathBuf> {
-        self.password_file.clone().filter(|_| self.password.is_none())
+    /// How the server is logged in to.
+    pub fn login(&self) -> Login<'_> {
+        Login { url: &self.url, password: self.password.as_ref(), file: self.password_file.as_deref() }
     }
 
     /// The configured replica id, or a new random one from 1,073,741,824 up, where hand-given ids are rare.
@@ -247,12 +239,36 @@ impl MysqlSettings {
     pub fn fresh_server_id() -> u32 {
         fastrand::u32(0x4000_0000..=0x7fff_ffff)
     }
+}
 
-    /// What the driver needs to connect: the URL with the resolved password.
+/// How a server is logged in to.
+#[derive(Clone, Copy)]
+pub struct Login<'a> {
+    url: &'a ServerUrl,
+    password: Option<&'a SecretString>,
+    file: Option<&'a Path>,
+}
+
+impl Login<'_> {
+    /// The password: the one that is given, else what the file holds, else the URL's.
+    pub fn password(self) -> Result<Option<SecretString>, PasswordError> {
+        match (self.password, self.file) {
+            (Some(password), _) => Ok(Some(password.clone())),
+            (None, Some(file)) => read_password(file).map(Some),
+            (None, None) => Ok(self.url.password()),
+        }
+    }
+
+    /// The file whose password is used, if it is one's: so it can change meanwhile.
+    pub fn password_in_file(self) -> Option<PathBuf> {
+        self.file.filter(|_| self.password.is_none()).map(Path::to_owned)
+    }
+
+    /// What the driver needs to connect: the URL with the password.
     ///
     /// A URL that [`ServerUrl::options`] refuses gives `None`; a validated configuration holds none.
-    pub fn options(&self) -> Result<Option<Opts>, PasswordError> {
-        let password = self.resolve_password()?;
+    pub fn options(self) -> Result<Option<Opts>, PasswordError> {
+        let password = self.password()?;
         Ok(self.url.options().ok().map(|options| {
             mysql_async::OptsBuilder::from_opts(options)
                 .pass(password.map(|password| password.expose_secret().to_owned()))
@@ -297,12 +313,25 @@ pub struct PositionsSettings {
     pub store: Option<Keeper>,
     /// The compacted topic of positions.
     pub topic: String,
-    /// Another server than the one whose binlog is read: `mysql://user:password@host:port`.
+    /// Another server than the one whose binlog is read: `mysql://user@host:port`.
     pub url: Option<ServerUrl>,
+    /// The password there; goes before `password_file`, which goes before a password in the URL.
+    #[serde(serialize_with = "hidden")]
+    pub password: Option<SecretString>,
+    /// A file with that password; one line end after it is ignored.
+    pub password_file: Option<PathBuf>,
     /// The schema of the position table.
     pub schema: String,
     /// The name of the position table.
     pub table: String,
+}
+
+impl PositionsSettings {
+    /// How the server of `url` is logged in to, if there is one.
+    pub fn login(&self) -> Option<Login<'_>> {
+        let url = self.url.as_ref()?;
+        Some(Login { url, password: self.password.as_ref(), file: self.password_file.as_deref() })
+    }
 }
 
 impl Default for PositionsSettings {
@@ -311,6 +340,8 @@ impl Default for PositionsSettings {
             store: None,
             topic: "outboxd.positions".into(),
             url: None,
+            password: None,
+            password_file: None,
             schema: "outboxd".into(),
             table: "outboxd_positions".into(),
         }
@@ -322,7 +353,7 @@ mod tests {
     use super::*;
 
     fn exposed(settings: &MysqlSettings) -> Option<String> {
-        settings.resolve_password().unwrap().map(|password| password.expose_secret().to_owned())
+        settings.login().password().unwrap().map(|password| password.expose_secret().to_owned())
     }
 
     #[test]
@@ -335,7 +366,7 @@ mod tests {
         assert_eq!(exposed(&settings).as_deref(), Some("from file"));
         settings.password = Some("direct".into());
         assert_eq!(exposed(&settings).as_deref(), Some("direct"));
-        assert_eq!(settings.options().unwrap().unwrap().pass(), Some("direct"));
+        assert_eq!(settings.login().options().unwrap().unwrap().pass(), Some("direct"));
     }
 
     #[test]
@@ -356,7 +387,7 @@ mod tests {
         }
         let addresses = vec!["b".to_owned(), "c:3".to_owned()];
         let settings = MysqlSettings { url: "mysql://u:p@a:7".into(), addresses, ..MysqlSettings::default() };
-        let first = settings.options().unwrap().unwrap();
+        let first = settings.login().options().unwrap().unwrap();
         let others = settings.alternatives(&first);
         let shown: Vec<_> = others.iter().map(|o| (o.ip_or_hostname(), o.tcp_port(), o.user(), o.pass())).collect();
         assert_eq!(shown, [("b", 7, Some("u"), Some("p")), ("c", 3, Some("u"), Some("p"))]);
@@ -366,7 +397,7 @@ mod tests {
     #[test]
     fn given_a_missing_file_when_resolved_then_the_path_is_named() {
         let settings = MysqlSettings { password_file: Some("/none/such".into()), ..MysqlSettings::default() };
-        assert!(settings.resolve_password().unwrap_err().to_string().contains("/none/such"));
+        assert!(settings.login().password().unwrap_err().to_string().contains("/none/such"));
     }
 
     #[test]

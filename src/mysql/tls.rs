@@ -59,9 +59,11 @@ pub struct TlsSettings {
     pub cert: Option<PathBuf>,
     /// The private key of `cert`, PEM.
     pub key: Option<PathBuf>,
-    /// What `key` is encrypted with, if it is.
+    /// What `key` is encrypted with, if it is; goes before `key_password_file`.
     #[serde(serialize_with = "hidden")]
     pub key_password: Option<SecretString>,
+    /// A file that holds it.
+    pub key_password_file: Option<PathBuf>,
 }
 
 /// A key of [`TlsSettings`] that cannot be used. Holds no secret.
@@ -119,8 +121,11 @@ impl TlsSettings {
             let expected = "a mysql.tls.mode with TLS";
             return Err(TlsError::new("cert", expected, format!("{:?} with mode disabled", cert.display())));
         }
+        let (secret, file) = (self.key_password.as_ref(), self.key_password_file.as_deref());
+        let password =
+            credentials::given(secret, "key_password_file", file, "a file with the password of mysql.tls.key")?;
         let (cert, key) = (self.cert.as_deref(), self.key.as_deref());
-        Ok(credentials::identity("mysql.tls", cert, key, self.key_password.as_ref())?)
+        Ok(credentials::identity("mysql.tls", cert, key, password.as_ref())?)
     }
 }
 

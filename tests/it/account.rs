@@ -27,6 +27,12 @@ pub(crate) fn url_with_password(port: u16) -> String {
     format!("mysql://{USER}:{PASSWORD}@127.0.0.1:{port}")
 }
 
+/// What the documents grant to it, granted to this user of a test.
+pub(crate) fn grants(user: &str) -> impl Iterator<Item = String> {
+    let granted = DOCUMENTED.lines().filter(|line| line.starts_with("GRANT") && line.contains("'outboxd'@'%'"));
+    granted.map(move |line| line.trim_end_matches(';').replace("'outboxd'@'%'", &format!("'{user}'@'%'")))
+}
+
 /// Creates it on a server, for tables in these schemas, with further grants such as `DELETE ON delivery.*`. The log knows
 /// nothing of it.
 pub(crate) async fn create(server: &Service, tables: &[TableName], grants: &[String]) {

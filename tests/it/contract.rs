@@ -23,6 +23,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use tokio::time::Instant;
 
+use crate::account;
 use crate::stage::{PATIENCE, Stage};
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -73,7 +74,9 @@ impl PositionStore for Session {
 async fn session(stage: &Stage, user: &str) -> MysqlStore {
     let mut conn = admin(stage).await;
     conn.query_drop(format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await.unwrap();
-    conn.query_drop(format!("GRANT ALL ON *.* TO '{user}'@'%'")).await.unwrap();
+    for grant in account::grants(user) {
+        conn.query_drop(grant).await.unwrap();
+    }
     let opts = Opts::from_url(&format!("mysql://{user}:x@127.0.0.1:{}", stage.mysql.port())).unwrap();
     MysqlStore::new(Endpoint::new(opts, CONNECT), "outboxd", "outboxd_positions", Duration::from_secs(1))
 }

@@ -65,6 +65,9 @@ impl Daemon {
         let mut answer = agent.get(format!("http://{address}{path}")).call().ok()?;
         let body = answer.body_mut().read_to_string().ok()?;
         self.keeps_its_secrets(path, &body);
+        // Now, because nothing is left of it once it has ended. It has, where this is empty.
+        let arguments = std::fs::read(format!("/proc/{}/cmdline", self.id())).unwrap_or_default();
+        self.keeps_its_secrets("its command line", &String::from_utf8_lossy(&arguments));
         Some((answer.status().as_u16(), body))
     }
 
@@ -168,14 +171,12 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let arguments = std::fs::read(format!("/proc/{}/cmdline", self.id())).unwrap_or_default();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
         } else {
             self.keeps_its_secrets("its log", &self.log());
-            self.keeps_its_secrets("its command line", &String::from_utf8_lossy(&arguments));
         }
     }
 }

@@ -11,7 +11,8 @@ async fn neither_password_nor_payload_show_anywhere_not_even_at_trace_level() {
     const PASSWORD: &str = "Tr0ub4dor-and-3";
     const PAYLOAD: &str = "confidential-route";
     let stage = Stage::of().shards(1).up().await;
-    stage.sql(["CREATE USER relay IDENTIFIED BY 'Tr0ub4dor-and-3'", "GRANT ALL ON *.* TO relay"]).await;
+    stage.sql(["CREATE USER relay IDENTIFIED BY 'Tr0ub4dor-and-3'"]).await;
+    stage.sql(account::grants("relay")).await;
     let url = format!("mysql://relay:{PASSWORD}@127.0.0.1:{}", stage.mysql.port());
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), PASSWORD).unwrap();
@@ -24,8 +25,10 @@ async fn neither_password_nor_payload_show_anywhere_not_even_at_trace_level() {
         }
         command.env_remove("OUTBOXD__MYSQL__PASSWORD");
         if by_file {
-            command.env("OUTBOXD__MYSQL__URL", format!("mysql://relay@127.0.0.1:{}", stage.mysql.port()));
-            command.env("OUTBOXD__MYSQL__PASSWORD_FILE", file.path());
+            for of in ["MYSQL", "POSITIONS"] {
+                command.env(format!("OUTBOXD__{of}__URL"), format!("mysql://relay@127.0.0.1:{}", stage.mysql.port()));
+                command.env(format!("OUTBOXD__{of}__PASSWORD_FILE"), file.path());
+            }
         }
         let daemon = crate::daemon::Daemon::spawn(&command);
         let id = format!("e-{round}");

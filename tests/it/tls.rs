@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::account::PASSWORD;
+use crate::account::{self, PASSWORD};
 use crate::certificates::{Authority, Signed};
 use crate::daemon::Daemon;
 use crate::stage::{Setup, Stage};
@@ -79,12 +79,8 @@ impl Way<'_> {
 
 async fn users(stage: &Stage) {
     for (user, requires) in [("any", "NONE"), ("safe", "SSL"), ("sure", "X509")] {
-        stage
-            .sql([
-                format!("CREATE USER {user} IDENTIFIED BY '{PASSWORD}' REQUIRE {requires}"),
-                format!("GRANT ALL ON *.* TO {user}"),
-            ])
-            .await;
+        stage.sql([format!("CREATE USER {user} IDENTIFIED BY '{PASSWORD}' REQUIRE {requires}")]).await;
+        stage.sql(account::grants(user)).await;
     }
 }
 
