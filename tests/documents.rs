@@ -53,6 +53,23 @@ fn every_halt_has_its_cure() {
     assert_eq!(undocumented(&patterns), BTreeSet::new());
 }
 
+#[test]
+fn every_event_of_the_log_is_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    source(&root.join("src"), &mut code);
+    // The last argument, which is what is logged; what is at debug or below is for whoever reads the code.
+    let event = Regex::new(r#"(?s)\b(?:info|warn|error)!\([^;]*?"([a-z0-9]+(?:_[a-z0-9]+)*)"\s*,?\s*\)"#).unwrap();
+    let mut logged: BTreeSet<_> = event.captures_iter(&code).map(|found| found[1].to_owned()).collect();
+    // Only in builds for tests.
+    assert!(logged.remove("bug_planted"), "has the code another form now?");
+    let page = fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let line = page.lines().find(|line| line.contains("Event names are stable")).unwrap();
+    let (_, list) = line.split_once("stable:").unwrap();
+    let listed: BTreeSet<_> = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
+    assert_eq!(listed, logged);
+}
+
 /// Names of the test functions below a folder, and the paths of its files.
 fn tests_below(folder: &Path, names: &mut Vec<String>, files: &mut Vec<String>) {
     let name = Regex::new(r"fn (given_\w+|[a-z]\w+_\w+)").unwrap();

@@ -170,6 +170,23 @@ fn the_unit_is_one_that_systemd_takes_and_calls_confined() {
     analyze(&["security", "--offline=true", "--threshold=20"]);
 }
 
+/// A unit whose program is elsewhere ends with 203/EXEC, and a user that is not there with 217/USER.
+#[test]
+fn who_installs_by_the_walk_through_has_what_the_unit_names() {
+    let (unit, page) = (text("config/systemd/outboxd.service"), text("docs/walkthrough.md"));
+    let named = |pattern: &str| Regex::new(pattern).unwrap().captures(&unit).unwrap()[1].to_owned();
+    let (folder, user) = (named(r"ExecStart=(/\S+/)outboxd "), named(r"User=(\S+)"));
+    let installs: Vec<_> = page.lines().filter(|line| line.contains("install -m 755 target/release/outboxd")).collect();
+    assert!(installs.len() == 2 && installs.iter().all(|line| line.ends_with(&folder)), "{installs:?}");
+    assert!(text("config/systemd/outboxd.sysusers").contains(&format!("u {user} ")));
+    for step in
+        ["config/systemd/outboxd.sysusers /usr/lib/sysusers.d/", "systemd-sysusers", "LoadCredential=mysql-password:"]
+    {
+        assert!(page.contains(step), "{step}");
+    }
+    assert!(unit.contains("#LoadCredential=mysql-password:/etc/outboxd/mysql-password"));
+}
+
 #[test]
 fn a_halt_or_a_wrong_configuration_is_not_restarted() {
     let unit = text("config/systemd/outboxd.service");
@@ -200,7 +217,7 @@ fn the_package_has_everything_that_it_names() {
         let (from, to) = (&found[1], &found[2]);
         targets.push(to.to_owned());
         let is_made = from.starts_with("target/");
-        let there = root().join(from.replace("*.md", "operations.md")).is_file();
+        let there = root().join(from.replace("**/*", "adr/0001-one-package.md")).is_file();
         assert!(is_made || there, "{from} is not there");
     }
     let unit = text("config/systemd/outboxd.service");

@@ -75,6 +75,6 @@ fn a_command_that_is_not_taken_is_found() {
 #[test]
 fn a_block_that_is_not_run_says_why() {
     let marks: Vec<_> = book().into_iter().flat_map(|page| page.blocks).filter_map(|block| block.mark).collect();
-    assert!(marks.iter().all(|mark| mark == "not run" || mark.starts_with("needs ")), "{marks:?}");
+    assert!(marks.iter().all(|mark| mark == "not run"), "{marks:?}");
     assert!(marks.len() > 3, "marks are found: {marks:?}");
 }

@@ -13,7 +13,7 @@ pub(crate) struct Block {
     /// What stands behind the fence.
     pub(crate) language: String,
     pub(crate) text: String,
-    /// The comment in front of it, `<!-- MARK: why -->`: `not run`, or `needs PROGRAM`.
+    /// The comment in front of it, `<!-- MARK: why -->`: `not run`.
     pub(crate) mark: Option<String>,
 }
 
@@ -29,17 +29,19 @@ pub(crate) struct Page {
 impl Page {
     pub(crate) fn read(path: &Path) -> Self {
         let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let (mut prose, mut blocks, mut open) = (Vec::new(), Vec::new(), None::<Block>);
+        // A block within a list is as far in as what opens it.
+        let (mut prose, mut blocks, mut open, mut indent) = (Vec::new(), Vec::new(), None::<Block>, "");
         for line in text.lines() {
             match (line.trim_start().strip_prefix("```"), &mut open) {
                 (Some(_), Some(_)) => blocks.extend(open.take()),
                 (Some(language), None) => {
+                    indent = &line[..line.len() - line.trim_start().len()];
                     let before = prose.iter().rev().find(|line: &&String| !line.is_empty());
                     let mark = before.and_then(|line| line.strip_prefix("<!-- ")?.split_once(':'));
                     let mark = mark.map(|(mark, _)| mark.to_owned());
                     open = Some(Block { language: language.to_owned(), text: String::new(), mark });
                 }
-                (None, Some(block)) => block.text.extend([line.strip_prefix("   ").unwrap_or(line), "\n"]),
+                (None, Some(block)) => block.text.extend([line.strip_prefix(indent).unwrap_or(line), "\n"]),
                 (None, None) => prose.push(line.to_owned()),
             }
         }

@@ -25,10 +25,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A program of the Debian package that `scripts/services install prometheus-2` has unpacked.
-fn program(name: &str) -> Command {
+/// Where the programs of the Debian package are that `scripts/services install prometheus-2` has unpacked.
+pub(crate) fn programs() -> PathBuf {
     let services = std::env::var_os("OUTBOXD_SERVICES_DIR").map_or_else(|| root().join(".services"), PathBuf::from);
-    let path = services.join("prometheus-2/root/usr/bin").join(name);
+    services.join("prometheus-2/root/usr/bin")
+}
+
+fn program(name: &str) -> Command {
+    let path = programs().join(name);
     assert!(path.exists(), "{} is missing: scripts/services install prometheus-2", path.display());
     Command::new(path)
 }

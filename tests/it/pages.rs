@@ -9,6 +9,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
+use crate::monitoring;
 use crate::page::{Block, Page, beside, book};
 use crate::stage::{Stage, free_port, until};
 
@@ -49,8 +50,8 @@ impl Reader {
         ];
         let folder = TempDir::new().unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_outboxd")).parent().unwrap();
-        let shell =
-            format!("export PATH={}:$PATH NO_COLOR=1 OUTBOXD__ADMIN__LISTEN={}\n", program.display(), addresses[2].1);
+        let path = format!("{}:{}:$PATH", program.display(), monitoring::programs().display());
+        let shell = format!("export PATH={path} NO_COLOR=1 OUTBOXD__ADMIN__LISTEN={}\n", addresses[2].1);
         fs::write(folder.path().join(".shell"), shell).unwrap();
         // The files of the package that a page copies from.
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -63,11 +64,7 @@ impl Reader {
         let page = Page::read(Path::new(path));
         let mut reader = Self::of(&page).await;
         for block in &page.blocks {
-            let is_left_out = block.mark.as_deref().is_some_and(|mark| match mark.strip_prefix("needs ") {
-                Some(program) => !is_there(program),
-                None => mark == "not run",
-            });
-            if !is_left_out {
+            if block.mark.as_deref() != Some("not run") {
                 reader.does(block).await;
             }
         }
@@ -160,10 +157,6 @@ impl Reader {
 pub(crate) fn statements(text: &str) -> Vec<String> {
     let bare: Vec<_> = text.lines().map(|line| line.split("--").next().unwrap()).collect();
     bare.join("\n").split(';').map(str::trim).filter(|sql| !sql.is_empty()).map(str::to_owned).collect()
-}
-
-fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]
