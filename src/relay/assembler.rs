@@ -6,13 +6,15 @@
 //! its tables halt by name. What a fault touches halts with the position before the faulted transaction (R6).
 
 mod prepared;
+mod savepoints;
 mod state;
 
 use std::sync::Arc;
 
 use prepared::Prepared;
+use savepoints::Savepoints;
 use smallvec::SmallVec;
-use state::{Part, Savepoint, Table, Transaction, undone};
+use state::{Part, Table, Transaction, undone};
 
 use super::Item;
 use crate::planted::{self, Bug};
@@ -58,10 +60,10 @@ impl Assembler {
             }
             LogEvent::Foreign { slot, kind } => {
                 if let Some(part) = self.part(slot, position) {
-                    part.foreign.push(kind);
+                    part.updates += u64::from(kind == ForeignDml::Update);
                 }
             }
-            LogEvent::Savepoint { name } => self.savepoint(name),
+            LogEvent::Savepoint { name } => self.savepoint(&name),
             LogEvent::RollbackTo { name } => self.rollback_to(&name, position),
             LogEvent::XaStart => {
                 if let Some(open) = &mut self.open {
@@ -205,7 +207,7 @@ impl Assembler {
             txn,
             commit_micros,
             touched: SmallVec::new(),
-            savepoints: Vec::new(),
+            savepoints: Savepoints::default(),
             held: 0,
             xa: false,
         });
@@ -282,27 +284,18 @@ impl Assembler {
                 let position = Arc::new(Position { point: position.point.clone(), partial, scan: None });
                 self.out.push((slot, Item::Batch(table.batch.take(position))));
                 part.start = Mark::START;
-                // Marks from before point into the batch that has left; what follows them begins at the start now.
-                for savepoint in &mut open.savepoints {
-                    savepoint
-                        .marks
-                        .iter_mut()
-                        .filter(|(marked, ..)| *marked == slot)
-                        .for_each(|kept| kept.1 = Mark::START);
-                }
             }
         }
     }
 
-    fn savepoint(&mut self, name: String) {
-        let Some(open) = self.open.as_mut() else { return };
-        open.savepoints.retain(|savepoint| !same(&savepoint.name, &name));
-        let marks = open.touched.iter().filter_map(|&slot| {
-            let table = &self.tables[slot];
+    fn savepoint(&mut self, name: &str) {
+        let Some(Transaction { savepoints, touched, .. }) = self.open.as_mut() else { return };
+        let tables = &self.tables;
+        let marks = touched.iter().filter_map(|&slot| {
+            let table = &tables[slot];
             table.part.as_ref().map(|part| (slot, table.batch.mark(), part.rows))
         });
-        let marks = marks.collect();
-        open.savepoints.push(Savepoint { name, marks });
+        savepoints.set(name, marks);
     }
 
     fn rollback_to(&mut self, name: &str, position: &Position) {
@@ -310,17 +303,14 @@ impl Assembler {
             return;
         }
         let Some(open) = self.open.as_mut() else { return };
-        let found = open.savepoints.iter().position(|savepoint| same(&savepoint.name, name));
-        let marks = found.map(|found| {
-            open.savepoints.truncate(found + 1);
-            open.savepoints[found].marks.clone()
-        });
+        let marks = open.savepoints.back_to(name);
         let (txn, touched) = (open.txn.clone(), open.touched.clone());
         for slot in touched {
             let table = &mut self.tables[slot];
             let Some(part) = table.part.as_mut().filter(|part| part.fault.is_none()) else { continue };
             let Some(marks) = &marks else {
-                let detail = format!("the log rolls back to savepoint {name}, which it did not set");
+                let detail =
+                    format!("the log rolls back to savepoint {name}, which it did not set, or before too many others");
                 self.spoil(slot, Fault { name: "unknown_savepoint", detail, at: txn.to_string() }, position);
                 continue;
             };
@@ -329,7 +319,8 @@ impl Assembler {
             if rows < part.released {
                 self.spoil(slot, undone(&txn), position);
             } else if part.rows > rows {
-                table.batch.cut(mark);
+                // A mark from before the latest release points into the batch that has left.
+                table.batch.cut(if rows == part.released { part.start } else { mark });
                 part.rows = rows;
             }
         }
@@ -361,7 +352,9 @@ impl Assembler {
             for &slot in &open.touched {
                 let table = &mut self.tables[slot];
                 let Some(mut part) = table.part.take() else { continue };
-                self.out.extend(part.foreign.drain(..).filter(|_| committed).map(|kind| (slot, Item::Foreign(kind))));
+                if committed && part.updates > 0 {
+                    self.out.push((slot, Item::Updates(part.updates)));
+                }
                 if let Some(fault) = part.fault.take().filter(|_| committed || part.released > 0) {
                     self.halt(slot, fault);
                 } else if let Some(fault) = part.short(&open.txn).filter(|_| committed) {
@@ -379,11 +372,6 @@ impl Assembler {
             table.pass(position);
         }
     }
-}
-
-/// Names of savepoints, as the server compares them.
-fn same(a: &str, b: &str) -> bool {
-    a.to_lowercase() == b.to_lowercase()
 }
 
 fn updated(at: String) -> Fault {

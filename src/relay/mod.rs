@@ -30,7 +30,7 @@ pub mod worker;
 use std::sync::Arc;
 
 use crate::position::Position;
-use crate::source::{Batch, Fault, ForeignDml};
+use crate::source::{Batch, Fault};
 
 /// What a relay gets from the tail, in log order.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub enum Item {
     Batch(Batch),
     /// Nothing for this table up to here.
     Progress(Arc<Position>),
-    /// A statement on the table that an outbox should not see.
-    Foreign(ForeignDml),
+    /// A transaction has updated rows, which an outbox should not see: so many events of it.
+    Updates(u64),
     /// The log is that of another server now, where the table has to find its place anew.
     Displaced(String),
     /// The table's events cannot be relayed from here on.
@@ -58,7 +58,7 @@ impl Item {
         match self {
             Self::Batch(batch) => Some(batch.position()),
             Self::Progress(position) => Some(position),
-            Self::Foreign(_) | Self::Displaced(_) | Self::Fault(_) => None,
+            Self::Updates(_) | Self::Displaced(_) | Self::Fault(_) => None,
         }
     }
 
@@ -66,7 +66,7 @@ impl Item {
     pub fn memory(&self) -> usize {
         match self {
             Self::Batch(batch) => batch.memory(),
-            Self::Progress(_) | Self::Foreign(_) | Self::Displaced(_) | Self::Fault(_) => 0,
+            Self::Progress(_) | Self::Updates(_) | Self::Displaced(_) | Self::Fault(_) => 0,
         }
     }
 }

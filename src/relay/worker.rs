@@ -33,7 +33,7 @@ use super::window::Window;
 use crate::outbox::Mapping;
 use crate::outlet::{Chunk, Outlet, Settled};
 use crate::position::{Parked, Position};
-use crate::source::{Fault, ForeignDml};
+use crate::source::Fault;
 
 /// A named reason why a relay stopped for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -270,8 +270,8 @@ impl<O: Outlet> Worker<O> {
                 self.window.progress(Arc::clone(position));
                 Ok(())
             }
-            Item::Foreign(ForeignDml::Update) => {
-                let seen = self.stats.updates.fetch_add(1, Relaxed) + 1;
+            Item::Updates(count) => {
+                let seen = self.stats.updates.fetch_add(*count, Relaxed) + count;
                 // The first is said at once, a flood does not fill the log.
                 if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
                     self.warned = Some(Instant::now());
@@ -279,7 +279,6 @@ impl<O: Outlet> Worker<O> {
                 }
                 Ok(())
             }
-            Item::Foreign(ForeignDml::Delete | ForeignDml::Truncate) => Ok(()),
             Item::Displaced(reason) => Err(self.again_for("log", reason.clone())),
             Item::Fault(fault) => Err(End::Halt(fault.clone().into())),
         }

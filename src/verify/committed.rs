@@ -188,7 +188,7 @@ impl<S: LogSource> LogReader<S> {
                 }
                 Item::Fault(fault) => faults.push((slot, fault)),
                 // Only a tail that finds another server's log displaces; this reads one log as it is.
-                Item::Progress(_) | Item::Foreign(_) | Item::Displaced(_) => {}
+                Item::Progress(_) | Item::Updates(_) | Item::Displaced(_) => {}
             }
         }
         for (slot, fault) in faults {

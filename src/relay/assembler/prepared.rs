@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::Assembler;
 use crate::position::{Position, TxnId};
-use crate::source::{BatchBuilder, Fault, ForeignDml, Slot};
+use crate::source::{BatchBuilder, Fault, Slot};
 
 /// The prepared transactions of a stream, by XA identifier.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub(super) struct Prepared {
 pub(super) struct PreparedRows {
     slot: Slot,
     rows: BatchBuilder,
-    foreign: Vec<ForeignDml>,
+    updates: u64,
     /// What halts the table if the transaction is committed.
     fault: Option<Fault>,
 }
@@ -62,7 +62,7 @@ impl Assembler {
                 fault.get_or_insert_with(|| outgrown(&open.txn));
             }
             self.prepared.bytes += rows.memory();
-            parts.push(PreparedRows { slot, rows, foreign: part.foreign, fault });
+            parts.push(PreparedRows { slot, rows, updates: part.updates, fault });
         }
         self.prepared.transactions.insert(xid, parts);
     }
@@ -70,12 +70,12 @@ impl Assembler {
     /// The outcome of a prepared transaction, within the transaction that tells it.
     pub(super) fn settle(&mut self, xid: &str, commit: bool, position: &Position) {
         let parts = self.prepared.take(xid);
-        for PreparedRows { slot, rows, mut foreign, fault } in parts {
+        for PreparedRows { slot, rows, updates, fault } in parts {
             if !commit {
                 continue;
             }
             let Some(part) = self.part(slot, position) else { continue };
-            part.foreign.append(&mut foreign);
+            part.updates += updates;
             match fault {
                 Some(fault) => self.spoil(slot, fault, position),
                 None => self.append(slot, position, |batch| {

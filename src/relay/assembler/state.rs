@@ -2,9 +2,10 @@
 
 use smallvec::SmallVec;
 
+use super::savepoints::Savepoints;
 use crate::planted::{self, Bug};
 use crate::position::{Position, TxnId};
-use crate::source::{BatchBuilder, Fault, ForeignDml, Mark, Slot};
+use crate::source::{BatchBuilder, Fault, Mark, Slot};
 
 /// One table.
 pub(super) struct Table {
@@ -34,7 +35,7 @@ impl Table {
             relayed: covered == Some(true),
             skip,
             released: skip,
-            foreign: Vec::new(),
+            updates: 0,
             fault: None,
         });
         match (covered, resume) {
@@ -70,8 +71,8 @@ pub(super) struct Part {
     pub(super) skip: u64,
     /// Rows handed on before the end of the transaction, or relayed by an earlier run.
     pub(super) released: u64,
-    /// Set by an update, delete or truncate.
-    pub(super) foreign: Vec<ForeignDml>,
+    /// Events of rows that were updated.
+    pub(super) updates: u64,
     /// What will halt the table at the end of the transaction, if it commits.
     pub(super) fault: Option<Fault>,
 }
@@ -86,18 +87,12 @@ impl Part {
     }
 }
 
-/// What a rollback to it keeps: where each table stood.
-pub(super) struct Savepoint {
-    pub(super) name: String,
-    pub(super) marks: Vec<(Slot, Mark, u64)>,
-}
-
 /// The open transaction.
 pub(super) struct Transaction {
     pub(super) txn: TxnId,
     pub(super) commit_micros: u64,
     pub(super) touched: SmallVec<[Slot; 4]>,
-    pub(super) savepoints: Vec<Savepoint>,
+    pub(super) savepoints: Savepoints,
     pub(super) held: usize,
     /// Nothing may leave before the end.
     pub(super) xa: bool,

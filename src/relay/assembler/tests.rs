@@ -40,6 +40,7 @@ struct Log {
     delivered: Vec<Vec<String>>,
     durable: Vec<Position>,
     faults: Vec<Option<&'static str>>,
+    updates: Vec<u64>,
 }
 
 fn at(sequence: u64) -> Position {
@@ -58,6 +59,7 @@ impl Log {
             delivered: vec![Vec::new(); resumes.len()],
             durable: resumes.to_vec(),
             faults: vec![None; resumes.len()],
+            updates: vec![0; resumes.len()],
         }
     }
 
@@ -89,7 +91,8 @@ impl Log {
                 }
                 Item::Progress(position) => self.durable[slot] = Position::clone(&position),
                 Item::Fault(fault) => self.faults[slot] = Some(fault.name),
-                Item::Foreign(_) | Item::Displaced(_) => {}
+                Item::Updates(count) => self.updates[slot] += count,
+                Item::Displaced(_) => {}
             }
         }
         self
@@ -133,6 +136,37 @@ fn a_rolled_back_savepoint_takes_its_rows_with_it() {
     assert_eq!(log.delivered, [vec!["a", "e"], vec![]]);
     log.begin(2).insert(0, &["f"]).take(back("t")).take(LogEvent::Commit).flush();
     assert_eq!(log.faults, [Some("unknown_savepoint"), None]);
+}
+
+#[test]
+fn a_savepoint_from_before_rows_left_takes_back_what_came_after_them() {
+    let savepoint = |name: &str| LogEvent::Savepoint { name: name.into() };
+    let back = |name: &str| LogEvent::RollbackTo { name: name.into() };
+    let large = "x".repeat(200 << 10);
+    let mut log = Log::new(&[at(0), at(0)], Limits { hold_bytes: 100 << 10, ..WIDE });
+    // What the other table brings makes everything leave that is held.
+    log.begin(1).insert(0, &["a"]).take(savepoint("s")).insert(1, &[&large]);
+    assert_eq!((log.delivered[0].len(), log.delivered[1].len()), (1, 1));
+    log.insert(0, &["b"]).take(savepoint("t")).insert(0, &["c"]).take(back("t"));
+    log.take(back("s")).insert(0, &["d"]).take(LogEvent::Commit).flush();
+    assert_eq!(log.delivered[0], ["a", "d"]);
+    assert_eq!(log.faults, [None, Some("undone_after_release")]);
+}
+
+#[test]
+fn what_a_transaction_does_to_rows_beside_inserting_them_takes_no_memory() {
+    let mut log = Log::new(&[at(0)], WIDE);
+    log.begin(1);
+    for _ in 0..100_000 {
+        log.take(LogEvent::Foreign { slot: 0, kind: ForeignDml::Delete });
+        log.take(LogEvent::Foreign { slot: 0, kind: ForeignDml::Update });
+    }
+    assert_eq!(log.assembler.held_bytes(), 0);
+    log.assembler.take(LogEvent::<Texts>::Commit, &at(1));
+    assert!(log.assembler.drain().len() <= 1, "one word of it, and not one for each event");
+    log.begin(2).take(LogEvent::Foreign { slot: 0, kind: ForeignDml::Update }).take(LogEvent::Rollback);
+    log.begin(3).take(LogEvent::Foreign { slot: 0, kind: ForeignDml::Update }).take(LogEvent::Commit);
+    assert_eq!(log.updates, [1], "of those that were committed");
 }
 
 #[test]
