@@ -198,7 +198,10 @@ impl Position {
     pub fn on_to(&self, next: &Self) -> Self {
         let Some(point) = self.point.join(&next.point).filter(|_| self.partial_cmp(next).is_none_or(Ordering::is_gt))
         else {
-            return next.clone();
+            // Another server may have the transaction in part later than this one had it.
+            let ahead = |partial: &&Partial| next.point.covers(&partial.txn) == Some(false);
+            let partial = next.partial.as_ref().or_else(|| self.partial.as_ref().filter(ahead));
+            return Self { partial: partial.cloned(), ..next.clone() };
         };
         let scan = next.scan.clone();
         let open = |partial: &&Partial| point.covers(&partial.txn) == Some(false);
@@ -499,6 +502,9 @@ mod tests {
             ),
             ("file=b.000001:90 without b.000001:50", "file=b.000001:95", "file=b.000001:95"),
             ("gtid=", "file=b.000001:95", "file=b.000001:95"),
+            // Another server has the transaction that was relayed in part later.
+            ("domains=0-1-25 +3 of 1-1-7", "domains=0-1-26", "domains=0-1-26 +3 of 1-1-7"),
+            ("domains=0-1-25 +3 of 0-1-26", "domains=0-1-26", "domains=0-1-26"),
         ] {
             assert_eq!(position(from).on_to(&position(next)).to_string(), stands, "{from} {next}");
         }
