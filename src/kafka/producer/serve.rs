@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::producer::{Producer as _, PurgeConfig};
 use tracing::warn;
@@ -69,8 +69,13 @@ impl Shared {
             for (topic, partition) in context.acknowledged() {
                 openings.acknowledge(&topic, partition, || partitions(native, &topic));
             }
+            openings.look(Instant::now());
         }
-        context.flush()
+        let reported = context.flush();
+        if let Some(openings) = &context.openings {
+            openings.recount(|| self.inbox.in_flight_bytes() == 0);
+        }
+        reported
     }
 
     /// Nothing that waits in this client will ever be sent: it is over, and the relay makes another one. Seen after a broker was
