@@ -18,6 +18,8 @@ struct Row {
     owner: u64,
     /// The session that holds the table now.
     held_by: Option<u64>,
+    /// Its claims have broken: nothing changes until another one.
+    broken: bool,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +36,9 @@ impl State {
     fn row(&mut self, claim: &Claim) -> Result<&mut Row, StoreError> {
         let Claim { table, epoch: ours } = claim;
         let row = self.rows.entry(table.clone()).or_default();
+        if row.broken {
+            return Err(StoreError::Broken("on command".to_owned()));
+        }
         if row.epoch != *ours && !planted::is(Bug::FenceIgnored) {
             return Err(StoreError::Fenced { table: table.clone(), ours: *ours, theirs: row.epoch });
         }
@@ -58,6 +63,11 @@ impl MemoryPositions {
     /// The next requests of any session fail as unavailable.
     pub fn fail(&self, requests: u64) {
         lock(&self.state).failing = requests;
+    }
+
+    /// The way to the store that the table was claimed with is over, until it is claimed again.
+    pub fn break_claim(&self, table: &TableName) {
+        lock(&self.state).rows.entry(table.clone()).or_default().broken = true;
     }
 
     /// A process is gone, or its connection: what it held is free.
@@ -108,7 +118,7 @@ impl PositionStore for MemoryStore {
             if let Some(holder) = row.held_by.filter(|holder| *holder != self.session) {
                 return Err(StoreError::Owned { table: table.clone(), owner: format!("session {holder}") });
             }
-            (row.held_by, row.owner) = (Some(self.session), self.session);
+            (row.held_by, row.owner, row.broken) = (Some(self.session), self.session, false);
             row.epoch += 1;
             let claim = Claim { table: table.clone(), epoch: row.epoch };
             let (position, pause, parked) = (row.position.clone(), row.pause.clone(), row.parked.clone());

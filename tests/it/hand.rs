@@ -127,6 +127,31 @@ async fn exactly_once_survives_pauses() {
     assert_eq!(verdict.total.duplicates, 0, "{verdict}");
 }
 
+/// Given a paused table whose position is kept in Kafka, when somebody resumes it while Kafka is away, then that fails; and
+/// when Kafka is back, the table is resumed without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resume_that_has_failed_while_kafka_was_away_succeeds_when_it_is_back() {
+    let stage = Stage::of().set("DELIVERY__GUARANTEE", "exactly_once").own_kafka().set("KAFKA__CREATE_TOPICS", "true");
+    // For so long is the record of a position tried.
+    let stage = stage.set("DELIVERY__TRANSACTION_TIMEOUT", "1s").shards(1).partitions(1);
+    let mut bench = Bench::new(stage.up().await);
+    let daemon = bench.run();
+    daemon.ready().await;
+    bench.insert(&["a1"]).await;
+    Bench::acknowledged(&daemon, 1).await;
+    bench.told(&["pause", FIRST]);
+    bench.stage.kafka().tell("kill").unwrap();
+    let (notes, code) = bench.refused(&["resume", FIRST]);
+    assert!(code == Some(77) && notes.contains("(position_store)"), "{notes}");
+    assert_eq!(Bench::status(&daemon, FIRST)["state"], "paused");
+    bench.stage.kafka().tell("start").unwrap();
+    bench.insert(&["a2"]).await;
+    assert_eq!(bench.told(&["resume", FIRST]).trim(), "delivery.delivery-outbox1: paused -> starting");
+    Bench::acknowledged(&daemon, 2).await;
+    assert_eq!(bench.ids().await, ["a1", "a2"]);
+    assert_eq!(daemon.terminate().await, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_halted_table_is_retried_when_its_cause_is_cured_and_no_sooner() {
     let stage = Stage::of().blocks(2).set("OUTBOX__0__TABLES", "delivery.delivery-outbox{1..3}");

@@ -317,6 +317,9 @@ where
             }
             order @ (Order::Set(_) | Order::Forget) => {
                 let moved = self.move_to(&relay.stats, &claim, position, goal(order)).await;
+                if moved.is_ok() {
+                    relay.condemned.forget();
+                }
                 told.answer(moved);
                 now
             }

@@ -1,22 +1,29 @@
 //! A table at rest: paused or halted, until an order ends that.
 //!
-//! Promise: every order is answered, also one that cannot be carried out. A paused table keeps its claim; a halted one is
-//! nobody's, and is claimed for the moment when its position is moved.
+//! Promise: every order is answered, also one that cannot be carried out. A paused table keeps its claim, and is claimed anew
+//! when that has broken; a halted one is nobody's, and is claimed for the moment when its position is moved.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::life::{LEFT, Turn, at_rest, done, goal, stays_parked};
 use super::{Reader, Relay, Supervisor};
 use crate::outlet::Outlet;
-use crate::position::{Claim, Claimed, Pause, Position, PositionStore};
+use crate::position::{Claim, Claimed, Pause, Position, PositionStore, StoreError};
 use crate::relay::control::{Done, Order, Orders, Refusal, Told};
 use crate::relay::places;
 use crate::relay::stats::{State, TableStats};
 use crate::relay::worker::Halt;
 use crate::source::LogSource;
+
+/// How long an order waits for the position store, its first try included. Whoever gave it waits for a minute, and what
+/// is under way then may take some of that.
+const STORE_WAIT: Duration = Duration::from_secs(20);
 
 impl<P, S, N, O, M> Supervisor<P, N, M>
 where
@@ -70,15 +77,16 @@ where
             let told = orders.next().await;
             let table = &claim.table;
             match &told.order {
-                Order::Resume => match self.store.pause(claim, None).await {
-                    Ok(()) => {
-                        info!(%table, paused = %pause, "relay_resumed");
-                        relay.stats.set_state(State::Starting, None);
-                        told.answer(Ok(done(State::Paused.name(), State::Starting.name())));
-                        return Turn::Claim(Duration::ZERO);
+                order @ (Order::Resume | Order::Set(_) | Order::Forget) => {
+                    let (done, anew) = self.carry_out(relay, claim, pause, order).await;
+                    let resumes = *order == Order::Resume && done.is_ok();
+                    told.answer(done);
+                    match anew {
+                        _ if resumes => return Turn::Claim(Duration::ZERO),
+                        Some(claim) => return Turn::Pause(claim, pause.clone()),
+                        None => {}
                     }
-                    Err(error) => told.answer(Err(error.into())),
-                },
+                }
                 Order::Pause(_) => told.answer(Ok(done(State::Paused.name(), State::Paused.name()))),
                 Order::Renew(renewed) => {
                     relay.table = (**renewed).clone();
@@ -93,13 +101,85 @@ where
                     let refused = stays_parked(table, aggregate, format!("the table is {}", State::Paused.name()));
                     told.answer(Err(refused));
                 }
-                order @ (Order::Set(_) | Order::Forget) => {
-                    let from = relay.stats.position().map(|position| (*position).clone());
-                    let moved = self.move_to(&relay.stats, claim, from, goal(order)).await;
-                    told.answer(moved);
-                }
             }
         }
+    }
+
+    /// Does with a paused table what an order says; and once more under another claim, which is given too, where the store
+    /// was away or the claim has broken.
+    async fn carry_out(
+        &self,
+        relay: &mut Relay,
+        claim: &Claim,
+        pause: &Pause,
+        order: &Order,
+    ) -> (Result<Done, Refusal>, Option<Claim>) {
+        let deadline = Instant::now() + STORE_WAIT;
+        let from = relay.stats.position().map(|position| (*position).clone());
+        let done = self.obey(relay, claim, from, (order, pause)).await;
+        let Err(Refusal::Store(StoreError::Unavailable(_) | StoreError::Broken(_))) = done else { return (done, None) };
+        let claimed = self.claim_until(relay, deadline).await;
+        relay.stats.set_state(State::Paused, Some(pause.to_string()));
+        let Claimed { claim, position, pause: kept, .. } = match claimed {
+            Ok(claimed) => claimed,
+            Err(refusal) => return (Err(refusal), None),
+        };
+        // What was answered with an error may have been done all the same.
+        match &position {
+            Some(position) => relay.stats.set_position(Arc::new(position.clone())),
+            None => relay.stats.forget_position(),
+        }
+        if kept.is_none()
+            && *order != Order::Resume
+            && let Err(error) = self.store.pause(&claim, Some(pause)).await
+        {
+            return (Err(error.into()), Some(claim));
+        }
+        let done = self.obey(relay, &claim, position, (order, pause)).await;
+        (done, Some(claim))
+    }
+
+    /// Has a paused table go on, or moves its position.
+    async fn obey(
+        &self,
+        relay: &Relay,
+        claim: &Claim,
+        from: Option<Position>,
+        (order, pause): (&Order, &Pause),
+    ) -> Result<Done, Refusal> {
+        if *order != Order::Resume {
+            return self.move_resting(relay, claim, from, goal(order)).await;
+        }
+        self.store.pause(claim, None).await?;
+        info!(table = %claim.table, paused = %pause, "relay_resumed");
+        relay.stats.set_state(State::Starting, None);
+        Ok(done(State::Paused.name(), State::Starting.name()))
+    }
+
+    /// Claims a table anew. The position store is waited for until `deadline`; then it is tried once more at most.
+    async fn claim_until(&self, relay: &mut Relay, deadline: Instant) -> Result<Claimed, Refusal> {
+        let enough = CancellationToken::new();
+        relay.backoff.reset();
+        let mut claimed = pin!(self.claim_for_order(relay, &enough));
+        tokio::select! {
+            biased;
+            claimed = &mut claimed => return claimed,
+            () = sleep_until(deadline) => enough.cancel(),
+        }
+        claimed.await
+    }
+
+    /// Moves the position of a table that rests. What was refused before it is tried again, should it come.
+    async fn move_resting(
+        &self,
+        relay: &Relay,
+        claim: &Claim,
+        from: Option<Position>,
+        to: Option<&Position>,
+    ) -> Result<Done, Refusal> {
+        let done = self.move_to(&relay.stats, claim, from, to).await?;
+        relay.condemned.forget();
+        Ok(done)
     }
 
     /// Waits until somebody retries the table; a position may be set meanwhile.
@@ -148,7 +228,7 @@ where
     /// A halted table is nobody's: claimed for the moment.
     async fn move_halted(&self, relay: &Relay, to: Option<&Position>) -> Result<Done, Refusal> {
         let Claimed { claim, position, .. } = self.store.claim(&relay.stats.table).await?;
-        let moved = self.move_to(&relay.stats, &claim, position, to).await;
+        let moved = self.move_resting(relay, &claim, position, to).await;
         self.store.release(&claim).await?;
         moved
     }

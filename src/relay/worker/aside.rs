@@ -41,14 +41,33 @@ impl From<&Rejection> for Poison {
     }
 }
 
-/// Events that Kafka has refused after they were handed to it: set aside when they come again. Outlives the worker.
+/// Events that Kafka has refused after they were handed to it: set aside when they come again. Outlives the worker, for the
+/// next one begins before them. Once it is durable that they are set aside they are forgotten: what is inserted anew is
+/// tried.
 #[derive(Debug, Clone, Default)]
 pub struct Condemned(Arc<Mutex<HashMap<Event, Poison>>>);
 
 impl Condemned {
+    /// The relay goes on from elsewhere: whatever comes is tried.
+    pub(in crate::relay) fn forget(&self) {
+        self.with(HashMap::clear);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.with(|condemned| condemned.is_empty())
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut HashMap<Event, Poison>) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What a worker knows of one of them.
+struct Known {
+    poison: Poison,
+    /// It is set aside: its last record was number so many.
+    until: Option<u64>,
 }
 
 /// Asks for an aggregate's events to be put back.
@@ -95,7 +114,7 @@ pub(super) struct Aside {
     pub(super) saved: Arc<Parked>,
     condemned: Condemned,
     /// Those of them that were known when the worker began; it ends with a new one.
-    known: HashMap<Event, Poison>,
+    known: HashMap<Event, Known>,
     pub(super) releases: mpsc::Receiver<Release>,
     releasing: Option<Releasing>,
     /// The key whose events are put back, until that is durable.
@@ -113,7 +132,8 @@ impl Default for Aside {
 impl Aside {
     pub(super) fn new(parked: Parked, condemned: Condemned) -> Self {
         let parked = Arc::new(parked);
-        let known = condemned.with(|condemned| condemned.clone());
+        let known = |(event, poison): (&Event, &Poison)| (event.clone(), Known { poison: poison.clone(), until: None });
+        let known = condemned.with(|condemned| condemned.iter().map(known).collect());
         let (saved, releases) = (Arc::clone(&parked), mpsc::channel(1).1);
         Self {
             parked,
@@ -126,6 +146,23 @@ impl Aside {
             putting_back: None,
             fallback: None,
         }
+    }
+
+    /// So many records are durable: what was set aside with them comes again only if somebody inserts it anew.
+    pub(super) fn forget(&mut self, saved: u64) {
+        if self.known.is_empty() {
+            return;
+        }
+        let known = &mut self.known;
+        self.condemned.with(|condemned| {
+            known.retain(|event, Known { until, .. }| {
+                let is_durable = until.is_some_and(|until| until <= saved);
+                if is_durable {
+                    condemned.remove(event);
+                }
+                !is_durable
+            });
+        });
     }
 
     pub(super) fn is_releasing(&self) -> bool {
@@ -173,8 +210,12 @@ impl<O: Outlet> Worker<O> {
         if let Some(parking) = self.aside.parked.get(key).filter(|_| !planted::is(Bug::ParkedOvertaken)) {
             return Some((Poison { name: "parked", detail: format!("behind event {}", parking.run) }, true));
         }
-        let event = Event { key: key.to_vec(), id: self.mapping.id(row).unwrap_or_default().to_vec() };
-        self.aside.known.get(&event).map(|poison| (poison.clone(), false))
+        self.aside.known.get(&self.event(row)).map(|known| (known.poison.clone(), false))
+    }
+
+    fn event(&self, row: Row<'_>) -> Event {
+        let bytes = |column: Option<&[u8]>| column.unwrap_or_default().to_vec();
+        Event { key: bytes(self.mapping.key(row)), id: bytes(self.mapping.id(row)) }
     }
 
     /// Whether an aggregate's events are parked.
@@ -202,6 +243,7 @@ impl<O: Outlet> Worker<O> {
         if policy == OnPoison::DeadLetter {
             let parcel = Parcel::new(&self.mapping, row, &label);
             self.send(&parcel, chunk, stop, patience).await?;
+            self.note_aside(row);
             self.stats.dead_letters.fetch_add(1, Relaxed);
             warn!(%table, %event, position = %at, topic = parcel.topic(), %reason, "dead_letter_leaves_hole_in_order");
             return Ok(parcel.bytes());
@@ -240,8 +282,20 @@ impl<O: Outlet> Worker<O> {
             }
         }
         self.aside.changed = true;
+        self.note_aside(row);
         self.stats.parked_total.fetch_add(1, Relaxed);
         Ok(parcel.bytes())
+    }
+
+    /// An event is set aside, with the latest record.
+    fn note_aside(&mut self, row: Row<'_>) {
+        if self.aside.known.is_empty() {
+            return;
+        }
+        let (event, published) = (self.event(row), self.window.published_records());
+        if let Some(known) = self.aside.known.get_mut(&event) {
+            known.until = Some(published);
+        }
     }
 
     /// Whether one more event may be parked.

@@ -95,6 +95,7 @@ impl<O: Outlet> Worker<O> {
                 self.count_save(save.begun);
                 self.window.saved(save.records);
                 self.saved_records = save.records;
+                self.aside.forget(save.records);
                 self.stats.saved_micros.store(now_micros(), Relaxed);
                 self.stats.set_position(save.durable);
                 if let Some(parked) = save.parked {

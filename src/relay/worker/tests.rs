@@ -5,7 +5,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::outbox::aside::Unpacked;
-use crate::outbox::{Columns, TopicTemplate};
+use crate::outbox::{self, Columns, OnPoison, TopicTemplate};
 use crate::outlet::{DeliveryError, PublishError, Rejection, Wanted};
 use crate::position::{PositionStore, StoreError};
 use crate::relay::queue::{Sender, bounded};
@@ -55,9 +55,14 @@ async fn bench(max_unsaved_events: u64, partitions: usize, limit: usize) -> Benc
 impl Bench {
     /// One batch that reaches the position `number`; the ids are `number.0`, `number.1` and so on, each its own key.
     async fn send(&self, number: u64, rows: usize) {
+        let insert = |row: usize| Insert::new(&format!("{number}.{row}"), &row.to_string());
+        self.send_rows(number, (0..rows).map(insert).collect()).await;
+    }
+
+    /// One batch of these rows.
+    async fn send_rows(&self, number: u64, inserts: Vec<Insert>) {
         let mut batch = BatchBuilder::new(5);
         batch.set_commit_micros(now_micros());
-        let inserts = (0..rows).map(|row| Insert::new(&format!("{number}.{row}"), &row.to_string())).collect();
         let columns = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap()).columns().clone();
         MemoryRows::new(inserts, columns).append_to(&mut batch).unwrap();
         self.give(Item::Batch(batch.take(Arc::new(after(number))))).await;
@@ -74,6 +79,25 @@ impl Bench {
 
     fn saved(&self) -> Option<Position> {
         self.positions.position(&self.table)
+    }
+
+    /// The worker ends, and the next one goes on from the durable position. It sets refused events aside, and has what
+    /// those before it know of them.
+    async fn succeeded(self, on_poison: OnPoison, condemned: &Condemned) -> Self {
+        self.stop.cancel();
+        self.running.await.unwrap();
+        let claimed = self.session.claim(&self.table).await.unwrap();
+        let outlet = MemoryOutlet::new(self.broker.publisher(100), self.session.clone(), claimed.claim);
+        let (queue, receiver) = bounded(1 << 20);
+        let mapping = Mapping::new(Columns::default(), TopicTemplate::parse("t").unwrap());
+        let aside = outbox::Aside { on_poison, ..outbox::Aside::default() };
+        let mapping = mapping.with_aside(Arc::new(aside));
+        let stop = CancellationToken::new();
+        let worker = Worker::new(mapping, outlet, receiver.into(), self.settings.subscribe(), Arc::clone(&self.stats));
+        let position = Arc::new(claimed.position.unwrap_or_else(|| after(0)));
+        let worker = worker.resuming(position, claimed.parked, condemned.clone());
+        let running = tokio::spawn(worker.run(stop.clone(), stop.clone()));
+        Self { queue, stop, running, ..self }
     }
 
     async fn ended(self) -> Outcome {
@@ -392,4 +416,48 @@ async fn when_the_tail_has_ended_what_is_in_flight_is_saved_and_the_worker_waits
     assert!(!running.is_finished());
     stop.cancel();
     assert_eq!(running.await.unwrap(), Outcome::Drained);
+}
+
+/// Given a refused event, when relays start again, then it is known until it is durable that it is set aside; and when it
+/// is inserted anew, its cause cured, then it is delivered.
+#[tokio::test(start_paused = true)]
+async fn a_refused_event_is_known_no_longer_than_until_its_place_aside_is_durable() {
+    for on_poison in [OnPoison::DeadLetter, OnPoison::Park] {
+        let condemned = Condemned::default();
+        let bench = bench(UNSAVED, 1, 100).await.succeeded(on_poison, &condemned).await;
+        bench.broker.poison("t", "1.0", true);
+        bench.send(1, 2).await;
+        bench.pass(100).await;
+        assert!(bench.running.is_finished() && !condemned.is_empty(), "it is refused");
+
+        let bench = bench.succeeded(on_poison, &condemned).await;
+        bench.broker.hold();
+        bench.send(1, 2).await;
+        bench.pass(10).await;
+        assert_eq!(bench.broker.pending(0), 2, "it is set aside, and the other one follows");
+        assert!(bench.broker.fail(0, &retriable()));
+        bench.pass(100).await;
+        assert!(bench.running.is_finished() && !condemned.is_empty(), "nothing of it has arrived");
+
+        bench.broker.release();
+        let bench = bench.succeeded(on_poison, &condemned).await;
+        bench.send(1, 2).await;
+        bench.pass(10).await;
+        assert_eq!((bench.broker.ids().len(), condemned.is_empty()), (2, false), "a crash would bring it again");
+        bench.pass(5_000).await;
+        assert_eq!((bench.saved(), condemned.is_empty()), (Some(after(1)), true));
+
+        bench.broker.poison("t", "1.0", false);
+        bench.send_rows(2, vec![Insert::new("1.0", "0")]).await;
+        bench.pass(5_000).await;
+        let delivered: Vec<_> = bench.broker.delivered().into_iter().map(|record| (record.topic, record.id)).collect();
+        // What is parked stays so until somebody releases it, and what follows of its aggregate with it.
+        let (aside, anew) = if on_poison == OnPoison::Park {
+            ("outboxd.parked.t", "outboxd.parked.t")
+        } else {
+            ("outboxd.dead.t", "t")
+        };
+        let expected = [(aside, "1.0"), ("t", "1.1"), (anew, "1.0")];
+        assert_eq!(delivered, expected.map(|(topic, id)| (topic.to_owned(), id.to_owned())));
+    }
 }
