@@ -248,9 +248,6 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
 
 impl From<SupervisorError> for DaemonError {
     fn from(error: SupervisorError) -> Self {
-        match error {
-            SupervisorError::Log(_) => Self::Server(error.to_string()),
-            SupervisorError::Task(_) => Self::Internal(error.to_string()),
-        }
+        Self::Internal(error.to_string())
     }
 }

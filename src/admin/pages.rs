@@ -110,16 +110,22 @@ pub(super) async fn ready(Shared(current): Shared<Current>) -> (StatusCode, Stri
 /// Why the daemon is not ready, if it is not.
 pub(super) fn not_ready(metrics: &Metrics) -> Option<String> {
     let tail = metrics.tail();
+    let is_stopped = |stats: &&Arc<TableStats>| !stats.state().is_running() && stats.state() != State::Paused;
+    let stopped = metrics.tables().iter().find(is_stopped).map(|stats| {
+        let why = stats.reason().map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("{} is {}{why}", stats.table, stats.state().name())
+    });
     if !tail.connected.load(Relaxed) && !tail.idle.load(Relaxed) {
-        return Some(tail.waiting().unwrap_or_else(|| "the binlog is not open yet".to_owned()));
+        // Before the first table is claimed, nothing is read.
+        let why = tail.waiting().or_else(|| stopped.filter(|_| tail.position().is_none()));
+        return Some(why.unwrap_or_else(|| "the binlog is not open yet".to_owned()));
     }
-    if !metrics.reach().is_connected() {
+    // Where everything rests, no client is there that would know.
+    let is_sent = |stats: &Arc<TableStats>| !matches!(stats.state(), State::Paused | State::Halted);
+    if metrics.tables().iter().any(is_sent) && !metrics.reach().is_connected() {
         return Some("no Kafka broker is connected".to_owned());
     }
-    let stopped =
-        metrics.tables().iter().find(|stats| !stats.state().is_running() && stats.state() != State::Paused)?;
-    let why = stopped.reason().map_or_else(String::new, |reason| format!(": {reason}"));
-    Some(format!("{} is {}{why}", stopped.table, stopped.state().name()))
+    stopped
 }
 
 pub(super) async fn tables(Shared(current): Shared<Current>) -> Json<Vec<TableStatus>> {

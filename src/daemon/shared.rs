@@ -115,7 +115,7 @@ impl Shared {
             if report.unavailable.is_empty() {
                 preflight::log(&report);
                 // It has just answered; from here on the producer notes it.
-                self.reach().set(true);
+                self.reach().answered();
                 return Ok(looked);
             }
             for Unavailable { server, reason, .. } in &report.unavailable {

@@ -71,20 +71,27 @@ impl Word {
 }
 
 impl Reach {
-    /// Whether at least one broker was connected when last heard of.
+    /// Whether any of the clients had a broker when it was last heard of; where none is there, what the last one said.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Relaxed)
     }
 
-    /// Notes it.
-    pub fn set(&self, connected: bool) {
-        self.connected.store(connected, Relaxed);
+    /// A broker has answered somebody who is no client of this.
+    pub fn answered(&self) {
+        self.connected.store(true, Relaxed);
     }
 
     /// What all clients come to.
     pub fn all(&self) -> Word {
         let clients = self.clients();
         clients.words.values().fold(clients.gone, |all, word| all.and(*word))
+    }
+
+    /// What one client says is not what all have: one whose broker is away says nothing of the others.
+    fn heard(&self, clients: &Clients) {
+        if !clients.words.is_empty() {
+            self.connected.store(clients.words.values().any(|word| word.connections > 0), Relaxed);
+        }
     }
 
     fn clients(&self) -> MutexGuard<'_, Clients> {
@@ -109,15 +116,18 @@ impl Client {
         Self { reach, number }
     }
 
-    /// Where it delivers to.
-    pub fn reach(&self) -> &Reach {
-        &self.reach
-    }
-
     /// Notes what it tells now.
     pub fn tell(&self, word: Word) {
-        self.reach.set(word.connections > 0);
-        self.reach.clients().words.insert(self.number, word);
+        let mut clients = self.reach.clients();
+        clients.words.insert(self.number, word);
+        self.reach.heard(&clients);
+    }
+
+    /// None of its brokers is connected.
+    pub fn is_alone(&self) {
+        let mut clients = self.reach.clients();
+        clients.words.entry(self.number).or_default().connections = 0;
+        self.reach.heard(&clients);
     }
 }
 
@@ -127,6 +137,7 @@ impl Drop for Client {
         if let Some(word) = clients.words.remove(&self.number) {
             clients.gone = clients.gone.and(word.counters_of());
         }
+        self.reach.heard(&clients);
     }
 }
 
@@ -149,5 +160,27 @@ mod tests {
         drop(first);
         let all = reach.all();
         assert_eq!((all.connections, all.queued_bytes, all.retries), (2, 10, 7));
+    }
+
+    #[test]
+    fn given_clients_of_which_one_loses_its_broker_when_asked_then_only_the_loss_of_all_counts() {
+        let reach = Arc::new(Reach::default());
+        let (one, two) = (Client::of(Arc::clone(&reach)), Client::of(Arc::clone(&reach)));
+        let up = Word { connections: 1, ..Word::default() };
+        one.tell(up);
+        two.tell(up);
+        two.is_alone();
+        assert!(reach.is_connected(), "the other has a broker");
+        one.tell(Word::default());
+        assert!(!reach.is_connected());
+        two.tell(up);
+        one.is_alone();
+        assert!(reach.is_connected(), "whoever spoke last");
+        drop(two);
+        assert!(!reach.is_connected(), "the one that had a broker is gone");
+        drop(one);
+        assert!(!reach.is_connected(), "nobody knows better");
+        reach.answered();
+        assert!(reach.is_connected());
     }
 }

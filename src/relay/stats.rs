@@ -136,6 +136,8 @@ pub struct TableStats {
     pub oldest_micros: AtomicU64,
     /// When the position was saved last, microseconds since the Unix epoch; 0 before the first save.
     pub saved_micros: AtomicU64,
+    /// When the position was known first, microseconds since the Unix epoch; 0 before.
+    known_micros: AtomicU64,
     /// UPDATE statements seen in the log.
     pub updates: AtomicU64,
     /// Events that the writers' rule has in another table.
@@ -200,6 +202,7 @@ impl TableStats {
             queue_bytes: AtomicU64::new(0),
             oldest_micros: AtomicU64::new(0),
             saved_micros: AtomicU64::new(0),
+            known_micros: AtomicU64::new(0),
             updates: AtomicU64::new(0),
             misrouted: AtomicU64::new(0),
             parked_total: AtomicU64::new(0),
@@ -242,6 +245,7 @@ impl TableStats {
     pub fn set_attached(&self) {
         *lock(&self.apart) = None;
         self.detached_micros.store(0, Relaxed);
+        self.reader.held_bytes.store(0, Relaxed);
     }
 
     /// The tail does not feed the table: what it does or waits for meanwhile, [`State::Detached`], [`State::CatchingUp`]
@@ -263,6 +267,13 @@ impl TableStats {
     /// Says what the relay waits for, or that it no longer does; the state stays.
     pub fn set_reason(&self, reason: Option<String>) {
         *lock(&self.reason) = reason;
+    }
+
+    /// Nobody relays the table now: nothing of it is queued or in flight. What was is as late as it was.
+    pub(super) fn rests(&self) {
+        for gauge in [&self.in_flight, &self.in_flight_bytes, &self.queue_bytes] {
+            gauge.store(0, Relaxed);
+        }
     }
 
     /// Why the relay is in its state, if there is anything to say.
@@ -289,6 +300,7 @@ impl TableStats {
 
     /// Notes the durable position.
     pub fn set_position(&self, position: Arc<Position>) {
+        let _ = self.known_micros.compare_exchange(0, now_micros(), Relaxed, Relaxed);
         *lock(&self.position) = Some(position);
     }
 
@@ -354,17 +366,19 @@ impl TableStats {
         *lock(&self.replay) = Some(progress);
     }
 
-    /// Since the position was saved, in seconds; 0 before the first save.
+    /// Since the position was saved, in seconds; before the first save since it was read from the store, and 0 before that.
     pub fn position_age_seconds(&self, now_micros: u64) -> f64 {
-        seconds_since(self.saved_micros.load(Relaxed), now_micros)
+        let (saved, known) = (self.saved_micros.load(Relaxed), self.known_micros.load(Relaxed));
+        seconds_since(saved.max(known), now_micros)
     }
 
     /// Now minus the commit time of the oldest event not acknowledged, in seconds; 0 when nothing waits. A table that the
     /// tail does not feed may be behind with nothing that waits: then how late its own reader is, or for how long nobody has
-    /// read for it.
+    /// read for it. A paused table is as late as somebody wants it to be: 0.
     pub fn lag_seconds(&self, now_micros: u64) -> f64 {
         let oldest = self.oldest_micros.load(Relaxed);
         match self.state() {
+            State::Paused => 0.0,
             _ if oldest > 0 => seconds_since(oldest, now_micros),
             State::CatchingUp => self.reader.late_seconds(),
             State::Detached => self.detached_seconds(now_micros).max(self.reader.late_seconds()),
@@ -411,5 +425,33 @@ mod tests {
         stats.oldest_micros.store(0, Relaxed);
         stats.set_attached();
         assert_eq!(lag(), "0");
+    }
+
+    #[test]
+    fn given_a_relay_that_ends_with_events_waiting_when_asked_then_nothing_is_held_and_what_waits_is_late_until_paused()
+    {
+        let stats = TableStats::new(TableName::new("d", "outbox1"));
+        let now = now_micros();
+        stats.set_state(State::Running, None);
+        stats.oldest_micros.store(now - 5_000_000, Relaxed);
+        stats.queue_bytes.store(1_000, Relaxed);
+        stats.in_flight.store(3, Relaxed);
+        stats.rests();
+        assert_eq!((stats.queue_bytes.load(Relaxed), stats.in_flight.load(Relaxed)), (0, 0));
+        stats.set_state(State::Starting, None);
+        assert!(stats.lag_seconds(now) > 4.9, "it is to go on");
+        stats.set_state(State::Paused, None);
+        assert_eq!(format!("{:.1}", stats.lag_seconds(now)), "0.0");
+    }
+
+    #[test]
+    fn given_a_position_that_was_never_saved_when_its_age_is_asked_then_it_counts_since_it_is_known() {
+        let stats = TableStats::new(TableName::new("d", "outbox1"));
+        let later = now_micros() + 400_000_000;
+        assert_eq!(format!("{:.0}", stats.position_age_seconds(later)), "0", "nobody knows where it stands");
+        stats.set_position(Arc::default());
+        assert!(stats.position_age_seconds(later) > 399.0);
+        stats.saved_micros.store(later - 7_000_000, Relaxed);
+        assert_eq!(format!("{:.0}", stats.position_age_seconds(later)), "7");
     }
 }

@@ -1,6 +1,7 @@
 //! Supervising the relays of a process: claims, one shared tail, and a fresh start for a relay that needs it.
 //!
-//! Promise: every table is claimed, and where it starts is durable, before anything is read for it (`claiming`); a relay that
+//! Promise: every table is claimed, and where it starts is durable, before anything is read for it (`claiming`), all at once
+//! when a process starts, where none waits for long for another (`starting`); a relay that
 //! ends by name does not end the others; one that has to start again does so from its durable position, and comes back to
 //! the shared tail as its feeder brings it there; no other waits for it. What an operator orders, each table's own task
 //! carries out (`life`), also where nothing is relayed (`resting`); one whose log is purged may recover from its table
@@ -10,11 +11,12 @@ mod claiming;
 mod life;
 mod recovery;
 mod resting;
+mod starting;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::life::{Going, Readers, Turn};
+use self::starting::{AtStart, First, turn_of};
 use super::assembler::Limits;
 use super::backoff::Backoff;
 use super::control::Orders;
@@ -37,7 +40,7 @@ use super::worker::{Condemned, Halt, Outcome, Worker};
 use crate::outbox::Mapping;
 use crate::outlet::Outlet;
 use crate::position::{Claim, Pause, Position, PositionStore};
-use crate::source::{Fault, LogSource, Subscription};
+use crate::source::{LogSource, Subscription};
 use crate::table::TableName;
 
 /// How long claims wait for an owner that is just leaving, all together.
@@ -61,16 +64,10 @@ pub struct Table {
     pub is_cleaned: bool,
 }
 
-/// Why the relays cannot start, or have ended.
+/// A task failed within this process.
 #[derive(Debug, thiserror::Error)]
-pub enum SupervisorError {
-    /// The log cannot be read for good.
-    #[error("{0}")]
-    Log(Fault),
-    /// A task failed within this process.
-    #[error("a task ended by itself: {0}")]
-    Task(#[from] JoinError),
-}
+#[error("a task ended by itself: {0}")]
+pub struct SupervisorError(#[from] JoinError);
 
 /// How the relays ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +149,7 @@ enum Found<T> {
 /// How a task ended.
 enum Ended {
     Tail,
-    Relay(TableName, Result<Outcome, SupervisorError>),
+    Relay(TableName, Outcome),
 }
 
 impl<P, N, S, M, O> Supervisor<P, N, M>
@@ -182,40 +179,36 @@ where
             let life = Arc::clone(&this).live(relay, orders, turn, shared.clone(), stop.clone(), going.clone());
             tasks.spawn(async move { Ended::Relay(table, life.await) });
         };
-        let deadline = Instant::now() + CLAIM_WAIT;
-        let claims = tables.into_iter().map(async |Supervised { table, stats, orders, unfit }| {
-            let relay = this.relay_of(table, stats);
-            let found = match unfit {
-                None => this.ready(&relay, deadline, &stop).await,
-                Some(detail) => Ok(Found::Ended(Outcome::Halted(Halt { name: "preflight", detail }))),
-            };
-            (relay, orders, found)
-        });
-        let mut claimed = Vec::new();
-        // All at once: what one of them left unfinished may be what another one waits for.
-        for (relay, orders, found) in join_all(claims).await {
-            let turn = match found? {
-                Found::Here(ready) => {
-                    claimed.push((relay, orders, ready));
-                    continue;
-                }
-                Found::Paused(claim, pause) => Turn::Pause(claim, pause),
-                Found::Ended(Outcome::Halted(halt)) => Turn::Halt(halt),
-                Found::Ended(_) => Turn::Claim(Duration::ZERO),
-            };
+        let AtStart { ready, others, late } = this.start(tables, &stop).await?;
+        for First { relay, orders, found: turn } in others {
             begin(&mut tasks, relay, orders, turn);
         }
-        let points: Vec<_> = claimed.iter().map(|(.., ready)| &ready.resume).collect();
+        let points: Vec<_> = ready.iter().map(|first| &first.found.resume).collect();
         let together = this.distances.together(&points);
         let (start, near) = together.unwrap_or_else(|| (Position::default().point, Vec::new()));
         let mut tail =
             Tail::new((this.source)(Reader::Tail), start, this.making(), Arc::clone(&this.tail_stats), requested);
-        for ((relay, orders, Ready { worker, line, resume }), near) in claimed.into_iter().zip(near) {
+        for (First { relay, orders, found: Ready { worker, line, resume } }, near) in ready.into_iter().zip(near) {
             let mut feeder = this.feeder(&relay, line, resume, &shared);
             if near {
                 tail.feed(feeder.start());
             }
             begin(&mut tasks, relay, orders, Turn::Relay(Box::new((worker, feeder))));
+        }
+        for claim in late {
+            let (this, shared, stop, going) = (Arc::clone(&this), shared.clone(), stop.clone(), going.clone());
+            tasks.spawn(async move {
+                let First { relay, orders, found } = claim.end().await;
+                let turn = match turn_of(&relay, found) {
+                    Ok(Ready { worker, line, resume }) => {
+                        let feeder = this.feeder(&relay, line, resume, &shared);
+                        Turn::Relay(Box::new((worker, feeder)))
+                    }
+                    Err(turn) => turn,
+                };
+                let table = relay.stats.table.clone();
+                Ended::Relay(table, this.live(relay, orders, turn, shared, stop, going).await)
+            });
         }
         let tail_stop = stop.clone();
         tasks.spawn(async move {
@@ -249,7 +242,7 @@ where
             };
             let Some(ended) = ended else { return Ok(Summary { halted }) };
             let Ended::Relay(table, outcome) = ended? else { continue };
-            match outcome? {
+            match outcome {
                 Outcome::Halted(_) => halted += 1,
                 Outcome::Abandoned { unsaved } => warn!(%table, unsaved, "relay_stopped_before_it_was_drained"),
                 Outcome::Restart(reason) => warn!(%table, %reason, "relay_stopped_before_it_was_drained"),

@@ -86,6 +86,8 @@ struct State {
     /// The stream breaks after so many events more.
     cut_after: Option<u64>,
     refusals: Vec<SourceError>,
+    withheld_rows: Option<(TableName, SourceError)>,
+    withheld_ends: Option<SourceError>,
     opened: u64,
     streams: usize,
 }
@@ -231,6 +233,16 @@ impl MemoryLog {
     /// The next openings fail like this, the first one first.
     pub fn refuse(&self, errors: impl IntoIterator<Item = SourceError>) {
         self.change(|state| state.refusals.extend(errors));
+    }
+
+    /// Whoever asks for the rows of this table hears this, until `None`.
+    pub fn withhold_rows(&self, table: &TableName, error: Option<SourceError>) {
+        self.change(|state| state.withheld_rows = error.map(|error| (table.clone(), error)));
+    }
+
+    /// Whoever asks where the log begins or ends hears this, until `None`.
+    pub fn withhold_ends(&self, error: Option<SourceError>) {
+        self.change(|state| state.withheld_ends = error);
     }
 
     /// Drops all transactions up to this number.
@@ -444,15 +456,20 @@ impl LogSource for MemoryLog {
     type Scan = MemoryScan;
 
     async fn oldest(&mut self) -> Result<Position, SourceError> {
+        lock(&self.state).withheld_ends.clone().map_or(Ok(()), Err)?;
         Ok(self.terms.after(lock(&self.state).purged as u64))
     }
 
     async fn newest(&mut self) -> Result<Position, SourceError> {
+        lock(&self.state).withheld_ends.clone().map_or(Ok(()), Err)?;
         Ok(self.terms.after(lock(&self.state).transactions.len() as u64))
     }
 
     async fn snapshot(&mut self, subscription: &Subscription) -> Result<Position, SourceError> {
         let mut state = lock(&self.state);
+        if let Some((_, error)) = state.withheld_rows.clone().filter(|(table, _)| *table == subscription.table) {
+            return Err(error);
+        }
         if let Some(error) = refusal(&mut state.refusals) {
             return Err(error);
         }

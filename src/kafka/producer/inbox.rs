@@ -270,7 +270,7 @@ impl ClientContext for Context {
             self.inbox.fail(&classify(RDKafkaErrorCode::ClusterAuthorizationFailed, "of any name"));
         }
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.client.reach().set(false);
+            self.client.is_alone();
         }
         warn!(producer = self.inbox.name, %error, reason, "kafka_error");
     }

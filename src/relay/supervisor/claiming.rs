@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Found, PURGED, Reader, Ready, Relay, Supervisor, SupervisorError, Table};
+use super::{Found, PURGED, Reader, Ready, Relay, Supervisor, Table};
 use crate::outlet::Outlet;
 use crate::position::{Claim, Claimed, Parked, Position, PositionStore, StoreError};
 use crate::relay::queue;
@@ -36,35 +36,30 @@ where
     M: Fn(Claim) -> Result<O, String> + Send + Sync + 'static,
 {
     /// Claims a table. One that cannot be claimed halts alone.
-    pub(super) async fn ready(
-        &self,
-        relay: &Relay,
-        deadline: Instant,
-        stop: &CancellationToken,
-    ) -> Result<Found<Ready<O>>, SupervisorError> {
+    pub(super) async fn ready(&self, relay: &Relay, deadline: Instant, stop: &CancellationToken) -> Found<Ready<O>> {
         let Relay { table, stats, .. } = relay;
         let name = &table.subscription.table;
-        let (claim, resume, parked) = match self.claim(table, stats, deadline, stop).await? {
+        let (claim, resume, parked) = match self.claim(table, stats, deadline, stop).await {
             Ok(Some(Found::Here(claimed))) => claimed,
-            Ok(Some(Found::Paused(claim, pause))) => return Ok(Found::Paused(claim, pause)),
-            Ok(Some(Found::Ended(outcome))) => return Ok(Found::Ended(outcome)),
+            Ok(Some(Found::Paused(claim, pause))) => return Found::Paused(claim, pause),
+            Ok(Some(Found::Ended(outcome))) => return Found::Ended(outcome),
             Ok(None) => {
                 stats.set_state(State::Stopped, None);
-                return Ok(Found::Ended(Outcome::Drained));
+                return Found::Ended(Outcome::Drained);
             }
-            Err(halt) => return Ok(Found::Ended(Outcome::Halted(halt))),
+            Err(halt) => return Found::Ended(Outcome::Halted(halt)),
         };
         info!(table = %name, position = %resume, epoch = claim.epoch, "table_claimed");
         stats.set_position(Arc::new(resume.clone()));
         let outlet = match (self.outlet)(claim) {
             Ok(outlet) => outlet,
-            Err(reason) => return Ok(Found::Ended(Outcome::Restart(reason))),
+            Err(reason) => return Found::Ended(Outcome::Restart(reason)),
         };
         let (end, line) = queue::line();
         let worker = Worker::new(table.mapping.clone(), outlet, line, self.settings.clone(), Arc::clone(stats));
         let worker = worker.resuming(Arc::new(resume.clone()), parked, relay.condemned.clone());
         let worker = worker.traced(self.spans.clone());
-        Ok(Found::Here(Ready { worker, line: end, resume }))
+        Found::Here(Ready { worker, line: end, resume })
     }
 
     /// The right to relay a table, and from where; `None` when `stop` came first. An owner that is just leaving is waited
@@ -75,61 +70,77 @@ where
         stats: &TableStats,
         deadline: Instant,
         stop: &CancellationToken,
-    ) -> Result<Result<Option<Found<Ours>>, Halt>, SupervisorError> {
+    ) -> Result<Option<Found<Ours>>, Halt> {
         let name = &table.subscription.table;
         let mut backoff = self.backoff();
         while !stop.is_cancelled() {
-            let result = match self.store.claim(name).await {
+            let error = match self.store.claim(name).await {
                 Ok(Claimed { claim, position, pause: Some(pause), parked }) => {
                     if let Some(position) = position {
                         stats.set_position(Arc::new(position));
                     }
                     stats.set_parked(Arc::new(parked));
-                    return Ok(Ok(Some(Found::Paused(claim, pause))));
+                    return Ok(Some(Found::Paused(claim, pause)));
                 }
-                Ok(claimed) => match claimed.position {
-                    Some(position) => match self.resume(stats, &claimed.claim, position).await {
-                        Ok(Ok(position)) => {
-                            return Ok(Ok(Some(Found::Here((claimed.claim, position, claimed.parked)))));
-                        }
+                Ok(Claimed { claim, position, pause: None, parked }) => {
+                    let from = match position {
+                        Some(position) => self.resume(stats, &claim, position).await.map(|found| found.map(Some)),
+                        None => self.begin(table, stats, &claim, stop).await,
+                    };
+                    match from {
+                        Ok(Ok(Some(position))) => return Ok(Some(Found::Here((claim, position, parked)))),
+                        Ok(Ok(None)) => break,
                         Ok(Err(halt)) => {
-                            let _ = self.store.release(&claimed.claim).await;
-                            return Ok(Err(halt));
+                            let _ = self.store.release(&claim).await;
+                            return Err(halt);
                         }
-                        Err(error) => Err(error),
-                    },
-                    None => match self.first(table, stop).await? {
-                        Ok(None) => break,
-                        Err(halt) => {
-                            let _ = self.store.release(&claimed.claim).await;
-                            return Ok(Err(halt));
-                        }
-                        // Where it starts must not depend on when it starts again.
-                        Ok(Some(first)) => {
-                            let saved = self.store.save(&claimed.claim, &first).await;
-                            saved.map(|()| Some((claimed.claim, first, claimed.parked)))
-                        }
-                    },
-                },
-                Err(error) => Err(error),
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
             };
-            match result {
-                Err(StoreError::Unavailable(reason) | StoreError::Broken(reason)) => {
+            match error {
+                StoreError::Unavailable(reason) | StoreError::Broken(reason) => {
                     warn!(table = %name, %reason, "waiting_for_position_store");
-                    self.tail_stats.set_waiting(format!("waiting for the position store: {reason}"));
+                    stats.set_reason(Some(format!("waits for the position store: {reason}")));
                     let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
                 }
-                Err(StoreError::Owned { .. }) if Instant::now() < deadline => {
+                StoreError::Owned { owner, .. } if Instant::now() < deadline => {
+                    stats.set_reason(Some(format!("waits until {owner} lets go of it")));
                     let _ = stop.run_until_cancelled(sleep(CLAIM_EVERY)).await;
                 }
-                Err(error) => {
+                error => {
                     let name = if matches!(error, StoreError::Fenced { .. }) { "fenced" } else { "not_claimed" };
-                    return Ok(Err(Halt { name, detail: error.to_string() }));
+                    return Err(Halt { name, detail: error.to_string() });
                 }
-                Ok(claimed) => return Ok(Ok(claimed.map(Found::Here))),
             }
         }
-        Ok(Ok(None))
+        Ok(None)
+    }
+
+    /// Makes durable where a table starts that has never saved a position: it must not depend on when it starts again. `None`
+    /// when `stop` came first.
+    async fn begin(
+        &self,
+        table: &Table,
+        stats: &TableStats,
+        claim: &Claim,
+        stop: &CancellationToken,
+    ) -> Result<Result<Option<Position>, Halt>, StoreError> {
+        let first = match self.first(table, stats, stop).await {
+            Ok(Some(first)) => first,
+            none => return Ok(none),
+        };
+        let first = match table.start {
+            // Somebody has written it down: it may be of another server, or of what is purged.
+            Start::At(_) => match self.resume(stats, claim, first).await? {
+                Ok(first) => first,
+                Err(halt) => return Ok(Err(halt)),
+            },
+            _ => first,
+        };
+        self.store.save(claim, &first).await?;
+        Ok(Ok(Some(first)))
     }
 
     /// Where a claimed table resumes on the server that answers now, made durable where that is another place.
@@ -181,13 +192,14 @@ where
         Ok(lost.then_some(oldest))
     }
 
-    /// Where a table starts that has never saved a position; `None` when `stop` came first. One that cannot be read itself
-    /// halts alone.
-    pub(super) async fn first(
+    /// Where a table starts that has never saved a position; `None` when `stop` came first. One that cannot learn it halts
+    /// alone.
+    async fn first(
         &self,
         table: &Table,
+        stats: &TableStats,
         stop: &CancellationToken,
-    ) -> Result<Result<Option<Position>, Halt>, SupervisorError> {
+    ) -> Result<Option<Position>, Halt> {
         let mut source = (self.source)(Reader::Own);
         let mut backoff = self.backoff();
         while !stop.is_cancelled() {
@@ -201,15 +213,15 @@ where
                 Start::At(position) => Ok((**position).clone()),
             };
             match found {
-                Ok(position) => return Ok(Ok(Some(position))),
-                Err(SourceError::Definite(fault)) if table.start == Start::Snapshot => return Ok(Err(fault.into())),
-                Err(SourceError::Definite(fault)) => return Err(SupervisorError::Log(fault)),
+                Ok(position) => return Ok(Some(position)),
+                Err(SourceError::Definite(fault)) => return Err(fault.into()),
                 Err(SourceError::Transient(reason) | SourceError::Displaced(reason)) => {
                     warn!(table = %table.subscription.table, %reason, "waiting_for_log");
+                    stats.set_reason(Some(format!("waits for the binlog: {reason}")));
                     let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
                 }
             }
         }
-        Ok(Ok(None))
+        Ok(None)
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::{CLAIM_WAIT, Found, Reader, Relay, Supervisor, SupervisorError, recovery};
+use super::{CLAIM_WAIT, Found, Reader, Relay, Supervisor, recovery};
 use crate::outlet::Outlet;
 use crate::position::{Aggregate, Claim, Claimed, Pause, Position, PositionStore, StoreError};
 use crate::relay::control::{Done, Order, Orders, Refusal, Told};
@@ -68,7 +68,7 @@ where
         shared: Shared,
         stop: CancellationToken,
         going: Going,
-    ) -> Result<Outcome, SupervisorError> {
+    ) -> Outcome {
         let mut turn = first;
         loop {
             turn = match turn {
@@ -83,7 +83,7 @@ where
                             Some(Err(uncured)) => halt = uncured,
                             None => {
                                 relay.stats.set_state(State::Stopped, None);
-                                return Ok(Outcome::Drained);
+                                return Outcome::Drained;
                             }
                         }
                     }
@@ -93,7 +93,7 @@ where
                     going.0.send_modify(|going| *going -= 1);
                     let Some(next) = stop.run_until_cancelled(self.halted(&mut relay, &mut orders, halt.clone())).await
                     else {
-                        return Ok(Outcome::Halted(halt));
+                        return Outcome::Halted(halt);
                     };
                     going.0.send_modify(|going| *going += 1);
                     next
@@ -106,7 +106,7 @@ where
                     else {
                         let _ = self.store.release(&claim).await;
                         relay.stats.set_state(State::Stopped, None);
-                        return Ok(Outcome::Drained);
+                        return Outcome::Drained;
                     };
                     next
                 }
@@ -115,11 +115,11 @@ where
                     self.store.leave(&relay.stats.table);
                     relay.stats.set_state(State::Stopped, None);
                     going.0.send_modify(|going| *going -= 1);
-                    return Ok(Outcome::Drained);
+                    return Outcome::Drained;
                 }
-                turn => match self.relay(&mut relay, &mut orders, turn, &shared, &stop).await? {
+                turn => match self.relay(&mut relay, &mut orders, turn, &shared, &stop).await {
                     Ok(next) => next,
-                    Err(outcome) => return Ok(outcome),
+                    Err(outcome) => return outcome,
                 },
             };
         }
@@ -133,7 +133,7 @@ where
         turn: Turn<O, S>,
         shared: &Shared,
         stop: &CancellationToken,
-    ) -> Result<Result<Turn<O, S>, Outcome>, SupervisorError> {
+    ) -> Result<Turn<O, S>, Outcome> {
         let one = stop.child_token();
         let mut between = None;
         let (repeat, again) = mpsc::channel(1);
@@ -178,8 +178,9 @@ where
             }
         };
         relay.stats.set_attached();
+        relay.stats.rests();
         let table = relay.stats.table.clone();
-        Ok(match (ended?, between) {
+        match (ended, between) {
             (Ended::Outcome(Outcome::Halted(halt)), told) => match told {
                 Some(told) if told.order == Order::Leave => {
                     told.answer(Ok(done(State::Halted.name(), LEFT)));
@@ -204,7 +205,7 @@ where
                 Ok(Turn::Claim(relay.backoff.wait()))
             }
             (Ended::Outcome(outcome), _) => Err(outcome),
-        })
+        }
     }
 
     /// A relay from its durable position on, and what feeds it; until `one`, or until it ends by itself.
@@ -216,31 +217,31 @@ where
         process: &CancellationToken,
         one: &CancellationToken,
         (again, releases): (mpsc::Receiver<Again>, mpsc::Receiver<Release>),
-    ) -> Result<Ended, SupervisorError> {
+    ) -> Ended {
         let (worker, feeder) = match turn {
             Turn::Relay(ready) => *ready,
             Turn::Claim(wait) => {
                 let _ = one.run_until_cancelled(sleep(wait)).await;
-                match self.ready(relay, Instant::now() + CLAIM_WAIT, one).await? {
+                match self.ready(relay, Instant::now() + CLAIM_WAIT, one).await {
                     Found::Here(ready) => {
                         let feeder = self.feeder(relay, ready.line, ready.resume, shared);
                         (ready.worker, feeder)
                     }
-                    Found::Paused(claim, pause) => return Ok(Ended::Paused(claim, pause)),
-                    Found::Ended(outcome) => return Ok(Ended::Outcome(outcome)),
+                    Found::Paused(claim, pause) => return Ended::Paused(claim, pause),
+                    Found::Ended(outcome) => return Ended::Outcome(outcome),
                 }
             }
-            Turn::Pause(claim, pause) => return Ok(Ended::Paused(claim, pause)),
-            Turn::Halt(halt) => return Ok(Ended::Outcome(Outcome::Halted(halt))),
-            Turn::Leave => return Ok(Ended::Outcome(Outcome::Drained)),
+            Turn::Pause(claim, pause) => return Ended::Paused(claim, pause),
+            Turn::Halt(halt) => return Ended::Outcome(Outcome::Halted(halt)),
+            Turn::Leave => return Ended::Outcome(Outcome::Drained),
         };
         let mut worker = pin!(worker.repeating(again, releases).run(one.clone(), process.clone()));
         tokio::select! {
             biased;
-            outcome = &mut worker => return Ok(Ended::Outcome(outcome)),
+            outcome = &mut worker => return Ended::Outcome(outcome),
             _ = one.run_until_cancelled(feeder.run()) => {}
         }
-        Ok(Ended::Outcome(worker.await))
+        Ended::Outcome(worker.await)
     }
 
     /// Begins to publish again what a relay at work has published before.
@@ -338,6 +339,7 @@ where
             match self.store.claim(&relay.stats.table).await {
                 Err(StoreError::Unavailable(reason) | StoreError::Broken(reason)) if !stop.is_cancelled() => {
                     warn!(table = %relay.stats.table, %reason, "waiting_for_position_store");
+                    relay.stats.set_reason(Some(format!("waits for the position store: {reason}")));
                     let _ = stop.run_until_cancelled(sleep(relay.backoff.wait())).await;
                 }
                 claimed => return Ok(claimed?),

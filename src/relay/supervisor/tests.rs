@@ -12,7 +12,7 @@ use crate::position::{Aggregate, Pause};
 use crate::relay::control::{Answer, Order, Refusal};
 use crate::relay::replay::Plan;
 use crate::relay::stats::State;
-use crate::source::SourceError;
+use crate::source::{Fault, SourceError};
 use crate::testing::log::{Insert, Step, after};
 
 fn retriable() -> DeliveryError {
@@ -216,6 +216,87 @@ async fn a_halted_table_leaves_and_the_last_one_that_runs_ends_the_process() {
     assert!(!process.running.is_finished(), "the other one is relayed");
     process.control.order(&stage.tables[1], Order::Leave).await.unwrap();
     assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_table_that_cannot_be_read_yet_holds_no_other_up_at_the_start() {
+    let mut stage = Stage::new(2, 1);
+    stage.start = Start::Snapshot;
+    stage.log.withhold_rows(&stage.tables[1], Some(transient()));
+    let process = stage.run();
+    insert(&stage, 0, 1..=2);
+    pass(5_000).await;
+    assert_eq!((stage.arrived(0), process.stats[0].state()), (ids(0, 1..=2), State::Running));
+    let waiting = &process.stats[1];
+    assert_eq!((waiting.state(), waiting.reason().unwrap().as_str()), (State::Starting, "waits for the binlog: away"));
+    insert(&stage, 1, 1..=2);
+    stage.log.withhold_rows(&stage.tables[1], None);
+    pass(60_000).await;
+    assert_eq!((stage.arrived(1), waiting.state()), (ids(1, 1..=2), State::Running));
+    assert_eq!(stage.log.streams(), 1, "it has come to the shared reader");
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_whose_start_is_purged_halts_alone() {
+    let mut stage = Stage::new(1, 1);
+    let mut process = stage.run();
+    insert(&stage, 0, 1..=8);
+    pass(5_000).await;
+    process.kill(&stage, |_| 0).await;
+    stage.log.purge(5);
+    stage.tables.push(TableName::new("d", "outbox-2"));
+    stage.start = Start::At(Box::new(after(2)));
+    let process = stage.run();
+    insert(&stage, 0, 9..=9);
+    pass(5_000).await;
+    assert_eq!((process.stats[0].state(), process.stats[1].state()), (State::Running, State::Halted));
+    assert!(process.stats[1].reason().unwrap().starts_with("position_purged"));
+    assert_eq!(stage.arrived(0).last().unwrap(), "0/9");
+    assert_eq!(stage.saved(1), None, "a place that is no good is not made durable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_may_not_learn_where_to_start_halts_alone_and_can_be_retried() {
+    let stage = Stage::new(1, 1);
+    let mut process = stage.run();
+    pass(10).await;
+    let (name, other) = ("access_denied", TableName::new("d", "outbox-2"));
+    let fault = Fault { name, detail: "the password is another".to_owned(), at: "the start".to_owned() };
+    stage.log.withhold_ends(Some(SourceError::Definite(fault)));
+    let supervised = joining(&stage, &mut process, &other);
+    process.joins.send(supervised).await.unwrap();
+    insert(&stage, 0, 1..=1);
+    pass(5_000).await;
+    assert_eq!((process.stats[1].state(), stage.arrived(0)), (State::Halted, ids(0, 1..=1)));
+    stage.log.withhold_ends(None);
+    process.control.order(&other, Order::Retry).await.unwrap();
+    stage.log.insert(&other, "1/1", "k");
+    pass(1_000).await;
+    assert_eq!((process.stats[1].state(), stage.arrived(1)), (State::Running, ids(1, 1..=1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_waits_for_the_position_store_says_so_and_the_reader_of_the_others_stays_connected() {
+    let stage = Stage::new(2, 1);
+    let process = stage.run();
+    insert(&stage, 1, 1..=1);
+    pass(100).await;
+    stage.broker.hold();
+    insert(&stage, 0, 1..=1);
+    pass(10).await;
+    stage.positions.fail(u64::MAX);
+    assert!(stage.broker.fail(0, &retriable()));
+    stage.broker.release();
+    pass(2_000).await;
+    assert_eq!(process.stats[0].state(), State::Starting);
+    assert_eq!(process.stats[0].reason().unwrap(), "waits for the position store: on command");
+    assert!(process.tail.connected.load(Relaxed), "the other table is read for");
+    stage.positions.fail(0);
+    pass(60_000).await;
+    assert_eq!((stage.arrived(0), process.stats[0].reason()), (ids(0, 1..=1), None));
+    assert_eq!((process.stats[0].state(), process.stats[1].state()), (State::Running, State::Running));
 }
 
 #[tokio::test(start_paused = true)]
@@ -654,6 +735,94 @@ async fn a_paused_table_keeps_its_claim_and_a_stop_gives_it_up() {
     assert_eq!(third.stats[0].state(), State::Paused);
 }
 
+/// Given a paused table whose claim has broken, when its position is moved or it is resumed, then it is claimed anew, and
+/// is paused still, or goes on.
+#[tokio::test(start_paused = true)]
+async fn an_order_for_a_paused_table_whose_claim_has_broken_claims_it_anew() {
+    let stage = Stage::new(2, 1);
+    let mut process = stage.run();
+    insert(&stage, 0, 1..=4);
+    pass(100).await;
+    order(&process, 0, pause()).await.unwrap();
+    let paused = process.stats[0].reason();
+    stage.positions.break_claim(&stage.tables[0]);
+    let done = order(&process, 0, Order::Set(after(2))).await.unwrap();
+    assert_eq!((done.before, done.after), (after(4).to_string(), after(2).to_string()));
+    pass(10).await;
+    assert_eq!((process.stats[0].state(), process.stats[0].reason()), (State::Paused, paused));
+    stage.positions.break_claim(&stage.tables[0]);
+    order(&process, 0, Order::Resume).await.unwrap();
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0).len(), process.stats[0].state()), (6, State::Running), "it repeats two");
+
+    // A resume that has been made durable, and whose answer was lost, is undone with the next move.
+    order(&process, 0, pause()).await.unwrap();
+    let claim = process.session.claim(&stage.tables[0]).await.unwrap().claim;
+    process.session.pause(&claim, None).await.unwrap();
+    stage.positions.break_claim(&stage.tables[0]);
+    order(&process, 0, Order::Set(after(3))).await.unwrap();
+    process.kill(&stage, |_| 0).await;
+    let again = stage.run();
+    pass(5_000).await;
+    assert_eq!((again.stats[0].state(), stage.saved(0)), (State::Paused, Some(after(3))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_for_a_paused_table_waits_a_while_for_the_position_store_and_a_stop_is_heard_meanwhile() {
+    let stage = Stage::new(1, 1);
+    let process = stage.run();
+    insert(&stage, 0, 1..=2);
+    pass(100).await;
+    order(&process, 0, pause()).await.unwrap();
+    let paused = process.stats[0].reason();
+    stage.positions.fail(u64::MAX);
+    let begun = Instant::now();
+    let refused = order(&process, 0, Order::Resume).await.unwrap_err();
+    assert_eq!(refused.name(), "position_store");
+    assert!(begun.elapsed() < Duration::from_mins(1), "whoever asks hears it: {:?}", begun.elapsed());
+    assert_eq!((process.stats[0].state(), process.stats[0].reason()), (State::Paused, paused));
+    stage.positions.fail(4);
+    order(&process, 0, Order::Resume).await.unwrap();
+    insert(&stage, 0, 3..=3);
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0), process.stats[0].state()), (ids(0, 1..=3), State::Running));
+    order(&process, 0, pause()).await.unwrap();
+    stage.positions.fail(u64::MAX);
+    let (control, table) = (process.control.clone(), stage.tables[0].clone());
+    let waiting = tokio::spawn(async move { control.order(&table, Order::Resume).await });
+    pass(1_000).await;
+    process.stop.cancel();
+    pass(100).await;
+    assert!(process.running.is_finished() && waiting.is_finished(), "nobody waits for the store any more");
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+    assert_eq!(waiting.await.unwrap(), Err(Refusal::Stopping));
+}
+
+/// Given a table that has halted because an event is not even taken as a dead letter, when its position is set behind it
+/// and the event is inserted anew, its cause cured, then it is delivered.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_tried_again_where_a_position_was_moved() {
+    let mut stage = Stage::new(2, 1);
+    stage.aside.on_poison = OnPoison::DeadLetter;
+    let refuse = |refused| {
+        for topic in ["t", "outboxd.dead.t"] {
+            stage.broker.poison(topic, "0/2", refused);
+        }
+    };
+    refuse(true);
+    let process = stage.run();
+    insert(&stage, 0, 1..=3);
+    pass(5_000).await;
+    assert_eq!((process.stats[0].state(), stage.arrived(0).last().unwrap().as_str()), (State::Halted, "0/1"));
+    order(&process, 0, Order::Set(after(2))).await.unwrap();
+    refuse(false);
+    order(&process, 0, Order::Retry).await.unwrap();
+    insert(&stage, 0, 2..=2);
+    pass(5_000).await;
+    assert!(stage.delivered(0).ends_with(&["0/3", "0/2"].map(str::to_owned)), "{:?}", stage.delivered(0));
+    assert_eq!(stage.delivered(0), stage.arrived(0), "none is a dead letter");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stuck_table_can_be_paused_and_a_table_that_waits_for_the_store_is_paused_when_it_is_back() {
     let mut stage = stuck(2);
@@ -743,94 +912,6 @@ async fn a_position_is_set_back_or_forward_whatever_the_table_does_and_nowhere_e
     order(&process, 0, Order::Retry).await.unwrap();
     pass(1_000).await;
     assert_eq!(stage.arrived(0).split_off(7), ["0/8"]);
-}
-
-/// Given a paused table whose claim has broken, when its position is moved or it is resumed, then it is claimed anew, and
-/// is paused still, or goes on.
-#[tokio::test(start_paused = true)]
-async fn an_order_for_a_paused_table_whose_claim_has_broken_claims_it_anew() {
-    let stage = Stage::new(2, 1);
-    let mut process = stage.run();
-    insert(&stage, 0, 1..=4);
-    pass(100).await;
-    order(&process, 0, pause()).await.unwrap();
-    let paused = process.stats[0].reason();
-    stage.positions.break_claim(&stage.tables[0]);
-    let done = order(&process, 0, Order::Set(after(2))).await.unwrap();
-    assert_eq!((done.before, done.after), (after(4).to_string(), after(2).to_string()));
-    pass(10).await;
-    assert_eq!((process.stats[0].state(), process.stats[0].reason()), (State::Paused, paused));
-    stage.positions.break_claim(&stage.tables[0]);
-    order(&process, 0, Order::Resume).await.unwrap();
-    pass(1_000).await;
-    assert_eq!((stage.arrived(0).len(), process.stats[0].state()), (6, State::Running), "it repeats two");
-
-    // A resume that has been made durable, and whose answer was lost, is undone with the next move.
-    order(&process, 0, pause()).await.unwrap();
-    let claim = process.session.claim(&stage.tables[0]).await.unwrap().claim;
-    process.session.pause(&claim, None).await.unwrap();
-    stage.positions.break_claim(&stage.tables[0]);
-    order(&process, 0, Order::Set(after(3))).await.unwrap();
-    process.kill(&stage, |_| 0).await;
-    let again = stage.run();
-    pass(5_000).await;
-    assert_eq!((again.stats[0].state(), stage.saved(0)), (State::Paused, Some(after(3))));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_order_for_a_paused_table_waits_a_while_for_the_position_store_and_a_stop_is_heard_meanwhile() {
-    let stage = Stage::new(1, 1);
-    let process = stage.run();
-    insert(&stage, 0, 1..=2);
-    pass(100).await;
-    order(&process, 0, pause()).await.unwrap();
-    let paused = process.stats[0].reason();
-    stage.positions.fail(u64::MAX);
-    let begun = Instant::now();
-    let refused = order(&process, 0, Order::Resume).await.unwrap_err();
-    assert_eq!(refused.name(), "position_store");
-    assert!(begun.elapsed() < Duration::from_mins(1), "whoever asks hears it: {:?}", begun.elapsed());
-    assert_eq!((process.stats[0].state(), process.stats[0].reason()), (State::Paused, paused));
-    stage.positions.fail(4);
-    order(&process, 0, Order::Resume).await.unwrap();
-    insert(&stage, 0, 3..=3);
-    pass(1_000).await;
-    assert_eq!((stage.arrived(0), process.stats[0].state()), (ids(0, 1..=3), State::Running));
-    order(&process, 0, pause()).await.unwrap();
-    stage.positions.fail(u64::MAX);
-    let (control, table) = (process.control.clone(), stage.tables[0].clone());
-    let waiting = tokio::spawn(async move { control.order(&table, Order::Resume).await });
-    pass(1_000).await;
-    process.stop.cancel();
-    pass(100).await;
-    assert!(process.running.is_finished() && waiting.is_finished(), "nobody waits for the store any more");
-    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
-    assert_eq!(waiting.await.unwrap(), Err(Refusal::Stopping));
-}
-
-/// Given a table that has halted because an event is not even taken as a dead letter, when its position is set behind it
-/// and the event is inserted anew, its cause cured, then it is delivered.
-#[tokio::test(start_paused = true)]
-async fn what_was_refused_is_tried_again_where_a_position_was_moved() {
-    let mut stage = Stage::new(2, 1);
-    stage.aside.on_poison = OnPoison::DeadLetter;
-    let refuse = |refused| {
-        for topic in ["t", "outboxd.dead.t"] {
-            stage.broker.poison(topic, "0/2", refused);
-        }
-    };
-    refuse(true);
-    let process = stage.run();
-    insert(&stage, 0, 1..=3);
-    pass(5_000).await;
-    assert_eq!((process.stats[0].state(), stage.arrived(0).last().unwrap().as_str()), (State::Halted, "0/1"));
-    order(&process, 0, Order::Set(after(2))).await.unwrap();
-    refuse(false);
-    order(&process, 0, Order::Retry).await.unwrap();
-    insert(&stage, 0, 2..=2);
-    pass(5_000).await;
-    assert!(stage.delivered(0).ends_with(&["0/3", "0/2"].map(str::to_owned)), "{:?}", stage.delivered(0));
-    assert_eq!(stage.delivered(0), stage.arrived(0), "none is a dead letter");
 }
 
 #[tokio::test(start_paused = true)]

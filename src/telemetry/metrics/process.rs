@@ -19,6 +19,11 @@ impl Process {
     fn sum(&self, of: impl Fn(&TableStats) -> &AtomicU64) -> u64 {
         self.tables.iter().map(|stats| of(stats).load(Relaxed)).sum()
     }
+
+    /// Bytes of rows whose transactions have not ended yet, at the shared reader and at those of single tables.
+    fn held_bytes(&self) -> u64 {
+        self.tail.held_bytes.load(Relaxed) + self.sum(|stats| &stats.reader.held_bytes)
+    }
 }
 
 /// The help is also for docs/metrics.md.
@@ -32,6 +37,11 @@ pub(super) const PROCESS: &[Family<Process>] = &[
         name: "outboxd_tail_connected",
         help: "1 while the binlog is open",
         of: Of::Level(|process| process.tail.connected.load(Relaxed).into()),
+    },
+    Family {
+        name: "outboxd_tail_idle",
+        help: "1 while there is no table to read the binlog for: all are paused, have halted, or are read on their own; it is not open then",
+        of: Of::Level(|process| process.tail.idle.load(Relaxed).into()),
     },
     Family {
         name: "outboxd_tail_silence_seconds",
@@ -117,11 +127,11 @@ pub(super) const PROCESS: &[Family<Process>] = &[
     },
     Family {
         name: "outboxd_memory_bytes",
-        help: "Memory by pool, over all tables: queue (rows for the relays), transaction (rows whose transaction has not ended), in_flight (records not acknowledged), client (the part of these that librdkafka holds: keys and values)",
+        help: "Memory by pool, over all tables and readers: queue (rows for the relays), transaction (rows whose transaction has not ended), in_flight (records not acknowledged), client (the part of these that librdkafka holds: keys and values)",
         of: Of::LevelBy("pool", |process| {
             vec![
                 ("queue", process.sum(|stats| &stats.queue_bytes)),
-                ("transaction", process.tail.held_bytes.load(Relaxed)),
+                ("transaction", process.held_bytes()),
                 ("in_flight", process.sum(|stats| &stats.in_flight_bytes)),
                 ("client", process.reach.all().queued_bytes),
             ]

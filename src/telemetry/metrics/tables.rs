@@ -62,7 +62,7 @@ pub(super) const TABLES: &[Family<TableStats>] = &[
     },
     Family {
         name: "outboxd_position_age_seconds",
-        help: "Since the position was saved; 0 before the first save",
+        help: "Since the position was saved, or, before this process has saved it, since it was read from the store",
         of: Of::Seconds(TableStats::position_age_seconds),
     },
     Family {
