@@ -18,7 +18,7 @@ pub(super) struct Definition {
     columns: Vec<Defined>,
     /// When it was last defined, in seconds since the Unix epoch.
     since: u64,
-    /// Tables whose triggers fill this one, and functions that do, as far as we may see them.
+    /// Tables whose triggers fill this one, functions that do, and its views, as far as we may see them.
     pub(super) feeders: Vec<TableName>,
     /// The log has a statement that may define the table and that came after this was read.
     pub(super) stale: bool,
@@ -50,8 +50,7 @@ impl Definition {
         let bodies = bodies(conn).await?;
         let mut all = Vec::with_capacity(tables.size_hint().0);
         for table in tables {
-            let feeders = bodies.iter().filter(|body| body.changes(table)).map(|body| body.of.clone()).collect();
-            all.push(Self { feeders, ..Self::of(conn, table, &collations).await? });
+            all.push(Self { feeders: feeders(&bodies, table), ..Self::of(conn, table, &collations).await? });
         }
         Ok(all)
     }
@@ -85,6 +84,11 @@ impl Definition {
         Ok(Self { columns: columns.collect(), since: since.flatten().unwrap_or(0), ..Self::default() })
     }
 
+    /// Whether the server knew no such table.
+    pub(super) fn is_absent(&self) -> bool {
+        self.columns.is_empty()
+    }
+
     /// Whether the log's description of the table does not suffice.
     pub(super) fn is_needed_for(&self, map: &TableMap) -> bool {
         let uuid = |column: &Column| {
@@ -95,13 +99,13 @@ impl Definition {
         map.columns.iter().any(|column| column.name.is_none() || uuid(column))
     }
 
-    /// Adds to the log's description what it leaves out, for rows committed at this time in seconds since the Unix
-    /// epoch; or says why this cannot be their definition.
-    pub(super) fn complete(&self, map: &mut TableMap, committed: u64) -> Result<(), String> {
+    /// Adds to the log's description what it leaves out, for rows of a transaction that ended at this time or later, in
+    /// seconds since the Unix epoch; or says why this cannot be their definition.
+    pub(super) fn complete(&self, map: &mut TableMap, ended: u64) -> Result<(), String> {
         if self.stale {
             return Err("a statement in the log has changed the table's definition".to_owned());
         }
-        if committed < self.since {
+        if ended < self.since {
             return Err(
                 "the table was defined anew after these rows were written, and the log has no column names".into()
             );
@@ -127,12 +131,14 @@ impl Definition {
     }
 }
 
-/// What the server does beside what a statement says: a trigger, or a function.
+/// What the server does beside what a statement says: a trigger, a routine, or a view.
 struct Body {
-    /// What a statement names that has this done: the trigger's table, or the function.
+    /// What a statement names that has this done: the trigger's table, the routine, or the view.
     of: TableName,
     schema: String,
     text: String,
+    /// The log has what a procedure does, and not its name. But it does not have what triggers and functions call.
+    is_procedure: bool,
 }
 
 impl Body {
@@ -141,19 +147,64 @@ impl Body {
     }
 }
 
-/// All of them that we may see. The server shows triggers to who has TRIGGER on their table, and functions to who may see
-/// their body; it shows a trigger without its body to some who have not.
+/// What a statement may name that changes the table, besides the table: what does so itself, and what does so by others.
+fn feeders(bodies: &[Body], table: &TableName) -> Vec<TableName> {
+    let mut left: Vec<&Body> = bodies.iter().collect();
+    let mut names = vec![table.clone()];
+    let mut feeders = Vec::new();
+    while let Some(name) = names.pop() {
+        let (found, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|body| body.changes(&name));
+        left = others;
+        for body in found {
+            names.push(body.of.clone());
+            if !body.is_procedure && !feeders.contains(&body.of) {
+                feeders.push(body.of.clone());
+            }
+        }
+    }
+    feeders
+}
+
+/// All of them that we may see. The server shows triggers to who has TRIGGER on their table, routines to who may see their
+/// body, and views to who has SHOW VIEW on them; it shows a trigger or a view without its body to some who have not.
 async fn bodies(conn: &mut Conn) -> Result<Vec<Body>, Error> {
-    let rows: Vec<(String, String, String)> = conn
+    let mut rows: Vec<(String, String, String, i64)> = conn
         .query(
-            "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE \
-             ACTION_STATEMENT IS NOT NULL UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_DEFINITION FROM \
-             information_schema.ROUTINES WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_DEFINITION IS NOT NULL",
+            "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, ACTION_STATEMENT, 0 FROM information_schema.TRIGGERS WHERE \
+             ACTION_STATEMENT IS NOT NULL UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_DEFINITION, \
+             ROUTINE_TYPE = 'PROCEDURE' FROM information_schema.ROUTINES WHERE ROUTINE_DEFINITION IS NOT NULL",
         )
         .await?;
-    let body =
-        |(schema, name, text): (String, String, String)| Body { of: TableName::new(&schema, &name), schema, text };
+    // Asked for apart, for their names may be collated in another way.
+    let views: Vec<(String, String, String, i64)> = conn
+        .query(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, VIEW_DEFINITION, 0 FROM information_schema.VIEWS WHERE TABLE_SCHEMA <> 'sys' \
+             AND VIEW_DEFINITION IS NOT NULL",
+        )
+        .await?;
+    rows.extend(views);
+    let body = |(schema, name, text, procedure): (String, String, String, i64)| Body {
+        of: TableName::new(&schema, &name),
+        schema,
+        text,
+        is_procedure: procedure != 0,
+    };
     Ok(rows.into_iter().map(body).collect())
+}
+
+#[cfg(test)]
+impl Definition {
+    /// Of a table whose columns have these names, declared types and longest values in bytes, last defined at this time.
+    pub(super) fn told(columns: &[(&str, &str, Option<u64>)], since: u64) -> Self {
+        let defined = |(name, column_type, octets): &(&str, &str, Option<u64>)| Defined {
+            name: (*name).to_owned(),
+            data_type: column_type.split(['(', ' ']).next().unwrap_or_default().to_owned(),
+            column_type: (*column_type).to_owned(),
+            octets: *octets,
+            ..Defined::default()
+        };
+        Self { columns: columns.iter().map(defined).collect(), since, ..Self::default() }
+    }
 }
 
 impl Defined {
@@ -213,12 +264,6 @@ impl Defined {
 mod tests {
     use super::*;
 
-    fn defined(name: &str, column_type: &str, octets: Option<u64>) -> Defined {
-        let data_type = column_type.split(['(', ' ']).next().unwrap_or_default().to_owned();
-        let column_type = column_type.to_owned();
-        Defined { name: name.to_owned(), data_type, column_type, octets, ..Defined::default() }
-    }
-
     fn column(ty: ColumnType, meta: u16) -> Column {
         Column { ty, meta, nullable: false, unsigned: None, collation: None, name: None }
     }
@@ -228,8 +273,29 @@ mod tests {
     }
 
     fn definition() -> Definition {
-        let columns = vec![defined("id", "bigint(20) unsigned", None), defined("payload", "varchar(20)", Some(80))];
-        Definition { columns, since: 100, ..Definition::default() }
+        Definition::told(&[("id", "bigint(20) unsigned", None), ("payload", "varchar(20)", Some(80))], 100)
+    }
+
+    #[test]
+    fn what_changes_a_table_is_known_by_what_it_names_and_by_what_that_names() {
+        let body = |name: &str, text: &str| {
+            let (of, text) = (TableName::new("shop", name), text.to_owned());
+            Body { of, schema: "shop".to_owned(), text, is_procedure: name == "publish" }
+        };
+        let bodies = [
+            body("shown", "select `shop`.`out-box`.`id` AS `id` from `shop`.`out-box`"),
+            body("shown_again", "select `shop`.`shown`.`id` AS `id` from `shop`.`shown`"),
+            body("orders", "CALL publish(NEW.id)"),
+            body("orders", "INSERT INTO `OUT-BOX` VALUES (1)"),
+            body("publish", "INSERT INTO `out-box` VALUES (n)"),
+            body("other", "INSERT INTO another VALUES (1)"),
+            // It may not be read.
+            body("hidden", ""),
+        ];
+        let mut found = feeders(&bodies, &TableName::new("shop", "out-box"));
+        found.sort();
+        assert_eq!(found, ["orders", "shown", "shown_again"].map(|name| TableName::new("shop", name)));
+        assert!(feeders(&bodies, &TableName::new("shop", "elsewhere")).is_empty());
     }
 
     #[test]

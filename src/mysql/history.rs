@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::connect::Flavor;
+use super::owned::owned;
 use super::servers::Identity;
 use super::settings::{OnLost, OnNewServer};
 use super::source::other;
@@ -200,6 +201,7 @@ async fn ask(conn: &mut Conn, identity: &Identity) -> Result<History, Error> {
     } else {
         let executed: GtidSet = text(conn, "gtid_executed").await?.parse().map_err(|error| other(&error))?;
         let committing = owned(&text(conn, "gtid_owned").await?);
+        let committing = committing.map_err(|error| other(&format!("gtid_owned: {error}")))?;
         Known::Gtids(executed.union(&committing), Uuid::parse_str(&identity.name).ok())
     };
     let channels: Vec<Row> = match conn.query(flavor.replica_status()).await {
@@ -208,19 +210,6 @@ async fn ask(conn: &mut Conn, identity: &Identity) -> Result<History, Error> {
         answer => answer?,
     };
     Ok(History { follows: identity.read_only || channels.iter().any(is_running), known })
-}
-
-/// `gtid_owned` is `uuid:5#12:6#13`, each number with the thread that commits it.
-fn owned(text: &str) -> GtidSet {
-    let mut bare = String::with_capacity(text.len());
-    let mut of_thread = false;
-    for c in text.chars() {
-        of_thread = (of_thread && c.is_ascii_digit()) || c == '#';
-        if !of_thread {
-            bare.push(c);
-        }
-    }
-    bare.parse().unwrap_or_default()
 }
 
 /// Whether a channel receives or applies.
@@ -322,11 +311,5 @@ mod tests {
         assert_eq!(has.judge(&old, told), moved);
         // One that was saved before servers were noted.
         assert_eq!(has.judge(&position("file=b.000002:500 +1 of b.000002:500"), REPORT), moved);
-    }
-
-    #[test]
-    fn what_is_being_committed_is_read() {
-        assert_eq!(owned(&format!("{A}:5#12:6#13,\n{B}:1#9")).to_string(), format!("{A}:5-6,{B}:1"));
-        assert_eq!(owned(""), GtidSet::default());
     }
 }

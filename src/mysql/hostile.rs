@@ -16,7 +16,7 @@ use super::decode::{
     TableMap, event_size, kind, peek_name, uncompress_rows, write_json,
 };
 use super::definition::Definition;
-use super::statement::{Statement, Xid};
+use super::statement::{Statement, Xid, plain};
 use super::stream::{Payload, Reader};
 use super::tables::{Rows, Selection, Tables};
 use super::wire::Wire;
@@ -80,7 +80,10 @@ fn event(bytes: &[u8]) {
         kind::MARIADB_GTID => drop(MariaDbGtid::parse(body)),
         kind::QUERY | kind::EXECUTE_LOAD_QUERY | kind::MARIADB_QUERY_COMPRESSED => {
             if let Ok(query) = QueryEvent::parse(code, body) {
-                let _ = Statement::classify(&query.text);
+                let text = plain(&query.text);
+                for begun in [false, true] {
+                    let _ = Statement::classify(&text, begun);
+                }
             }
         }
         kind::XA_PREPARE => drop(Xid::of_event(body)),

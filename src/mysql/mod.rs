@@ -15,6 +15,7 @@ mod history;
 pub mod hostile;
 mod indexes;
 pub mod migrate;
+mod owned;
 pub mod preflight;
 pub mod retention;
 pub mod scan;

@@ -19,7 +19,7 @@ use super::history::{self, Judged, Policy};
 use super::servers::{Identity, Servers};
 use super::settings::{OnLost, OnNewServer};
 use super::snapshot::{self, MysqlScan};
-use super::stream::{Elsewhere, MysqlStream, start_offset};
+use super::stream::{Elsewhere, Memory, MysqlStream, start_offset};
 use super::tables::{Rows, Tables};
 use super::wire::{Start, Wire};
 use crate::position::{FilePoint, GtidSet, Point, Position};
@@ -35,6 +35,8 @@ pub struct MysqlSource {
     heartbeat: Duration,
     silence_deadline: Duration,
     policy: Policy,
+    /// From one stream to the next.
+    memory: Memory,
 }
 
 impl MysqlSource {
@@ -42,7 +44,8 @@ impl MysqlSource {
     /// every `heartbeat`; silence beyond `silence_deadline` ends the connection.
     pub fn new(servers: impl Into<Servers>, server_id: u32, heartbeat: Duration, silence_deadline: Duration) -> Self {
         let policy = Policy { on_lost: OnLost::Report, on_new_server: OnNewServer::Halt };
-        Self { servers: servers.into(), server_id, heartbeat, silence_deadline, policy }
+        let memory = Memory::default();
+        Self { servers: servers.into(), server_id, heartbeat, silence_deadline, policy, memory }
     }
 
     /// What to do after a failover where the history does not decide.
@@ -197,7 +200,8 @@ impl LogSource for MysqlSource {
         // Every question is answered; how the connection for them ends is of no matter.
         let _ = endpoint.patiently(conn.disconnect()).await;
         let elsewhere = self.watch(identity);
-        Ok(MysqlStream::new(wire, checksum, tables, from, self.silence_deadline).leaving(elsewhere))
+        let stream = MysqlStream::new(wire, checksum, tables, from, self.silence_deadline);
+        Ok(stream.leaving(elsewhere).remembering(self.memory.clone()))
     }
 
     async fn snapshot(&mut self, subscription: &Subscription) -> Result<Position, SourceError> {
@@ -271,7 +275,9 @@ impl MysqlSource {
         let tables = subscriptions.iter().map(|subscription| &subscription.table);
         let definitions = Definition::read(conn, tables).await?;
         let dialect = if mariadb { Dialect::MariaDb } else { Dialect::MySql };
-        Ok(Tables::new(dialect, subscriptions, definitions))
+        let mut tables = Tables::new(dialect, subscriptions, definitions);
+        tables.know_older(self.memory.recall());
+        Ok(tables)
     }
 
     /// Asks for the log on a connection of its own. `conn` is for questions.

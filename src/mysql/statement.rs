@@ -1,5 +1,6 @@
 //! What a QUERY event means for transactions and for outbox tables. Nothing is parsed beyond what that takes.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::decode::{Cursor, DecodeError};
@@ -48,8 +49,11 @@ pub(super) enum Statement<'a> {
     XaCommit(Xid),
     /// A prepared transaction's outcome.
     XaRollback(Xid),
-    /// Rows changed in statement format: the rows themselves are not in the log.
+    /// Rows changed in statement format: the rows themselves are not in the log. In a transaction that is everything that
+    /// is not known for something else, for a function may be called by any statement.
     Dml,
+    /// A table is made with rows that are not in the log: the statement up to where they come from.
+    Filled(&'a str),
     /// A table loses rows that the log does not have: all, or those of a partition.
     Truncate,
     /// DDL and the rest.
@@ -57,14 +61,11 @@ pub(super) enum Statement<'a> {
 }
 
 impl<'a> Statement<'a> {
-    pub(super) fn classify(text: &'a str) -> Self {
-        // Every transaction has it, just so.
-        if text == "BEGIN" {
-            return Self::Begin;
-        }
-        let text = strip(text);
-        let mut words = text.split_ascii_whitespace();
-        let first = words.next().unwrap_or_default().trim_end_matches(';').to_ascii_uppercase();
+    /// Of a text without comments ([`plain`]). `begun`: a transaction has begun that it stands in.
+    pub(super) fn classify(text: &'a str, begun: bool) -> Self {
+        let text = without_settings(text);
+        let mut words = bare(text).map(|(word, _)| word);
+        let first = words.next().unwrap_or_default().to_ascii_uppercase();
         let second = words.next().unwrap_or_default().to_ascii_uppercase();
         match (first.as_str(), second.as_str()) {
             ("BEGIN", _) | ("START", "TRANSACTION") => Self::Begin,
@@ -79,12 +80,41 @@ impl<'a> Statement<'a> {
             ("XA", "END") => Self::XaEnd,
             ("XA", "COMMIT") => Self::XaCommit(Xid::of_text(name(text, 2))),
             ("XA", "ROLLBACK") => Self::XaRollback(Xid::of_text(name(text, 2))),
-            ("INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH", _) => Self::Dml,
+            ("INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH", _) | ("SET", "STATEMENT") => Self::Dml,
             ("TRUNCATE", _) => Self::Truncate,
             ("ALTER", "TABLE") if takes_partitions(text) => Self::Truncate,
+            ("CREATE", _) => filled(text).map_or(Self::Other, Self::Filled),
+            _ if begun && !CHANGES_NO_ROWS.contains(&first.as_str()) => Self::Dml,
             _ => Self::Other,
         }
     }
+}
+
+/// What statements begin with, besides CREATE, that may stand in a transaction and change no rows. Nothing at all is what is
+/// left of a comment.
+const CHANGES_NO_ROWS: [&str; 12] =
+    ["", "ALTER", "ANALYZE", "DROP", "FLUSH", "GRANT", "OPTIMIZE", "RELEASE", "RENAME", "REPAIR", "REVOKE", "XA"];
+
+/// What `MariaDB`'s `SET STATEMENT ... FOR` runs; any other statement is itself.
+fn without_settings(text: &str) -> &str {
+    let mut words = bare(text);
+    let mut begins = |word| words.next().is_some_and(|(next, _)| is_one(next, &[word]));
+    if !(begins("SET") && begins("STATEMENT")) {
+        return text;
+    }
+    words.find(|(word, _)| is_one(word, &["FOR"])).map_or(text, |(_, behind)| behind)
+}
+
+/// What stands in a CREATE TABLE in front of the SELECT, or the table, whose rows it takes.
+fn filled(text: &str) -> Option<&str> {
+    let mut words = bare(text).skip(1).skip_while(|(word, _)| is_one(word, &["OR", "REPLACE", "TEMPORARY"]));
+    words.next().filter(|(word, _)| is_one(word, &["TABLE"]))?;
+    let (word, behind) = words.find(|(word, _)| is_one(word, &["SELECT", "TABLE"]))?;
+    text.get(..text.len() - behind.len() - word.len())
+}
+
+fn is_one(word: &str, of: &[&str]) -> bool {
+    of.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
 /// Whether an ALTER TABLE takes rows away with their partitions.
@@ -104,25 +134,85 @@ pub(super) fn mentions(text: &str, schema: &str, table: &TableName) -> bool {
     text.contains(&name) && (schema.eq_ignore_ascii_case(table.schema()) || elsewhere())
 }
 
-/// Whether a statement may define what changes tables behind other statements' backs: a trigger or a function.
+/// Whether a statement may define what changes tables behind other statements' backs: a trigger, a function or what one
+/// calls, a view.
 pub(super) fn feeds(text: &str) -> bool {
     let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.any(|word| word.eq_ignore_ascii_case("trigger") || word.eq_ignore_ascii_case("function"))
+    words.any(|word| is_one(word, &["TRIGGER", "FUNCTION", "PROCEDURE", "VIEW"]))
 }
 
-/// Cuts comments in front off.
-fn strip(text: &str) -> &str {
-    let mut text = text.trim_start();
-    loop {
-        text = if let Some(rest) = text.strip_prefix("/*").filter(|rest| !rest.starts_with(['!', 'M'])) {
-            rest.split_once("*/").map_or("", |(_, rest)| rest)
-        } else if let Some(rest) = text.strip_prefix("-- ").or_else(|| text.strip_prefix('#')) {
-            rest.split_once('\n').map_or("", |(_, rest)| rest)
-        } else {
-            return text;
-        }
-        .trim_start();
+/// The text without its comments. What stands in one that servers run, `/*! */` or `/*M! */`, is no comment, whichever
+/// version it is for.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    if !["/*", "--", "#"].iter().any(|begin| text.contains(begin)) {
+        return Cow::Borrowed(text);
     }
+    let mut plain = String::with_capacity(text.len());
+    let (mut rest, mut run) = (text, 0_usize);
+    while let Some(first) = rest.chars().next() {
+        let quoted = quoted(rest);
+        if quoted > 0 {
+            let (quoted, behind) = rest.split_at(quoted);
+            plain.push_str(quoted);
+            rest = behind;
+            continue;
+        }
+        let (to, behind) = if let Some(behind) = rest.strip_prefix("/*!").or_else(|| rest.strip_prefix("/*M!")) {
+            run += 1;
+            (' ', behind.trim_start_matches(|c: char| c.is_ascii_digit()))
+        } else if let Some(behind) = rest.strip_prefix("*/").filter(|_| run > 0) {
+            run -= 1;
+            (' ', behind)
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            (' ', comment.split_once("*/").map_or("", |(_, behind)| behind))
+        } else if is_comment_line(rest) {
+            (' ', rest.split_once('\n').map_or("", |(_, behind)| behind))
+        } else {
+            (first, rest.split_at(first.len_utf8()).1)
+        };
+        plain.push(to);
+        rest = behind;
+    }
+    Cow::Owned(plain)
+}
+
+fn is_comment_line(text: &str) -> bool {
+    let behind = text.strip_prefix("--");
+    text.starts_with('#') || behind.is_some_and(|text| text.chars().next().is_none_or(|c| c.is_ascii_whitespace()))
+}
+
+/// How many bytes the quoted string or name takes that the text begins with; 0 if it begins with none.
+fn quoted(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let Some(quote @ (b'\'' | b'"' | b'`')) = bytes.first().copied() else { return 0 };
+    let mut at = 1;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        if byte == quote {
+            return at;
+        }
+        if byte == b'\\' && quote != b'`' {
+            at += 1;
+        }
+    }
+    bytes.len()
+}
+
+/// The words of a text without comments that stand in no quotes, each with what follows it.
+fn bare(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        while let Some(first) = rest.chars().next() {
+            let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '$').unwrap_or(rest.len());
+            if word > 0 {
+                let (word, behind) = rest.split_at(word);
+                rest = behind;
+                return Some((word, behind));
+            }
+            rest = rest.split_at(quoted(rest).max(first.len_utf8())).1;
+        }
+        None
+    })
 }
 
 /// The identifier after so many words, as the server wrote it, without quotes.
@@ -157,8 +247,111 @@ mod tests {
             ("ALTER TABLE x DROP COLUMN `partition`", Statement::Other),
             ("CREATE TABLE begin_x (a int)", Statement::Other),
         ] {
-            assert_eq!(Statement::classify(text), meaning, "{text}");
+            for begun in [false, true] {
+                assert_eq!(Statement::classify(&plain(text), begun), meaning, "{text}");
+            }
         }
+    }
+
+    #[test]
+    fn in_a_transaction_a_statement_changes_rows_unless_it_is_known_not_to() {
+        let of = |text: &str, begun| match Statement::classify(&plain(text), begun) {
+            Statement::Dml => true,
+            Statement::Other => false,
+            other => panic!("{text}: {other:?}"),
+        };
+        for text in [
+            "SELECT `delivery`.`publish_event`(1)",
+            "select(publish_event(1))",
+            "DO publish_event(1)",
+            "SET @x = publish_event(1)",
+            "CALL publish(1)",
+            "VALUES ROW(publish_event(1))",
+            "HANDLER of servers to come",
+        ] {
+            assert!(of(text, true), "{text}");
+            assert!(!of(text, false), "{text}: a statement of its own that is not known defines something");
+        }
+        for text in [
+            "CREATE TABLE `x` (`select` int, b int DEFAULT '1 SELECT 2') START TRANSACTION",
+            "CREATE TEMPORARY TABLE x LIKE y",
+            "CREATE VIEW v AS SELECT * FROM t",
+            "CREATE DEFINER=`root`@`%` TRIGGER t AFTER INSERT ON a FOR EACH ROW INSERT INTO b SELECT 1",
+            "DROP TEMPORARY TABLE IF EXISTS `x` /* generated by server */",
+            "RELEASE SAVEPOINT a",
+            "XA PREPARE X'01',X'',1",
+            "GRANT SELECT ON *.* TO a",
+            "# Dummy event replacing event type 160 that slave cannot handle.",
+            "-- nothing",
+            "",
+        ] {
+            assert!(!of(text, true) && !of(text, false), "{text}");
+        }
+    }
+
+    #[test]
+    fn changes_of_rows_are_known_through_comments_and_settings() {
+        for text in [
+            "INSERT/**/INTO t VALUES (1)",
+            "/*!80000 INSERT */ INTO t VALUES (1)",
+            "/*!INSERT INTO t /* within */ VALUES (1)*/",
+            "/*M!100100 REPLACE */ t VALUES (1)",
+            "/*M is a comment */ INSERT INTO t VALUES (1)",
+            "--\tcomment\n#another\nUPDATE`t`SET a = 1",
+            "SET STATEMENT max_statement_time = 60, sql_mode = ' FOR ' FOR INSERT INTO t VALUES (1)",
+            "set/**/statement a=1 for/**/delete from t",
+            "SET STATEMENT a = 1",
+        ] {
+            for begun in [false, true] {
+                assert_eq!(Statement::classify(&plain(text), begun), Statement::Dml, "{text}");
+            }
+        }
+        for (text, meaning) in [
+            ("SET STATEMENT a = 1 FOR TRUNCATE t", Statement::Truncate),
+            ("SET STATEMENT a = 1 FOR ALTER TABLE t ADD b INT", Statement::Other),
+            ("TRUNCATE`t`", Statement::Truncate),
+            ("ALTER/**/TABLE t DROP/**/PARTITION p0", Statement::Truncate),
+            ("SAVEPOINT `a -- #/*b*/`", Statement::Savepoint("a -- #/*b*/")),
+            ("/* x */ ROLLBACK TO `savepoint`", Statement::RollbackTo("savepoint")),
+        ] {
+            assert_eq!(Statement::classify(&plain(text), true), meaning, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_made_with_rows_is_known_by_where_they_come_from() {
+        for (text, made) in [
+            ("CREATE TABLE t AS SELECT 1", "CREATE TABLE t AS "),
+            (
+                "create or replace temporary table `select` (a)select 1",
+                "create or replace temporary table `select` (a)",
+            ),
+            ("CREATE TABLE t TABLE u", "CREATE TABLE t "),
+        ] {
+            for begun in [false, true] {
+                assert_eq!(Statement::classify(text, begun), Statement::Filled(made), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn comments_are_cut_and_what_is_quoted_is_left_alone() {
+        for (text, expected) in [
+            ("a /* b */ c", "a   c"),
+            ("a/* b", "a "),
+            ("a -- b\nc # d\ne --", "a  c  e  "),
+            ("a--1 */ b", "a--1 */ b"),
+            ("'/* a */' \"-- b\" `# c`", "'/* a */' \"-- b\" `# c`"),
+            (r"'it\'s /* a */' /* b */", r"'it\'s /* a */'  "),
+            ("'it''s -- a' -- b", "'it''s -- a'  "),
+            (r"`a\` /* b */", r"`a\`  "),
+            ("'/* é", "'/* é"),
+            ("é /*!50100 ü /* x */ 'ö*/' */ /*! z", "é   ü   'ö*/'     z"),
+        ] {
+            assert_eq!(plain(text), expected, "{text}");
+        }
+        assert!(matches!(plain("no comment"), Cow::Borrowed("no comment")));
+        assert!(feeds("CREATE/**/VIEW v AS SELECT 1") && !feeds("ALTER TABLE trigger_log ADD a INT"));
     }
 
     #[test]

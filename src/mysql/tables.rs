@@ -11,6 +11,34 @@ use crate::position::TxnId;
 use crate::source::{BatchBuilder, BatchFull, Fault, RowSet, Slot, Subscription};
 use crate::table::{TableName, TablePattern};
 
+/// How often definitions are read again for a transaction that makes a table which the server does not show: it is in the log
+/// a moment before.
+const ASKS: u32 = 5;
+
+/// Which statements of the log are older than the definitions that were read with its opening, although they come behind
+/// the place where it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Older {
+    /// None that is known to be.
+    #[default]
+    None,
+    /// Those of the transaction for which definitions had to be read anew, so many times now. Without this, one that makes a
+    /// table and fills it would have them read anew for ever.
+    Of(TxnId, u32),
+    /// All: no more is read than was there before the definitions were.
+    All,
+}
+
+impl Older {
+    fn has(&self, txn: Option<&TxnId>) -> bool {
+        match self {
+            Self::None => false,
+            Self::Of(known, _) => txn == Some(known),
+            Self::All => true,
+        }
+    }
+}
+
 /// Table maps of one stream.
 pub(super) struct Tables {
     dialect: Dialect,
@@ -20,6 +48,7 @@ pub(super) struct Tables {
     definitions: Vec<Definition>,
     open: BTreeMap<u64, Known>,
     wants_definitions: bool,
+    older: Older,
     /// Where no server is at hand: tables are selected as they come, and all of their columns.
     selection: Option<Selection>,
 }
@@ -85,6 +114,7 @@ impl Tables {
             definitions,
             open: BTreeMap::new(),
             wants_definitions: false,
+            older: Older::None,
             selection: None,
         };
         for (slot, wanted) in subscriptions.iter().enumerate() {
@@ -95,6 +125,20 @@ impl Tables {
 
     fn give(&mut self, name: &TableName, slot: Slot) {
         self.slots.entry(name.schema().into()).or_default().insert(name.table().into(), slot);
+    }
+
+    /// These statements are older than the definitions.
+    pub(super) fn know_older(&mut self, older: Older) {
+        self.older = older;
+    }
+
+    /// What is older than definitions that are read now, for something within this transaction.
+    pub(super) fn older_than_next(&self, txn: &TxnId) -> Older {
+        let before = match &self.older {
+            Older::Of(known, times) if known == txn => *times,
+            _ => 0,
+        };
+        Older::Of(txn.clone(), before + 1)
     }
 
     /// Of an archived log, whose dialect [`Tables::start`] tells.
@@ -134,7 +178,7 @@ impl Tables {
         })
     }
 
-    /// The subscribed tables that a statement run in `schema` may change, be it by a trigger or a function.
+    /// The subscribed tables that a statement run in `schema` may change, be it by a trigger, a function or a view.
     pub(super) fn changed_by(&self, text: &str, schema: &str) -> Vec<Slot> {
         let concerns = |slot: Slot, wanted: &Subscription| {
             mentions(text, schema, &wanted.table)
@@ -144,13 +188,17 @@ impl Tables {
         tables.filter(|(slot, wanted)| concerns(*slot, wanted)).map(|(slot, _)| slot).collect()
     }
 
-    /// A statement that may define tables: what it names is no longer what it was.
-    pub(super) fn defined_anew(&mut self, text: &str, schema: &str) {
+    /// A statement of this transaction that may define tables: what it names is no longer what it was.
+    pub(super) fn defined_anew(&mut self, text: &str, schema: &str, txn: Option<&TxnId>) {
+        if self.older.has(txn) {
+            return;
+        }
+        let feeds = feeds(text);
         for (definition, wanted) in self.definitions.iter_mut().zip(&self.subscriptions) {
-            if mentions(text, schema, &wanted.table) {
-                definition.stale = true;
-                self.wants_definitions |= feeds(text);
-            }
+            let named = mentions(text, schema, &wanted.table);
+            let feeds = feeds && (named || definition.feeders.iter().any(|feeder| mentions(text, schema, feeder)));
+            definition.stale |= named;
+            self.wants_definitions |= feeds;
         }
     }
 
@@ -159,8 +207,9 @@ impl Tables {
         self.wants_definitions
     }
 
-    /// Takes a `TABLE_MAP` event's body in, of a transaction committed at this time in seconds since the Unix epoch.
-    pub(super) fn map(&mut self, body: &[u8], committed: u64, at: impl Fn() -> At) -> Result<(), DecodeError> {
+    /// Takes a `TABLE_MAP` event's body in, of a transaction that ended at this time or later, in seconds since the Unix
+    /// epoch.
+    pub(super) fn map(&mut self, body: &[u8], ended: u64, at: impl Fn() -> At) -> Result<(), DecodeError> {
         let name = peek_name(body)?;
         if let Some(known) = self.open.get(&name.table_id)
             && *known.body == *body
@@ -174,7 +223,7 @@ impl Tables {
             return Ok(());
         };
         let layout = match TableMap::parse_as(body, self.dialect) {
-            Ok(map) => self.layout(slot, map, committed, &at()).map(Arc::new),
+            Ok(map) => self.layout(slot, map, ended, &at()).map(Arc::new),
             Err(error) => Err(undecodable(&error, &at())),
         };
         self.open.insert(name.table_id, Known { slot, body: body.into(), layout });
@@ -194,7 +243,7 @@ impl Tables {
         self.open.clear();
     }
 
-    fn layout(&mut self, slot: Slot, mut map: TableMap, committed: u64, at: &At) -> Result<Layout, Fault> {
+    fn layout(&mut self, slot: Slot, mut map: TableMap, ended: u64, at: &At) -> Result<Layout, Fault> {
         if let Some(selection) = &self.selection {
             let fault = |detail| Fault { name: "column_names", detail, at: at.to_string() };
             selection.complete(&mut map).map_err(fault)?;
@@ -202,8 +251,10 @@ impl Tables {
         }
         let definition = &self.definitions[slot];
         if definition.is_needed_for(&map) {
-            self.wants_definitions |= definition.stale;
-            definition.complete(&mut map, committed).map_err(|detail| Fault {
+            let unseen = definition.is_absent()
+                && matches!(&self.older, Older::Of(txn, times) if at.txn.as_ref() == Some(txn) && *times < ASKS);
+            self.wants_definitions |= definition.stale || unseen;
+            definition.complete(&mut map, ended).map_err(|detail| Fault {
                 name: "table_definition_changed",
                 detail: format!("{detail}; set binlog_row_metadata=FULL"),
                 at: at.to_string(),

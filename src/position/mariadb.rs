@@ -1,7 +1,8 @@
 //! MariaDB's GTID position: the last transaction of each replication domain.
 //!
 //! Within a domain the log is one sequence, so the last number says it all
-//! (<https://mariadb.com/kb/en/gtid/>). The server id is kept, for the server asks for the whole triple back.
+//! (<https://mariadb.com/kb/en/gtid/>). Where `gtid_strict_mode=OFF` lets a number go back, whoever reads the log halts.
+//! The server id is kept, for the server asks for the whole triple back.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -223,6 +223,8 @@ async fn mariadb_passes_and_relays_text_whose_character_set_the_log_does_not_tel
             ("OUTBOXD__MYSQL__URL", &url),
             ("OUTBOXD__MYSQL__PASSWORD", "relay"),
         ];
+        let cure = Outcome::of(&stage, &relay).only("gtid_strict_mode", "warned");
+        run(&mut conn, statement(&cure)).await;
         assert_eq!(Outcome::of(&stage, &relay).found(), Vec::<[String; 3]>::new(), "{topic}");
 
         run(&mut conn, "SET GLOBAL log_bin_compress = ON").await;
@@ -252,4 +254,24 @@ async fn mariadb_passes_and_relays_text_whose_character_set_the_log_does_not_tel
         assert_eq!(record.key(), Some(&b"k1"[..]), "{topic}");
         assert_eq!(daemon.terminate().await, Some(0));
     }
+}
+
+/// Given a server that does not mind the letter case, when a table is configured in another one than the log has, then it
+/// is refused with the name that the log has, and relayed by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_another_letter_case_is_refused_with_the_spelling_that_the_log_has() {
+    let stage = Stage::of().server("mariadb-11.8").setting("lower_case_table_names=1").shards(1).up().await;
+    let written = [("OUTBOXD__OUTBOX__0__TABLES", "Delivery.Delivery-Outbox1")];
+    let outcome = Outcome::of(&stage, &written);
+    let failed: Vec<_> = outcome.found().into_iter().filter(|[_, status, _]| status == "failed").collect();
+    assert!(matches!(&failed[..], [[name, ..]] if name == "table"), "{:#}", outcome.shown);
+    assert_eq!(outcome.code, Some(78));
+    let spelling = "delivery.delivery-outbox1";
+    assert!(failed[0][2].contains(&format!("[[outbox]] tables = [\"{spelling}\"]")), "{failed:?}");
+    let mut refused = start(&stage, &written);
+    assert_eq!(refused.ended().await, Some(78), "its events would be passed over");
+    let daemon = start(&stage, &[("OUTBOXD__OUTBOX__0__TABLES", spelling)]);
+    run(&mut stage.connect().await, &crate::order::event(1, "e1", "k1")).await;
+    stage.delivered("e1").await;
+    assert_eq!(daemon.terminate().await, Some(0));
 }

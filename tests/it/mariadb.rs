@@ -48,15 +48,49 @@ async fn mariadb_11_8_is_relayed_through_kills_stops_and_restarts() {
     whole_path("mariadb-11.8").await;
 }
 
-/// Given triggers whose bodies MariaDB keeps from the daemon's account, which it shows as NULL, then the table is relayed.
+/// Given triggers and views that MariaDB keeps from the daemon's account, whose bodies it shows as NULL or empty, then the
+/// table is relayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_that_may_not_be_read_is_no_trouble() {
     let stage = Stage::of().server("mariadb-11.8").shards(1).up().await;
     let trigger = "CREATE TRIGGER delivery.stamp BEFORE INSERT ON delivery.orders FOR EACH ROW SET NEW.id = NEW.id + 1";
+    let view = "CREATE VIEW delivery.shown AS SELECT * FROM delivery.`delivery-outbox1`";
     stage.sql(["CREATE TABLE delivery.orders (id INT)", "GRANT SELECT ON delivery.orders TO outboxd", trigger]).await;
+    stage.sql([view]).await;
     let daemon = stage.run();
     daemon.ready().await;
     stage.sql([event(1, "beside-a-trigger", "k")]).await;
     stage.delivered("beside-a-trigger").await;
     assert_eq!(daemon.terminate().await, Some(0));
+}
+
+/// Given `gtid_strict_mode=OFF` and a transaction whose number is below that of the one before it, when it is read, after
+/// a start or under way, then every table halts by name; and from behind it, as the detail says, it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_goes_back_halts_by_name_and_is_never_passed_over() {
+    let stage = Stage::of().server("mariadb-11.8").shards(1).partitions(1).up().await;
+    let back = |number: u64, id: &str| {
+        ["SET SESSION server_id = 4242".to_owned(), format!("SET SESSION gtid_seq_no = {number}"), event(1, id, "k")]
+    };
+    let daemon = stage.run();
+    stage.sql([event(1, "first", "k")]).await;
+    stage.delivered("first").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    stage.sql(back(1, "back-after-a-start")).await;
+    let mut daemon = stage.run();
+    assert_eq!(daemon.ended().await, Some(1));
+    let log = daemon.log();
+    assert!(log.contains("reason=\"gtid_out_of_order\"") && log.contains("0-4242-1 ("), "{log}");
+    let behind = "domains=0-4242-1";
+    assert!(log.contains(&format!("the position of every table to {behind}")), "{log}");
+    let set = ["position", "set", "delivery.delivery-outbox1", "--to", behind, "--yes"];
+    assert!(stage.outboxd(&set).status().unwrap().success());
+    let mut daemon = stage.run();
+    stage.sql([event(1, "behind", "k")]).await;
+    stage.delivered("behind").await;
+    stage.sql(back(2, "back-under-way")).await;
+    assert_eq!(daemon.ended().await, Some(1));
+    assert!(daemon.log().contains("reason=\"gtid_out_of_order\""), "{}", daemon.log());
+    let records = stage.records().await;
+    assert_eq!(crate::order::ids(&records), ["first", "behind"]);
 }

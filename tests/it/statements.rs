@@ -93,6 +93,53 @@ async fn the_table_may_gain_columns_be_rebuilt_and_be_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_made_with_rows_is_relayed_without_names_in_the_log_and_holds_no_other_up() {
+    for (server, metadata) in [("mysql-9.7", "MINIMAL"), ("mariadb-11.8", "NO_LOG")] {
+        let setting = format!("binlog_row_metadata={metadata}");
+        let stage = Stage::of().server(server).shards(2).partitions(1).setting(setting).up().await;
+        let daemon = stage.run();
+        stage.sql([event(1, "before", "k"), event(2, "other-before", "k")]).await;
+        stage.delivered("before").await;
+        stage.delivered("other-before").await;
+        // The rows are in the transaction that makes the table.
+        let made = format!(
+            "CREATE TABLE {T} (id CHAR(36) PRIMARY KEY, payload VARCHAR(50), aggregatetype VARCHAR(255), aggregateid \
+             VARCHAR(255), type VARCHAR(255)) AS SELECT 'made' AS id, '2' AS payload, 'a' AS aggregatetype, 'k' AS \
+             aggregateid, 'T' AS type"
+        );
+        stage.sql([format!("DROP TABLE {T}"), made]).await;
+        stage.sql([event(2, "other-after", "k"), event(1, "after", "k")]).await;
+        for id in ["made", "other-after", "after"] {
+            stage.delivered(id).await;
+        }
+        assert_eq!(daemon.terminate().await, Some(0), "{server}");
+        let records = stage.records().await;
+        assert_eq!(records.len(), 5, "{server}: {:?}", ids(&records));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_made_with_rows_and_is_another_by_now_halts_by_name_and_holds_no_other_up() {
+    for (server, metadata) in [("mysql-9.7", "MINIMAL"), ("mariadb-11.8", "NO_LOG")] {
+        let setting = format!("binlog_row_metadata={metadata}");
+        let stage = Stage::of().server(server).shards(2).partitions(1).setting(setting).up().await;
+        let daemon = stage.run();
+        daemon.ready().await;
+        assert_eq!(daemon.terminate().await, Some(0), "{server}");
+        // Nobody reads the log before the table is altered.
+        let made = format!("CREATE TABLE {T} AS SELECT * FROM delivery.`delivery-outbox2`");
+        let altered = format!("ALTER TABLE {T} ADD COLUMN more INT");
+        let copied = [event(2, "other-before", "k"), format!("DROP TABLE {T}"), made, altered];
+        stage.sql(copied).await;
+        let daemon = stage.run();
+        daemon.logs("table_definition_changed").await;
+        stage.sql([event(2, "other-after", "k")]).await;
+        stage.delivered("other-after").await;
+        assert_eq!(daemon.terminate().await, Some(1), "{server}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_column_halts_the_table_by_name() {
     let stage = Stage::of().shards(2).setting("binlog_row_metadata=FULL").up().await;
     let daemon = stage.run();

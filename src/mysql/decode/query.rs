@@ -13,6 +13,9 @@ use super::event::kind;
 /// A statement in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryEvent<'a> {
+    /// How long the statement had run when it was logged, in seconds after the event's time; negative where the session had
+    /// its clock set ahead.
+    pub seconds: i32,
     /// The schema that was the session's default.
     pub schema: Cow<'a, str>,
     /// The statement; bytes that are not UTF-8 are replaced.
@@ -24,7 +27,7 @@ impl<'a> QueryEvent<'a> {
     pub fn parse(type_code: u8, body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut cursor = Cursor::new(body, "a QUERY event");
         let _thread = cursor.u32()?;
-        let _seconds = cursor.u32()?;
+        let seconds = cursor.u32()?.cast_signed();
         let schema_length = cursor.u8()?;
         let _error = cursor.u16()?;
         let variables_length = cursor.u16()?;
@@ -41,6 +44,6 @@ impl<'a> QueryEvent<'a> {
         } else {
             String::from_utf8_lossy(cursor.rest())
         };
-        Ok(Self { schema, text })
+        Ok(Self { seconds, schema, text })
     }
 }

@@ -13,7 +13,9 @@ pub(super) fn check(facts: &Facts, wanted: &[Wanted]) -> Vec<Check> {
         checks.extend([format(facts), row_image(facts, wanted), row_metadata(facts), expiry(facts)]);
         checks.extend(filters(facts, wanted));
         checks.extend(replica_updates(facts));
+        checks.extend(replica_commit_order(facts));
         checks.extend(gtid_mode(facts));
+        checks.extend(gtid_strict_mode(facts));
     }
     checks
 }
@@ -140,10 +142,15 @@ fn filters(facts: &Facts, wanted: &[Wanted]) -> Option<Check> {
     Some(check.or_failed(missing.is_none(), cure))
 }
 
+/// Whether the server replicates from another; one that does not tell is taken for a replica if it is read-only.
+fn is_replica(facts: &Facts) -> bool {
+    let read_only = facts.variable("read_only").is_some_and(|value| !matches!(value, "OFF" | "0"));
+    facts.is_replica.unwrap_or(read_only)
+}
+
 /// A replica that does not log what it replicates has none of the source's events.
 fn replica_updates(facts: &Facts) -> Option<Check> {
-    let read_only = facts.variable("read_only").is_some_and(|value| !matches!(value, "OFF" | "0"));
-    if !facts.is_replica.unwrap_or(read_only) {
+    if !is_replica(facts) {
         return None;
     }
     let setting =
@@ -152,6 +159,28 @@ fn replica_updates(facts: &Facts) -> Option<Check> {
     let cure = format!("start the server with {setting} in its configuration, or read from its source (mysql.url)");
     let check = Check::passed(Name::ReplicaUpdates, setting, "ON, for this server is a replica", found);
     Some(check.or_failed(found == "ON", cure))
+}
+
+/// Several workers that commit as they come leave a log in which transactions have changed places, and with them events
+/// of one aggregate. Those of one schema are applied by one worker where the type is DATABASE. `MariaDB` keeps the order
+/// within a domain in every mode.
+fn replica_commit_order(facts: &Facts) -> Option<Check> {
+    if facts.flavor.mariadb || !is_replica(facts) {
+        return None;
+    }
+    let is_new = facts.variable("replica_preserve_commit_order").is_some();
+    let (prefix, word) = if is_new { ("replica", "REPLICA") } else { ("slave", "SLAVE") };
+    let setting = format!("{prefix}_preserve_commit_order");
+    let value = facts.variable(&setting).unwrap_or("unset");
+    let workers = facts.variable(&format!("{prefix}_parallel_workers")).and_then(|text| text.parse().ok());
+    let workers: u32 = workers.unwrap_or_default();
+    let by_schema = facts.variable(&format!("{prefix}_parallel_type")) == Some("DATABASE");
+    let of_type = if by_schema { ", each of them for its own schemas" } else { "" };
+    let cure = set(facts, &setting, &format!("ON; START {word} SQL_THREAD"));
+    let expected = "ON, for this server is a replica; or one worker";
+    let found = format!("{value}, with {prefix}_parallel_workers = {workers}{of_type}");
+    let check = Check::passed(Name::ReplicaCommitOrder, setting, expected, found);
+    Some(check.or_failed(value == "ON" || workers <= 1 || by_schema, format!("STOP {word} SQL_THREAD; {cure}")))
 }
 
 /// Files and offsets are those of one server: after a failover they mean nothing. MariaDB has GTIDs always.
@@ -164,4 +193,18 @@ fn gtid_mode(facts: &Facts) -> Option<Check> {
                 ON_PERMISSIVE; SET PERSIST gtid_mode = ON; until then positions are files and offsets, which another server \
                 does not understand after a failover";
     Some(Check::passed(Name::GtidMode, "gtid_mode", "ON", found).or_warned(found == "ON", cure))
+}
+
+/// Without it, a transaction may come behind one of its domain with a higher number; a position, which is a number for
+/// each domain, cannot tell that it is not relayed.
+fn gtid_strict_mode(facts: &Facts) -> Option<Check> {
+    if !facts.flavor.mariadb {
+        return None;
+    }
+    let found = facts.variable("gtid_strict_mode").unwrap_or("OFF");
+    let cure = format!(
+        "{}; until then a transaction whose number is not above that of its domain halts every table",
+        set(facts, "gtid_strict_mode", "ON")
+    );
+    Some(Check::passed(Name::GtidStrictMode, "gtid_strict_mode", "ON", found).or_warned(found == "ON", cure))
 }

@@ -27,12 +27,20 @@ const VARIABLES: &[&str] = &[
     "enforce_gtid_consistency",
     "expire_logs_days",
     "gtid_mode",
+    "gtid_strict_mode",
     "log_bin",
     "log_replica_updates",
     "log_slave_updates",
+    "lower_case_table_names",
     "max_allowed_packet",
     "read_only",
+    "replica_parallel_type",
+    "replica_parallel_workers",
+    "replica_preserve_commit_order",
     "server_id",
+    "slave_parallel_type",
+    "slave_parallel_workers",
+    "slave_preserve_commit_order",
 ];
 
 /// A replica that is registered with the server.
@@ -89,6 +97,8 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) name: TableName,
+    /// As the server writes it, which may take it in another letter case too.
+    pub(super) spelling: Option<TableName>,
     /// Why SELECT does not work.
     pub(super) refusal: Option<Refusal>,
     /// `BASE TABLE` or `VIEW`.
@@ -240,13 +250,18 @@ async fn table(conn: &mut Conn, wanted: &Wanted, collations: &Collations) -> Res
     let name = &wanted.table;
     let refusal = refusal(conn, &format!("SELECT 1 FROM {} LIMIT 0", name.quoted())).await?;
     let place = (name.schema(), name.table());
-    let kind: Option<(String, Option<String>)> = conn
-        .exec_first(
-            "SELECT TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
+    let lines: Vec<(String, String, String, Option<String>)> = conn
+        .exec(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
             place,
         )
         .await?;
-    let (kind, engine) = kind.unwrap_or_default();
+    // Of tables that differ in their letter case only, it is the one that is named.
+    let line = lines.into_iter().min_by_key(|(schema, table, ..)| (schema.as_str(), table.as_str()) != place);
+    let (spelling, kind, engine) = line
+        .map(|(schema, table, kind, engine)| (Some(TableName::new(&schema, &table)), kind, engine))
+        .unwrap_or_default();
     let indexes = Indexes::read(conn, name).await?;
     let (key, numbered) = (indexes.primary(), indexes.numbering().map(|(column, _)| column.to_owned()));
     let columns: Vec<Answer> = conn
@@ -275,6 +290,7 @@ async fn table(conn: &mut Conn, wanted: &Wanted, collations: &Collations) -> Res
     let engine = engine.unwrap_or_default();
     Ok(Table {
         name: name.clone(),
+        spelling,
         refusal,
         kind,
         engine,

@@ -6,7 +6,7 @@ use super::{Wanted, Widest};
 use crate::mysql::decode::Charset;
 use crate::mysql::migrate::definition;
 use crate::preflight::{Check, Name, summed_up};
-use crate::table::quote;
+use crate::table::{TableName, quote};
 
 pub(super) fn check(facts: &Facts, wanted: &[Wanted]) -> Vec<Check> {
     let there = || wanted.iter().zip(&facts.tables).filter(|(_, table)| !table.columns.is_empty());
@@ -14,7 +14,7 @@ pub(super) fn check(facts: &Facts, wanted: &[Wanted]) -> Vec<Check> {
         Name::Table,
         "outbox tables",
         "base tables with SELECT granted",
-        facts.tables.iter().map(|table| existence(table, &facts.account).of_table(&table.name)).collect(),
+        facts.tables.iter().map(|table| existence(table, facts).of_table(&table.name)).collect(),
     );
     checks.extend(summed_up(
         Name::Engine,
@@ -36,7 +36,8 @@ pub(super) fn check(facts: &Facts, wanted: &[Wanted]) -> Vec<Check> {
     checks
 }
 
-fn existence(table: &Table, account: &str) -> Check {
+fn existence(table: &Table, facts: &Facts) -> Check {
+    let account = &facts.account;
     let check = |found: String| {
         Check::passed(Name::Table, format!("table {}", table.name), "a base table with SELECT granted", found)
     };
@@ -49,8 +50,23 @@ fn existence(table: &Table, account: &str) -> Check {
         Some(refusal) => check(refusal.message.clone()).failed("see the server's message"),
         None if table.kind != "BASE TABLE" => check(format!("a {}", table.kind.to_lowercase()))
             .failed("name the table behind it under [[outbox]]; only tables are in the log"),
-        None => check("a base table".to_owned()),
+        None => match in_log(table, facts).filter(|spelling| *spelling != table.name) {
+            Some(spelling) => check(format!("one that the log calls {spelling}, in another letter case"))
+                .failed(format!("[[outbox]] tables = [\"{spelling}\"]; what the log names otherwise is not relayed")),
+            None => check("a base table".to_owned()),
+        },
     }
+}
+
+/// What the log calls a table. A server that does not mind the letter case (`lower_case_table_names`) writes all names
+/// in small letters there, those too that it keeps as they were given.
+fn in_log(table: &Table, facts: &Facts) -> Option<TableName> {
+    let spelling = table.spelling.as_ref()?;
+    Some(if facts.variable("lower_case_table_names") == Some("2") {
+        TableName::new(&spelling.schema().to_lowercase(), &spelling.table().to_lowercase())
+    } else {
+        spelling.clone()
+    })
 }
 
 /// Without transactions an event is in the log although its transaction was rolled back.

@@ -47,6 +47,7 @@ fn good() -> Facts {
         transactional: vec!["InnoDB".to_owned()],
         tables: vec![Table {
             name: TableName::new("d", "o-1"),
+            spelling: Some(TableName::new("d", "o-1")),
             refusal: None,
             kind: "BASE TABLE".to_owned(),
             engine: "InnoDB".to_owned(),
@@ -64,6 +65,7 @@ fn good() -> Facts {
 fn maria(mut facts: Facts) -> Facts {
     facts.flavor = Flavor { mariadb: true, version: (11, 8, 6) };
     facts.variables.remove("gtid_mode");
+    facts.variables.insert("gtid_strict_mode".to_owned(), "ON".to_owned());
     facts.beginning = Some("domains=0-1-10".parse().unwrap());
     facts.end = Some("domains=0-1-90".parse().unwrap());
     facts
@@ -137,6 +139,9 @@ fn given_one_wrong_variable_when_checked_then_it_alone_is_found_with_its_cure() 
     facts.variables.remove("binlog_expire_logs_seconds");
     facts.variables.insert("expire_logs_days".to_owned(), "0.500000".to_owned());
     gives(&facts, Name::BinlogExpiry, Status::Warned, "SET GLOBAL expire_logs_days = 7");
+    facts = maria(good());
+    facts.variables.insert("gtid_strict_mode".to_owned(), "OFF".to_owned());
+    gives(&facts, Name::GtidStrictMode, Status::Warned, "SET GLOBAL gtid_strict_mode = ON");
     facts = good();
     facts.variables.insert("binlog_expire_logs_seconds".to_owned(), "0".to_owned());
     assert_eq!(found(&facts, &saved(&facts.end.as_ref().unwrap().to_string()), OURS), []);
@@ -170,6 +175,51 @@ fn given_what_would_be_lost_in_silence_when_checked_then_it_fails() {
     facts.is_replica = Some(true);
     facts.variables.insert("log_replica_updates".to_owned(), "OFF".to_owned());
     gives(&facts, Name::ReplicaUpdates, Status::Failed, "log_replica_updates");
+}
+
+#[test]
+fn given_a_replica_whose_workers_commit_in_any_order_when_checked_then_it_fails() {
+    let replica = |variables: &[(&str, &str)]| {
+        let mut facts = good();
+        facts.is_replica = Some(true);
+        facts.variables.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        facts
+    };
+    let loose = replica(&[("replica_parallel_workers", "4"), ("replica_preserve_commit_order", "OFF")]);
+    let cure = "STOP REPLICA SQL_THREAD; SET PERSIST replica_preserve_commit_order = ON; START REPLICA SQL_THREAD";
+    gives(&loose, Name::ReplicaCommitOrder, Status::Failed, cure);
+    let mut old = replica(&[("slave_parallel_workers", "2"), ("slave_preserve_commit_order", "OFF")]);
+    old.flavor.version = (8, 0, 20);
+    let cure = "STOP SLAVE SQL_THREAD; SET PERSIST slave_preserve_commit_order = ON; START SLAVE SQL_THREAD";
+    gives(&old, Name::ReplicaCommitOrder, Status::Failed, cure);
+    // Every server has the settings; MariaDB's modes keep the order.
+    let primary = Facts { is_replica: Some(false), ..loose.clone() };
+    let mut of_schemas = loose.clone();
+    of_schemas.variables.insert("replica_parallel_type".to_owned(), "DATABASE".to_owned());
+    for facts in [
+        primary,
+        maria(loose),
+        of_schemas,
+        replica(&[("replica_parallel_workers", "4"), ("replica_preserve_commit_order", "ON")]),
+        replica(&[("replica_parallel_workers", "1"), ("replica_preserve_commit_order", "OFF")]),
+        replica(&[("slave_parallel_workers", "0"), ("slave_preserve_commit_order", "OFF")]),
+    ] {
+        assert_eq!(found(&facts, &saved(&facts.end.as_ref().unwrap().to_string()), OURS), []);
+    }
+}
+
+#[test]
+fn given_a_table_in_another_letter_case_when_checked_then_the_name_that_the_log_has_is_told() {
+    let mut facts = good();
+    facts.tables[0].spelling = Some(TableName::new("d", "O-1"));
+    facts.variables.insert("lower_case_table_names".to_owned(), "1".to_owned());
+    gives(&facts, Name::Table, Status::Failed, "[[outbox]] tables = [\"d.O-1\"]");
+    // It keeps names as they were given, and looks them up in small letters.
+    facts.variables.insert("lower_case_table_names".to_owned(), "2".to_owned());
+    assert_eq!(found(&facts, &saved(&facts.end.as_ref().unwrap().to_string()), OURS), []);
+    facts.tables[0].name = TableName::new("D", "O-1");
+    facts.tables[0].spelling = Some(TableName::new("D", "O-1"));
+    gives(&facts, Name::Table, Status::Failed, "[[outbox]] tables = [\"d.o-1\"]");
 }
 
 #[test]

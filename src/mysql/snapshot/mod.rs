@@ -151,6 +151,8 @@ impl MysqlScan {
         let all = Subscription { table: wanted.table.clone(), columns };
         let mut stream = log.open(&from.point.clone().into(), std::slice::from_ref(&all)).await?;
         stream.keep_deleted();
+        // They were read after the end of the window was asked for, and nobody has altered the table since.
+        stream.keep_definitions();
         let window = Window::new(stream, end, all.columns.len(), keys_bytes);
         Ok(Self { conn, layout, window, scan, rows: FIRST_ROWS, total, micros })
     }

@@ -6,6 +6,7 @@
 mod payload;
 mod reader;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::decode::{Checksum, DecodeError, Event, kind};
 use super::source::classify;
-use super::tables::{Rows, Tables};
+use super::tables::{Older, Rows, Tables};
 use super::wire::Wire;
 use crate::position::{FilePoint, Position};
 use crate::source::{Fault, LogEvent, LogPlace, LogStream, Parting, SourceError};
@@ -27,6 +28,21 @@ pub(super) struct Elsewhere {
     pub(super) _watching: AbortOnDropHandle<()>,
 }
 
+/// What a stream that ends for want of a definition leaves to the next one: which statements are older than the definitions
+/// that are read then.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory(Arc<Mutex<Older>>);
+
+impl Memory {
+    fn keep(&self, older: Older) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = older;
+    }
+
+    pub(super) fn recall(&self) -> Older {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// An open binlog.
 pub struct MysqlStream {
     wire: Wire,
@@ -37,6 +53,7 @@ pub struct MysqlStream {
     heard: Instant,
     parting: Parting,
     elsewhere: Option<Elsewhere>,
+    memory: Memory,
 }
 
 impl MysqlStream {
@@ -57,12 +74,18 @@ impl MysqlStream {
             heard: Instant::now(),
             parting: Parting::Connection,
             elsewhere: None,
+            memory: Memory::default(),
         }
     }
 
     /// Keeps the rows of each DELETE for [`MysqlStream::deleted`].
     pub(super) fn keep_deleted(&mut self) {
         self.reader.keep_deleted();
+    }
+
+    /// Definitions are those of the end up to which the log is read: none of it changes them.
+    pub(super) fn keep_definitions(&mut self) {
+        self.reader.keep_definitions();
     }
 
     /// The rows of the DELETE that was given last, as they were.
@@ -78,6 +101,11 @@ impl MysqlStream {
     /// Ends when another server is to be read from.
     pub(super) fn leaving(self, elsewhere: Option<Elsewhere>) -> Self {
         Self { elsewhere, ..self }
+    }
+
+    /// Leaves to the next stream what it has to know.
+    pub(super) fn remembering(self, memory: Memory) -> Self {
+        Self { memory, ..self }
     }
 
     /// Takes in the next event that is here; `false` if none is.
@@ -139,6 +167,7 @@ impl LogStream for MysqlStream {
             // Only now, for what has been said is to be covered when the log is opened again.
             if self.reader.wants_definitions() {
                 self.parting = Parting::Definition;
+                self.memory.keep(self.reader.older_than_next());
                 let reason = "a subscribed table was defined anew, and the log does not say how";
                 return Err(SourceError::Transient(reason.to_owned()));
             }

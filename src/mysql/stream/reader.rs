@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::mysql::decode::{DecodeError, Dialect, Event, GtidEvent, MariaDbGtid, QueryEvent, kind, uncompress_rows};
-use crate::mysql::statement::{Statement, Xid};
-use crate::mysql::tables::{At, Layout, Rows, Selection, Tables};
+use crate::mysql::statement::{Statement, Xid, plain};
+use crate::mysql::tables::{At, Layout, Older, Rows, Selection, Tables};
 use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
 use crate::source::{Fault, ForeignDml, LogEvent, LogPlace, Slot};
 use crate::table::TableName;
@@ -32,6 +32,9 @@ const AROUND: [u8; 8] = [
 struct Open {
     txn: TxnId,
     commit_micros: u64,
+    /// When its last statement ended that may define tables, in seconds since the Unix epoch: `MariaDB` tells no more of a
+    /// transaction than when its first statement began.
+    defined: u64,
     /// Between BEGIN and its end; a group that is one statement has no BEGIN.
     begun: bool,
     touched: SmallVec<[Slot; 4]>,
@@ -95,6 +98,11 @@ impl Reader {
     /// Keeps the rows of each DELETE for [`Reader::deleted`].
     pub(super) fn keep_deleted(&mut self) {
         self.deleted = Some(VecDeque::new());
+    }
+
+    /// Definitions were read after all that is to be read.
+    pub(super) fn keep_definitions(&mut self) {
+        self.tables.know_older(Older::All);
     }
 
     /// The rows of the DELETE that [`Reader::pop`] has just given.
@@ -216,9 +224,9 @@ impl Reader {
         }
         match event.header.kind {
             kind::TABLE_MAP => {
-                let committed = self.open.as_ref().map_or(0, |open| open.commit_micros / 1_000_000);
+                let ended = self.open.as_ref().map_or(0, |open| open.defined.max(open.commit_micros / 1_000_000));
                 let at = || here(self.open.as_ref(), &self.file, self.offset);
-                self.tables.map(body, committed, at).map_err(|error| self.damaged(&error))?;
+                self.tables.map(body, ended, at).map_err(|error| self.damaged(&error))?;
             }
             code @ (kind::WRITE_V1 | kind::WRITE_V2) => self.rows(code, body, false),
             code @ (kind::MARIADB_WRITE_COMPRESSED_V1 | kind::MARIADB_WRITE_COMPRESSED) => self.rows(code, body, true),
@@ -233,7 +241,7 @@ impl Reader {
             kind::MARIADB_DELETE_COMPRESSED => self.delete(kind::MARIADB_WRITE_COMPRESSED, body, true),
             code @ (kind::QUERY | kind::EXECUTE_LOAD_QUERY | kind::MARIADB_QUERY_COMPRESSED) => {
                 let query = QueryEvent::parse(code, body).map_err(|error| self.damaged(&error))?;
-                self.query(&query.text, &query.schema);
+                self.query(&query, event.header.timestamp);
             }
             kind::XID => self.end(LogEvent::Commit),
             kind::GTID | kind::GTID_TAGGED | kind::ANONYMOUS_GTID => self.begin_mysql(event)?,
@@ -297,8 +305,18 @@ impl Reader {
         }
     }
 
-    fn query(&mut self, text: &str, schema: &str) {
-        let statement = Statement::classify(text);
+    /// A statement that began at this time, in seconds since the Unix epoch.
+    fn query(&mut self, query: &QueryEvent<'_>, began: u32) {
+        let (text, schema) = (&*query.text, &*query.schema);
+        // Every transaction has it, just so.
+        if text == "BEGIN" {
+            self.begun();
+            return;
+        }
+        let plain = plain(text);
+        let within = self.open.as_ref().is_some_and(|open| open.begun);
+        let statement = Statement::classify(&plain, within);
+        let ended = u64::from(began).saturating_add_signed(query.seconds.into());
         match statement {
             Statement::Begin => self.begun(),
             Statement::XaStart => {
@@ -316,11 +334,24 @@ impl Reader {
                 self.statement(&statement, text, schema);
                 self.end_of_single();
             }
+            Statement::Filled(made) => {
+                self.statement(&Statement::Dml, made, schema);
+                self.define(text, schema, ended);
+                self.end_of_single();
+            }
             Statement::Other => {
-                self.tables.defined_anew(text, schema);
+                self.define(text, schema, ended);
                 self.end_of_single();
             }
         }
+    }
+
+    /// A statement that may define tables, and ended at this time, in seconds since the Unix epoch.
+    fn define(&mut self, text: &str, schema: &str, ended: u64) {
+        if let Some(open) = &mut self.open {
+            open.defined = ended;
+        }
+        self.tables.defined_anew(text, schema, self.open.as_ref().map(|open| &open.txn));
     }
 
     fn begun(&mut self) {
@@ -388,6 +419,11 @@ impl Reader {
             Point::File(_) => TxnId::File(self.start_of(header.size)),
             _ => TxnId::Domain(DomainGtid { domain: gtid.domain, server: header.server_id, sequence: gtid.sequence }),
         };
+        if let Some(fault) = self.out_of_order(&txn) {
+            (self.open, self.passing) = (None, false);
+            self.pending.push_back(LogEvent::Fault { slot: None, fault });
+            return Ok(());
+        }
         if self.passes(&txn) {
             return Ok(());
         }
@@ -397,6 +433,23 @@ impl Reader {
             self.pending.push_back(LogEvent::XaStart);
         }
         Ok(())
+    }
+
+    /// A transaction behind one of its domain whose number is not below its own, as `gtid_strict_mode=OFF` lets it be
+    /// written: a position that covers the one would say that the other is relayed.
+    fn out_of_order(&self, txn: &TxnId) -> Option<Fault> {
+        let (TxnId::Domain(gtid), Point::Domains(point)) = (txn, &self.position.point) else { return None };
+        // What is read again up to the position's last transaction stands before that one.
+        let is_behind = |last: &&DomainGtid| gtid.sequence <= last.sequence && !self.again.contains_key(&gtid.domain);
+        let last = point.domain(gtid.domain).filter(is_behind)?;
+        let mut behind = point.clone();
+        behind.set(*gtid);
+        let detail = format!(
+            "it stands behind {last} in the log, so no position can tell whether it is relayed; set \
+             gtid_strict_mode=ON, publish its rows yourself, and set the position of every table to domains={behind}"
+        );
+        let at = At { txn: Some(txn.clone()), file: Arc::clone(&self.file), offset: self.offset }.to_string();
+        Some(Fault { name: "gtid_out_of_order", detail, at })
     }
 
     /// Whether the transaction that begins is read only because it stands behind one that was prepared, and is covered.
@@ -427,7 +480,8 @@ impl Reader {
     }
 
     fn begin(&mut self, txn: TxnId, commit_micros: u64, begun: bool) {
-        self.open = Some(Open { txn: txn.clone(), commit_micros, begun, touched: SmallVec::new(), settles: None });
+        let open = Open { txn: txn.clone(), commit_micros, defined: 0, begun, touched: SmallVec::new(), settles: None };
+        self.open = Some(open);
         self.pending.push_back(LogEvent::Begin { txn, commit_micros });
     }
 
@@ -474,6 +528,18 @@ impl Reader {
     /// Whether the definitions that were read with the log's opening no longer describe what follows.
     pub(super) fn wants_definitions(&self) -> bool {
         self.tables.wants_definitions()
+    }
+
+    /// What is older than the definitions that are read when the log is opened again.
+    pub(super) fn older_than_next(&self) -> Older {
+        self.open.as_ref().map_or(Older::None, |open| self.tables.older_than_next(&open.txn))
+    }
+
+    /// These statements are older than the definitions.
+    #[cfg(test)]
+    fn knowing(mut self, older: Older) -> Self {
+        self.tables.know_older(older);
+        self
     }
 }
 

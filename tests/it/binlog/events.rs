@@ -171,6 +171,53 @@ async fn given_a_trigger_on_another_table_when_it_fills_the_outbox_in_statement_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn given_triggers_functions_and_views_when_they_fill_the_outbox_in_statement_format_then_it_is_a_fault() {
+    for server in servers() {
+        let mut shop = Shop::open(server, "feeders", OUTBOX, &COLUMNS).await;
+        shop.run(&[
+            "CREATE TABLE other (id INT)",
+            "CREATE FUNCTION announce(n INT) RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN INSERT INTO `out-box` \
+             VALUES (n, 'by function'); RETURN n; END",
+            "CREATE FUNCTION take_down(n INT) RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN INSERT INTO other VALUES \
+             (n); RETURN n; END",
+            "CREATE PROCEDURE publish(n INT) INSERT INTO `out-box` VALUES (n, 'by procedure')",
+            "CREATE TABLE orders (id INT)",
+            "CREATE TRIGGER fill AFTER INSERT ON orders FOR EACH ROW CALL publish(NEW.id)",
+            "CREATE VIEW shown AS SELECT id, payload FROM `out-box`",
+            "CREATE VIEW shown_again AS SELECT id, payload FROM shown",
+        ])
+        .await;
+        let mut statements = vec![
+            "SELECT announce(1)",
+            "DO announce(2)",
+            "SET @n = announce(3)",
+            "INSERT INTO orders VALUES (4)",
+            "INSERT INTO shown VALUES (5, 'by view')",
+            "INSERT INTO shown_again VALUES (6, 'by view')",
+            "INSERT/**/INTO/**/`out-box` VALUES (7, 'with comments')",
+            "/*!50000 INSERT */ INTO `out-box` VALUES (8, 'in a comment that is run')",
+        ];
+        if server != MYSQL {
+            statements.push("SET STATEMENT max_statement_time = 60 FOR INSERT INTO `out-box` VALUES (9, 'settings')");
+        }
+        // As rows they come through, however they were changed.
+        shop.listen_from_now().await;
+        shop.run(&statements).await;
+        let heard = shop.hear().await;
+        assert!(heard.is_clean(), "{server}: {:?} {:?}", heard.faults, heard.error);
+        assert_eq!(heard.rows.len(), statements.len(), "{server}");
+        shop.run(&["DELETE FROM `out-box`", "SET SESSION binlog_format = STATEMENT"]).await;
+        for statement in statements {
+            shop.listen_from_now().await;
+            shop.run(&["SELECT take_down(1)", "DO take_down(2)", "INSERT INTO other VALUES (3)"]).await;
+            shop.run(&[statement]).await;
+            let heard = shop.hear().await;
+            assert_eq!(heard.fault_names(), ["statement_format"], "{server}: {statement}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn given_load_data_when_in_row_format_then_its_rows_come_through_and_in_statement_format_it_is_a_fault() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "1\tone\n2\ttwo\n").unwrap();

@@ -104,6 +104,29 @@ async fn a_replica_that_does_not_log_what_it_replicates_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_workers_commit_in_any_order_is_refused_until_they_keep_it() {
+    let settings = &["replica_parallel_workers=4", "replica_preserve_commit_order=OFF"];
+    let cluster = Cluster::mysql(Stage::of(), 1, settings).await;
+    cluster.caught_up(1, 0).await;
+    let check = |server: usize| {
+        let mut check = cluster.stage.outboxd(&["check"]);
+        check.env("OUTBOXD__MYSQL__URL", account::url(cluster.port(server)));
+        check.env("OUTBOXD__POSITIONS__URL", account::url_with_password(cluster.port(0)));
+        let told = check.output().unwrap();
+        (told.status.code(), String::from_utf8_lossy(&told.stdout).into_owned())
+    };
+    let (code, text) = check(0);
+    assert_eq!(code, Some(0), "the primary has the settings too, and replicates nothing: {text}");
+    let (code, text) = check(1);
+    assert_eq!(code, Some(78), "{text}");
+    let cure = "STOP REPLICA SQL_THREAD; SET PERSIST replica_preserve_commit_order = ON; START REPLICA SQL_THREAD";
+    assert!(text.contains(cure), "{text}");
+    cluster.sql(1, cure.split("; ")).await;
+    let (code, text) = check(1);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idle_daemon_writes_no_more_than_it_is_told_to() {
     let stage = Stage::of().set("RELAY__IDLE_CHECKPOINT_INTERVAL", "2s").up().await;
     let daemon = stage.run();

@@ -30,7 +30,7 @@ fn compressed(text: &[u8], width: u8) -> Vec<u8> {
 }
 
 fn query(text: &[u8]) -> Vec<u8> {
-    let mut body = vec![1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 2, 0, 9, 9];
+    let mut body = vec![1, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 2, 0, 9, 9];
     body.extend_from_slice(b"abc\0");
     body.extend_from_slice(text);
     body
@@ -83,7 +83,7 @@ fn given_statements_when_read_then_text_and_schema_are_there_compressed_or_not()
         [(kind::QUERY, plain), (kind::MARIADB_QUERY_COMPRESSED, packed), (kind::EXECUTE_LOAD_QUERY, load)]
     {
         let query = QueryEvent::parse(code, &body).unwrap();
-        assert_eq!((&*query.schema, &*query.text), ("abc", "SAVEPOINT `é`"), "{code}");
+        assert_eq!((query.seconds, &*query.schema, &*query.text), (5, "abc", "SAVEPOINT `é`"), "{code}");
         for end in 0..18 {
             assert!(QueryEvent::parse(code, &body[..end]).is_err(), "{code} {end}");
         }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::mysql::decode::{Dialect, Header};
+use crate::mysql::definition::Definition;
+use crate::source::{BatchBuilder, RowSet, Subscription};
 
 const GIB_4: u64 = 1 << 32;
 
@@ -116,4 +118,231 @@ fn given_damaged_events_when_taken_then_the_fault_says_where() {
         assert_eq!((fault.name, fault.at.as_str()), ("damaged_event", "b.000001:100"), "{code}");
     }
     assert!(reader.advance(&event(kind::ROTATE, 20, 120, &[1])).is_err());
+}
+
+/// Has a transaction of MariaDB read, and gives what is said first: which one begins, a fault of all tables, or nothing.
+fn told(reader: &mut Reader, gtid: &str) -> String {
+    let DomainGtid { domain, server, sequence } = gtid.parse().unwrap();
+    let body = [&sequence.to_le_bytes()[..], &domain.to_le_bytes()[..], &[0; 7][..]].concat();
+    let begin = event(kind::MARIADB_GTID, 42, 0, &body);
+    reader.take(&Event { header: Header { server_id: server, ..begin.header }, body: &body }).unwrap();
+    reader.take(&event(kind::XID, 31, 0, &[0; 8])).unwrap();
+    let first = match reader.pop() {
+        Some(LogEvent::Begin { txn, .. }) => txn.to_string(),
+        Some(LogEvent::Fault { slot: None, fault }) => format!("{} at {}", fault.name, fault.at),
+        Some(_) => panic!("a transaction begins in another way"),
+        None => String::new(),
+    };
+    while reader.pop().is_some() {}
+    first
+}
+
+#[test]
+fn given_a_lower_number_of_a_domain_when_read_after_a_start_or_a_reopening_then_it_is_a_fault_by_name() {
+    let out_of_order = |gtid: &str| format!("gtid_out_of_order at {gtid} (:4)");
+    let mut started = reader("domains=0-1-200");
+    assert_eq!(told(&mut started, "0-2-191"), out_of_order("0-2-191"));
+    assert_eq!(started.position().to_string(), "domains=0-1-200");
+    // Under way, and so is the same number once more.
+    let mut reader = reader("domains=0-1-199");
+    assert_eq!(told(&mut reader, "0-1-200"), "0-1-200");
+    for gtid in ["0-2-191", "0-2-192", "0-2-200"] {
+        assert_eq!(told(&mut reader, gtid), out_of_order(gtid));
+    }
+    let position = reader.position().clone();
+    let mut reopened = Reader::new(Tables::new(Dialect::MariaDb, &[], Vec::new()), position);
+    assert_eq!(told(&mut reopened, "0-2-191"), out_of_order("0-2-191"));
+    // Each domain has an order of its own; one that is not known begins anywhere.
+    for gtid in ["0-2-201", "7-1-3", "7-2-4", "0-1-205"] {
+        assert_eq!(told(&mut reopened, gtid), gtid);
+    }
+    assert_eq!(told(&mut reopened, "7-1-4"), out_of_order("7-1-4"));
+    assert_eq!(reopened.position().to_string(), "domains=0-1-205,7-2-4");
+}
+
+#[test]
+fn given_a_lower_number_when_it_is_a_fault_then_the_detail_says_where_to_go_on() {
+    let mut reader = reader("domains=0-1-200,7-1-5");
+    let body = [&191_u64.to_le_bytes()[..], &[0; 11][..]].concat();
+    reader.take(&event(kind::MARIADB_GTID, 42, 0, &body)).unwrap();
+    let Some(LogEvent::Fault { fault, .. }) = reader.pop() else { panic!("a fault") };
+    assert!(fault.detail.ends_with("to domains=0-1-191,7-1-5"), "{}", fault.detail);
+    let behind = "domains=0-1-191,7-1-5".parse().unwrap();
+    let mut behind = Reader::new(Tables::new(Dialect::MariaDb, &[], Vec::new()), behind);
+    assert_eq!(told(&mut behind, "0-1-192"), "0-1-192");
+}
+
+#[test]
+fn given_a_prepared_transaction_when_it_is_read_again_then_numbers_up_to_the_position_are_no_fault() {
+    let mut reader = reader("domains=0-1-200 without 0-1-195 after 0-1-194");
+    assert_eq!(told(&mut reader, "0-1-195"), "0-1-195", "its outcome is not covered");
+    for gtid in ["0-1-196", "0-1-200"] {
+        assert_eq!(told(&mut reader, gtid), "", "{gtid} is covered");
+    }
+    assert_eq!(told(&mut reader, "0-2-191"), "gtid_out_of_order at 0-2-191 (:4)");
+    assert_eq!(told(&mut reader, "0-2-201"), "0-2-201");
+}
+
+/// A statement that was logged so many seconds after it had begun.
+fn query(seconds: u32, text: &str) -> Vec<u8> {
+    let head = [&[0; 4][..], &seconds.to_le_bytes(), &[8, 0, 0, 0, 0]].concat();
+    [&head[..], b"delivery\0", text.as_bytes()].concat()
+}
+
+/// `delivery`.`outbox` with an INT and a VARCHAR of 80 bytes, without their names.
+const TABLE_MAP: &[u8] = b"\x07\0\0\0\0\0\x01\0\x08delivery\0\x06outbox\0\x02\x03\x0f\x02\x50\0\x02";
+
+/// The row 42, `made`.
+const ROWS: &[u8] = b"\x07\0\0\0\0\0\x01\0\x02\0\x02\x03\x00\x2a\0\0\0\x04made";
+
+fn of_outbox(dialect: Dialect, position: &str, definition: Definition) -> Reader {
+    let columns = ["id".to_owned(), "payload".to_owned()].into();
+    let outbox = Subscription { table: TableName::new("delivery", "outbox"), columns };
+    Reader::new(Tables::new(dialect, &[outbox], vec![definition]), position.parse().unwrap())
+}
+
+fn definition(payload: &str, since: u64) -> Definition {
+    Definition::told(&[("id", "int(11)", None), ("payload", payload, Some(80))], since)
+}
+
+/// A transaction that makes the table and fills it, up to its first row, as `MySQL` logs it; what became of the row, unless
+/// definitions are wanted first.
+fn made_and_filled(reader: &mut Reader) -> Option<Result<String, Fault>> {
+    let mut gtid = [0; 42];
+    gtid[17] = 7;
+    let made = query(0, "CREATE TABLE `outbox` (`id` int, `payload` varchar(20)) START TRANSACTION");
+    reader.take(&event(kind::GTID, 30, 30, &gtid)).unwrap();
+    reader.take(&event(kind::QUERY, 30, 30, &query(0, "BEGIN"))).unwrap();
+    reader.take(&event(kind::QUERY, 30, 30, &made)).unwrap();
+    filled(reader, kind::WRITE_V2)
+}
+
+fn filled(reader: &mut Reader, rows: u8) -> Option<Result<String, Fault>> {
+    reader.take(&event(kind::TABLE_MAP, 30, 30, TABLE_MAP)).unwrap();
+    assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
+    assert!(reader.pop().is_none());
+    if reader.wants_definitions() {
+        return None;
+    }
+    reader.take(&event(rows, 30, 30, ROWS)).unwrap();
+    Some(match reader.pop() {
+        Some(LogEvent::Rows { slot: 0, rows }) => {
+            let mut batch = BatchBuilder::new(2);
+            rows.append_to(&mut batch).unwrap();
+            let batch = batch.take(Arc::default());
+            let row = batch.rows().next().unwrap();
+            let text = |column| String::from_utf8_lossy(row.get(column).unwrap());
+            Ok(format!("{} {}", text(0), text(1)))
+        }
+        Some(LogEvent::Fault { slot: Some(0), fault }) => Err(fault),
+        _ => panic!("a row or a fault of the table"),
+    })
+}
+
+#[test]
+fn given_a_table_that_is_made_and_filled_when_the_log_is_opened_again_then_its_definition_is_used_or_is_a_fault() {
+    let mut first = of_outbox(Dialect::MySql, "gtid=", Definition::default());
+    assert!(made_and_filled(&mut first).is_none(), "what was read before cannot tell");
+    let older = first.older_than_next();
+    let again =
+        |definition| made_and_filled(&mut of_outbox(Dialect::MySql, "gtid=", definition).knowing(older.clone()));
+    assert_eq!(again(definition("varchar(20)", 1)), Some(Ok("42 made".to_owned())));
+    for other in [definition("text", 1), definition("varchar(20)", 2)] {
+        assert_eq!(again(other).unwrap().unwrap_err().name, "table_definition_changed");
+    }
+}
+
+#[test]
+fn given_a_table_that_is_made_and_filled_when_the_server_does_not_show_it_then_it_is_asked_again_and_not_for_ever() {
+    let mut older = Older::None;
+    let fault = (0..100).find_map(|_| {
+        let mut reader = of_outbox(Dialect::MySql, "gtid=", Definition::default()).knowing(older.clone());
+        let outcome = made_and_filled(&mut reader);
+        older = reader.older_than_next();
+        outcome
+    });
+    assert_eq!(fault.unwrap().unwrap_err().name, "table_definition_changed");
+    let Older::Of(txn, times) = older else { panic!("the transaction is known") };
+    assert_eq!((txn.to_string().as_str(), times), ("00000000-0000-0000-0000-000000000000:7", 6));
+}
+
+#[test]
+fn given_a_table_that_is_filled_for_seconds_when_mariadb_logs_it_then_its_definition_is_not_too_young() {
+    // The time of the transaction is when its statement began; the table was made three seconds later.
+    let made = |seconds, older| {
+        let mut reader = of_outbox(Dialect::MariaDb, "domains=", definition("varchar(20)", 4)).knowing(older);
+        reader.take(&event(kind::MARIADB_GTID, 30, 30, &[9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])).unwrap();
+        let made = query(seconds, "CREATE TABLE `outbox` (`id` int(11), `payload` varchar(20))");
+        reader.take(&event(kind::QUERY, 30, 30, &made)).unwrap();
+        (filled(&mut reader, kind::WRITE_V2), reader.older_than_next())
+    };
+    let (wanted, older) = made(3, Older::None);
+    assert!(wanted.is_none());
+    assert_eq!(made(3, older.clone()).0, Some(Ok("42 made".to_owned())));
+    assert_eq!(made(2, older).0.unwrap().unwrap_err().name, "table_definition_changed");
+}
+
+#[test]
+fn given_other_statements_that_define_the_table_when_the_log_is_opened_again_then_definitions_are_read_anew_for_them() {
+    let mut first = of_outbox(Dialect::MySql, "gtid=", Definition::default());
+    assert!(made_and_filled(&mut first).is_none());
+    let again = |older| {
+        let mut reader = of_outbox(Dialect::MySql, "gtid=", definition("varchar(20)", 1)).knowing(older);
+        let mut gtid = [0; 42];
+        gtid[17] = 6;
+        reader.take(&event(kind::GTID, 30, 30, &gtid)).unwrap();
+        reader.take(&event(kind::QUERY, 30, 30, &query(0, "ALTER TABLE `outbox` ENGINE = InnoDB"))).unwrap();
+        assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
+        assert!(matches!(reader.pop(), Some(LogEvent::Commit)));
+        made_and_filled(&mut reader)
+    };
+    assert!(again(first.older_than_next()).is_none());
+    assert_eq!(again(Older::All), Some(Ok("42 made".to_owned())), "all that is read was there before");
+}
+
+#[test]
+fn given_a_function_called_by_any_statement_in_a_transaction_when_it_fills_the_table_then_it_is_a_fault() {
+    let publish = TableName::new("delivery", "publish_event");
+    for (text, faults) in [
+        ("SELECT `delivery`.`publish_event`(1)", 1),
+        ("INSERT/**/INTO outbox VALUES (1, 'x')", 1),
+        ("SET STATEMENT max_statement_time = 60 FOR INSERT INTO outbox VALUES (1, 'x')", 1),
+        ("SELECT `delivery`.`another`(1)", 0),
+        ("CREATE TEMPORARY TABLE copied AS SELECT * FROM outbox", 0),
+        ("CREATE TABLE outbox AS SELECT * FROM another", 1),
+        ("RELEASE SAVEPOINT outbox", 0),
+    ] {
+        let mut told = definition("varchar(20)", 1);
+        told.feeders = vec![publish.clone()];
+        let mut reader = of_outbox(Dialect::MySql, "gtid=", told);
+        reader.take(&event(kind::GTID, 30, 30, &[1; 42])).unwrap();
+        reader.take(&event(kind::QUERY, 30, 30, &query(0, "BEGIN"))).unwrap();
+        reader.take(&event(kind::QUERY, 30, 30, &query(0, text))).unwrap();
+        assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
+        let mut found = 0;
+        while let Some(event) = reader.pop() {
+            let LogEvent::Fault { slot: Some(0), fault } = event else { panic!("{text}: no fault of the table") };
+            assert_eq!(fault.name, "statement_format", "{text}");
+            found += 1;
+        }
+        assert_eq!(found, faults, "{text}");
+    }
+}
+
+#[test]
+fn given_a_view_or_a_trigger_that_is_made_when_it_changes_the_table_by_others_then_definitions_are_read_anew() {
+    for (text, wanted) in [
+        ("CREATE VIEW shown AS SELECT * FROM outbox", true),
+        ("CREATE TRIGGER t AFTER INSERT ON orders FOR EACH ROW SET @n = publish_event(NEW.id)", true),
+        ("DROP FUNCTION publish_event", true),
+        ("CREATE VIEW shown AS SELECT * FROM another", false),
+        ("ALTER TABLE publish_event ADD a INT", false),
+    ] {
+        let mut told = definition("varchar(20)", 1);
+        told.feeders = vec![TableName::new("delivery", "publish_event")];
+        let mut reader = of_outbox(Dialect::MySql, "gtid=", told);
+        reader.take(&event(kind::GTID, 30, 30, &[1; 42])).unwrap();
+        reader.take(&event(kind::QUERY, 30, 30, &query(0, text))).unwrap();
+        assert_eq!(reader.wants_definitions(), wanted, "{text}");
+    }
 }
