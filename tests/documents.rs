@@ -53,6 +53,58 @@ fn every_halt_has_its_cure() {
     assert_eq!(undocumented(&patterns), BTreeSet::new());
 }
 
+/// The medians of a section of docs/benchmarks.md, by what they are of.
+fn medians(section: &str) -> Vec<(String, String)> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md")).unwrap();
+    let (_, text) = page.split_once(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let rows = text.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| ")).skip(1);
+    let cells = rows.map(|line| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>());
+    cells.map(|cells| (cells[1].clone(), cells[3].clone())).collect()
+}
+
+#[test]
+fn the_figures_that_the_readme_shows_are_those_that_were_measured() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (each, all) = ("Debezium, one connector each", "Debezium, one connector for all");
+    let (commit, latency) = ("From commit to consumer, 1,000 single-row commits a second", "tuned for latency");
+    for (row, section, of, figure) in [
+        (
+            "transactions of 100 rows",
+            "Catching up: 4 tables, 450 bytes, transactions of 100 rows",
+            ["outboxd", each, all],
+            "throughput",
+        ),
+        (
+            "single-row transactions",
+            "Catching up: 4 tables, 450 bytes, single-row transactions",
+            ["outboxd", each, all],
+            "throughput",
+        ),
+        (
+            "memory meanwhile",
+            "Catching up: 4 tables, 450 bytes, transactions of 100 rows",
+            ["outboxd", each, all],
+            "peak of memory",
+        ),
+    ] {
+        let line = readme.lines().find(|line| line.starts_with("| ") && line.contains(row)).unwrap();
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let measured = medians(section);
+        for (who, cell) in of.iter().zip(&cells[2..]) {
+            let name = format!("{who}: {figure}");
+            let found = measured.iter().find(|(of, _)| of.starts_with(&name)).unwrap_or_else(|| panic!("no {name}"));
+            assert_eq!(*cell, found.1, "{row}, {who}");
+        }
+    }
+    let measured = medians(commit);
+    let median =
+        |who: &str, of: &str| measured.iter().find(|(name, _)| *name == format!("{who}: {of}")).unwrap().1.clone();
+    let line = readme.lines().find(|line| line.starts_with("| ") && line.contains("commit to consumer")).unwrap();
+    for who in ["outboxd".to_owned(), format!("{all}, {latency}")] {
+        assert!(line.contains(&format!("{} / {}", median(&who, "p50"), median(&who, "p99"))), "{who}: {line}");
+    }
+}
+
 #[test]
 fn every_event_of_the_log_is_listed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
