@@ -29,6 +29,11 @@ use crate::verify::{
 /// How far clocks may be apart, and commits out of the order of their times, in milliseconds.
 const CLOCKS: i64 = 600_000;
 
+/// What is said of missing events where a topic has lost its beginning and events may be parked.
+const RELEASED: &str = "a topic has lost its beginning, and released events have the times of their commits: if one is \
+                        the first record that a partition still has, events may be called missing whose records have \
+                        expired";
+
 /// How often progress is told, in rows or records.
 const OFTEN: u64 = 4096;
 
@@ -456,14 +461,20 @@ impl Run {
         known_since: i64,
     ) -> Result<Verified, DaemonError> {
         let scopes = self.records(config).await?;
-        let Self { shards, topics, comparison, examples, memory, progress, notes, faults, .. } = self;
+        let Self { shards, topics, comparison, examples, memory, progress, mut notes, faults, .. } = self;
         progress.begin("comparison", comparison.count());
+        // Nothing tells such a record from one that came in its turn.
+        let parks = shards.iter().any(|shard| shard.asked && shard.mapping.aside().on_poison == OnPoison::Park);
+        let has_lost = scopes.iter().any(|topic| topic.horizons.iter().any(Option::is_some));
         let scope = Scope { tables: shards.len(), topics: scopes, known_since, examples };
         let judged = tokio::task::spawn_blocking(move || comparison.judge(&scope, |done| progress.reach(done))).await;
         let judged = judged.map_err(|error| DaemonError::Internal(error.to_string()))?;
         let judgement = judged.map_err(|error| temporary(&error))?;
         let topics = topics.into_iter().map(|topic| (topic.extent.topic, topic.is_named)).collect();
         let (verdict, missing) = (judgement.verdict, judgement.missing);
+        if parks && has_lost && verdict.of_tables(|table| table.missing) > 0 {
+            notes.push(RELEASED.to_owned());
+        }
         let config = config.clone();
         Ok(Verified { config, shards, from, until, missing, memory, topics, verdict, notes, faults })
     }

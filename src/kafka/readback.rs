@@ -130,8 +130,8 @@ fn extent(reader: &Consumer, Described { name, partitions, settings }: Described
 }
 
 /// Reads a topic up to its end, from `since` in milliseconds since the Unix epoch, or from its beginning. Gives, for each
-/// partition that has lost what would have come before, the timestamp of the first record that was there; `i64::MAX`
-/// where there was none. Blocks.
+/// partition that has lost what would have come before, the timestamp of the first record that was there in its turn;
+/// `i64::MAX` where there was none. Blocks.
 pub fn read(
     settings: &KafkaSettings,
     extent: &Extent,
@@ -195,22 +195,25 @@ impl Reading {
     }
 
     /// Takes a record in; gives whether it ends its partition.
-    fn take(
+    fn take<M: Message>(
         &mut self,
-        message: &BorrowedMessage<'_>,
-        each: &mut impl FnMut(&Seen<'_>, &BorrowedMessage<'_>) -> io::Result<()>,
+        message: &M,
+        each: &mut impl FnMut(&Seen<'_>, &M) -> io::Result<()>,
     ) -> io::Result<bool> {
         let (partition, offset) = (message.partition(), message.offset());
         let Some(end) = self.left.get(&partition).copied() else { return Ok(false) };
         if offset < end {
             let millis = message.timestamp().to_millis().unwrap_or_default();
+            let headers = || message.headers().into_iter().flat_map(Headers::iter);
+            let again = headers().any(|header| AGAIN_HEADERS.contains(&header.key));
             let horizon = usize::try_from(partition).ok().and_then(|partition| self.horizons.get_mut(partition));
+            // What was published out of its turn has a time of long ago: what was lost in front of it may be newer.
             if let Some(Some(horizon)) = horizon
                 && *horizon == i64::MAX
+                && !again
             {
                 *horizon = millis;
             }
-            let headers = || message.headers().into_iter().flat_map(Headers::iter);
             let [id, _] = STANDARD_HEADERS;
             let seen = Seen {
                 partition,
@@ -218,7 +221,7 @@ impl Reading {
                 millis,
                 key: message.key().unwrap_or_default(),
                 id: headers().find(|header| header.key == id).and_then(|header| header.value).unwrap_or_default(),
-                again: headers().any(|header| AGAIN_HEADERS.contains(&header.key)),
+                again,
                 scanned: headers().any(|header| header.key == SNAPSHOT_HEADER),
             };
             each(&seen, message)?;
@@ -266,4 +269,41 @@ fn await_open_transactions(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::Timestamp;
+    use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
+
+    use super::*;
+    use crate::outbox::{REPAIR_HEADER, REPLAY_HEADER};
+
+    /// What is known of a partition that has lost its beginning once these records are read, each with its time and a
+    /// header; and how many came again.
+    fn horizon(records: &[(i64, &str)]) -> (Option<i64>, u64) {
+        let mut reading = Reading { left: BTreeMap::from([(0, 9)]), horizons: vec![Some(i64::MAX)] };
+        let mut seen_again = 0;
+        for ((millis, name), offset) in records.iter().zip(0..) {
+            let headers = OwnedHeaders::new().insert(Header { key: name, value: Some("1") });
+            let (topic, time) = ("events".to_owned(), Timestamp::CreateTime(*millis));
+            let message = OwnedMessage::new(None, None, topic, time, 0, offset, Some(headers));
+            let taken = reading.take(&message, &mut |seen: &Seen<'_>, _: &OwnedMessage| {
+                seen_again += u64::from(seen.again);
+                Ok(())
+            });
+            assert!(!taken.unwrap());
+        }
+        (reading.horizons[0], seen_again)
+    }
+
+    #[test]
+    fn given_a_lost_beginning_when_read_then_the_first_record_in_its_turn_tells_what_was_lost() {
+        assert_eq!(horizon(&[]), (Some(i64::MAX), 0));
+        assert_eq!(horizon(&[(500, "id"), (900, "id")]), (Some(500), 0));
+        assert_eq!(horizon(&[(500, SNAPSHOT_HEADER), (900, "id")]), (Some(500), 0));
+        let again = [(100, REPLAY_HEADER), (200, REPAIR_HEADER), (800, "id"), (900, "id")];
+        assert_eq!(horizon(&again), (Some(800), 2), "those have the times of their commits, long ago");
+        assert_eq!(horizon(&again[..2]), (Some(i64::MAX), 2), "nothing is there in its turn");
+    }
 }

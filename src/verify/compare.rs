@@ -14,10 +14,10 @@ use super::verdict::{Examples, Finding, Kind, TableCounts, TopicCounts, Verdict}
 pub struct TopicScope {
     /// Older records of a key may be gone.
     pub compacted: bool,
-    /// For each partition that has lost its beginning, the timestamp of the first record that it still has; `i64::MAX` if
-    /// it has none.
+    /// For each partition that has lost its beginning, the timestamp of the first record that it still has of those that
+    /// came in their turn; `i64::MAX` if it has none.
     pub horizons: Vec<Option<i64>>,
-    /// Whether a record's timestamp is when its row was committed.
+    /// Whether the timestamp of a record from the log is when its row was committed.
     pub has_commit_times: bool,
 }
 
@@ -229,7 +229,9 @@ impl<'s> Judge<'s> {
             _ => None,
         };
         let asked = duty != Duty::Known;
-        let outcome = Outcome { table, place, order, asked, partition, millis };
+        let came = matches!(group.first, Some(Sighting::Topic { turn: Turn::Log, .. }));
+        let in_turn = order.is_some() && group.in_log == 1 && came;
+        let outcome = Outcome { table, place, order, in_turn, asked, partition, millis };
         if asked {
             let counts = &mut self.verdict.tables[usize::from(table)];
             counts.committed += 1;
@@ -246,10 +248,9 @@ impl<'s> Judge<'s> {
                 self.verdict.examples.add(Kind::Duplicate, finding(&event, &outcome));
             }
         }
-        let came = matches!(group.first, Some(Sighting::Topic { turn: Turn::Log, .. }));
-        let in_turn = order.is_some() && group.in_log == 1 && came;
         let missing = group.records == 0 && duty == Duty::Due;
-        if missing || group.records > 0 && in_turn {
+        // However it came: consumers have it, and a topic that is compacted has let go of what was before it.
+        if missing || group.records > 0 {
             write_outcome(&mut self.string, &event, &outcome);
             self.outcomes.push(&self.string)?;
         }
@@ -257,11 +258,13 @@ impl<'s> Judge<'s> {
     }
 
     fn unexpected(&mut self, event: &Event<'_>, group: &Group) {
-        let Some(Sighting::Topic { partition, offset, millis, .. }) = group.first else { return };
+        let Some(Sighting::Topic { partition, offset, millis, turn }) = group.first else { return };
         let since = self.scope.known_since;
         let topic = usize::from(event.topic);
         let counts = &mut self.verdict.topics[topic];
-        if since == i64::MIN || self.scope.topics[topic].has_commit_times && millis >= since {
+        // Rows that were read in the table may be older than their records say, and repairs read some there.
+        let has_commit_time = self.scope.topics[topic].has_commit_times && turn == Turn::Log;
+        if since == i64::MIN || has_commit_time && millis >= since {
             counts.unexpected += group.records;
             let place = Some((partition, offset));
             let (id, aggregate) = (event.id.to_vec(), event.key.to_vec());
@@ -291,9 +294,10 @@ struct Order {
     key: Vec<u8>,
     table: u16,
     partition: Option<i32>,
-    /// The newest that arrived so far: in the partition, and in any.
+    /// The newest that arrived so far: in its turn in the partition, and however in any.
     newest: Option<u64>,
     newest_of_all: Option<u64>,
+    /// Whether anything arrived, also what has no order.
     any: bool,
 }
 
@@ -337,6 +341,10 @@ impl Aggregates<'_> {
 
     fn arrived(&mut self, event: &Event<'_>, outcome: &Outcome) {
         self.order.any = true;
+        self.order.newest_of_all = self.order.newest_of_all.max(outcome.order);
+        if !outcome.in_turn {
+            return;
+        }
         if self.order.newest > outcome.order {
             if outcome.asked {
                 self.verdict.tables[usize::from(outcome.table)].out_of_order += 1;
@@ -345,12 +353,12 @@ impl Aggregates<'_> {
             return;
         }
         self.order.newest = outcome.order;
-        self.order.newest_of_all = self.order.newest_of_all.max(outcome.order);
     }
 
     fn absent(&mut self, event: &Event<'_>, outcome: &Outcome) -> io::Result<()> {
         let counts = &mut self.verdict.tables[usize::from(outcome.table)];
         let topic = &self.scope.topics[usize::from(event.topic)];
+        // Of a row that only the table has, any other event may be a later one.
         let overtaken = outcome.order.map_or(self.order.any, |order| self.order.newest_of_all > Some(order));
         if topic.may_have_lost(outcome.partition, outcome.millis) {
             counts.expired += 1;
@@ -365,6 +373,7 @@ impl Aggregates<'_> {
         self.verdict.examples.add(Kind::Missing, finding(event, outcome));
         let Some(order) = outcome.order else {
             counts.missing_beyond_log += 1;
+            counts.perhaps_overtaken += u64::from(overtaken);
             let mut place = [0; 18];
             place[..2].copy_from_slice(&outcome.table.to_be_bytes());
             place[2..].copy_from_slice(&fingerprint(event).to_be_bytes());

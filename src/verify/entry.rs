@@ -189,6 +189,8 @@ pub(super) struct Outcome {
     /// Where it arrived first; `None` if it did not.
     pub(super) place: Option<(i32, i64)>,
     pub(super) order: Option<u64>,
+    /// Whether its place may be compared with those of others; otherwise it only tells that the event is there.
+    pub(super) in_turn: bool,
     /// Whether it is asked after.
     pub(super) asked: bool,
     /// Where it should have arrived.
@@ -209,7 +211,7 @@ pub(super) fn write_outcome(out: &mut Vec<u8>, event: &Event<'_>, outcome: &Outc
     out.extend_from_slice(&partition);
     out.extend_from_slice(&offset.to_be_bytes());
     out.extend_from_slice(&outcome.order.unwrap_or(u64::MAX).to_be_bytes());
-    out.push(u8::from(outcome.asked));
+    out.push(u8::from(outcome.asked) | u8::from(outcome.in_turn) << 1);
     out.extend_from_slice(&partition_bytes(outcome.partition));
     out.extend_from_slice(&outcome.millis.unwrap_or(NO_TIME).to_be_bytes());
     out.extend_from_slice(event.id);
@@ -224,10 +226,11 @@ pub(super) fn read_outcome(string: &[u8]) -> io::Result<(Event<'_>, Outcome)> {
     let arrived = fields.partition()?;
     let offset = u64::from_be_bytes(fields.bytes()?).cast_signed();
     let order = Some(u64::from_be_bytes(fields.bytes()?)).filter(|order| *order != u64::MAX);
-    let [asked] = fields.bytes()?;
+    let [flags] = fields.bytes()?;
     let partition = fields.partition()?;
     let millis = fields.millis()?;
     let place = arrived.map(|partition| (partition, offset));
-    let outcome = Outcome { table, place, order, asked: asked == 1, partition, millis };
+    let (asked, in_turn) = (flags & 1 != 0, flags & 2 != 0);
+    let outcome = Outcome { table, place, order, in_turn, asked, partition, millis };
     Ok((Event { topic, key, id: fields.0 }, outcome))
 }

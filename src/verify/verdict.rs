@@ -17,8 +17,10 @@ pub struct TableCounts {
     pub missing: u64,
     /// Of those missing, events whose rows are in the table alone: the log does not reach back to them.
     pub missing_beyond_log: u64,
-    /// Of those missing, events of an aggregate of which a later event has arrived.
+    /// Of those missing, events of an aggregate of which a later event has arrived, or may have.
     pub overtaken: u64,
+    /// Of those overtaken, events whose rows are in the table alone: another one has arrived, and may be a later one.
+    pub perhaps_overtaken: u64,
     /// Events that arrived first after a later one of their aggregate.
     pub out_of_order: u64,
     /// Records beyond the first of an event.
@@ -27,7 +29,7 @@ pub struct TableCounts {
     pub published_again: u64,
     /// Not in the topic, and not missed: older than the first record of the partition, which has lost its beginning.
     pub expired: u64,
-    /// Not in the topic, and not missed: the topic is compacted, and has a later record of the key.
+    /// Not in the topic, and not missed: the topic is compacted, and has a later record of the key, or may have.
     pub compacted: u64,
 }
 
@@ -38,7 +40,7 @@ pub struct TopicCounts {
     pub records: u64,
     /// Records of no committed event.
     pub unexpected: u64,
-    /// Records that no row is known of, from before the log begins, so that nothing can be said of them.
+    /// Records that no row is known of, for it may be from before the log begins: nothing can be said of them.
     pub unknown: u64,
 }
 

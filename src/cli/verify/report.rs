@@ -141,11 +141,27 @@ impl Report {
         }
     }
 
+    /// How many of the missing have a later event of their aggregate in Kafka for certain, and how many may have.
+    fn overtaken(&self) -> (u64, u64) {
+        let perhaps = self.sum(|counts| counts.perhaps_overtaken);
+        (self.sum(|counts| counts.overtaken).saturating_sub(perhaps), perhaps)
+    }
+
     /// What publishing means for consumers.
     pub(super) fn warning(&self) -> String {
-        match self.sum(|counts| counts.overtaken) {
-            0 => "None of them has a later event of its aggregate in Kafka.".to_owned(),
-            late => format!("{late} of them come after a later event of their aggregate: consumers see them late."),
+        match self.overtaken() {
+            (0, 0) => "None of them is known to have a later event of its aggregate in Kafka.".to_owned(),
+            (late, 0) => {
+                format!("{late} of them come after a later event of their aggregate: consumers see them late.")
+            }
+            (0, perhaps) => format!(
+                "{perhaps} of them may come after a later event of their aggregate, for the log no longer tells their \
+                 order: consumers may see them late."
+            ),
+            (late, perhaps) => format!(
+                "{late} of them come after a later event of their aggregate, and {perhaps} more may, for the log no \
+                 longer tells their order: consumers see them late."
+            ),
         }
     }
 
@@ -224,7 +240,12 @@ impl Report {
                 line(out, &format!("  {count} {text}"));
             }
         };
-        remark(self.sum(|counts| counts.overtaken), "missing have a later event of their aggregate in Kafka");
+        let (late, perhaps) = self.overtaken();
+        remark(late, "missing have a later event of their aggregate in Kafka");
+        remark(
+            perhaps,
+            "missing may have a later event of their aggregate in Kafka: the log no longer tells their order",
+        );
         remark(
             self.sum(|counts| counts.missing_beyond_log),
             "missing are in their table alone, for the log no longer has them",
@@ -232,11 +253,11 @@ impl Report {
         remark(self.sum(|counts| counts.expired), "not checked: older than the first record that the topic still has");
         remark(
             self.sum(|counts| counts.compacted),
-            "not checked: the topic is compacted and has a later record of the key",
+            "not checked: the topic is compacted and has a later record of the key, or may have",
         );
         remark(self.sum(|counts| counts.published_again), "published again on request");
         let unknown = self.topics.iter().map(|topic| topic.counts.unknown).sum();
-        remark(unknown, "records not checked: from before what the log and the tables still have");
+        remark(unknown, "records not checked: their rows may be from before what the log and the tables still have");
         if self.tolerates_duplicates {
             remark(
                 self.sum(|counts| counts.duplicates),
@@ -266,5 +287,35 @@ fn text(bytes: &[u8]) -> String {
             let _ = write!(hex, "{byte:02x}");
             hex
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_missing_events_when_asked_whether_to_publish_them_then_no_more_is_said_of_later_ones_than_is_known() {
+        let said = |overtaken, perhaps_overtaken| {
+            let counts = TableCounts { missing: 9, overtaken, perhaps_overtaken, ..TableCounts::default() };
+            let report = Report {
+                verdict: Outcome::Differences,
+                tables: vec![OfTable { table: "a.b".to_owned(), counts }],
+                topics: Vec::new(),
+                findings: Vec::new(),
+                incomplete: Vec::new(),
+                notes: Vec::new(),
+                repaired: 0,
+                tolerates_duplicates: true,
+            };
+            let text = report.text();
+            let is_told = |word: &str| text.contains(&format!("missing {word} have a later event").replace("  ", " "));
+            assert_eq!((is_told(""), is_told("may")), (overtaken > perhaps_overtaken, perhaps_overtaken > 0), "{text}");
+            report.warning()
+        };
+        assert_eq!(said(0, 0), "None of them is known to have a later event of its aggregate in Kafka.");
+        assert!(said(2, 0).starts_with("2 of them come after a later event of their aggregate: "));
+        assert!(said(2, 2).starts_with("2 of them may come after a later event of their aggregate, "));
+        assert!(said(3, 1).starts_with("2 of them come after a later event of their aggregate, and 1 more may, "));
     }
 }

@@ -201,6 +201,36 @@ fn given_a_compacted_topic_when_judged_then_only_the_newest_of_a_key_is_missing(
 }
 
 #[test]
+fn given_rows_that_only_the_table_has_when_one_of_them_arrived_then_the_other_may_be_overtaken() {
+    let with = |compacted| {
+        let mut scope = scope();
+        scope.topics[0].compacted = compacted;
+        let mut case = Case::new();
+        case.kept("a", "1").kept("a", "2").record("a", "2", (0, 7), Turn::Table).kept("b", "3");
+        let counts = case.verdict(&scope).0;
+        (counts.compacted, counts.missing, counts.overtaken, counts.perhaps_overtaken)
+    };
+    assert_eq!(with(true), (1, 1, 0, 0), "of the other aggregate nothing is there");
+    assert_eq!(with(false), (0, 2, 1, 1));
+}
+
+#[test]
+fn given_a_later_event_that_came_out_of_its_turn_when_judged_then_what_is_missing_before_it_is_overtaken() {
+    for turn in [Turn::Table, Turn::Again] {
+        let mut case = Case::new();
+        case.due("a", &["1", "2", "3"]).kept("a", "0").record("a", "2", (0, 7), turn).record("a", "0", (0, 8), turn);
+        let (counts, _, examples) = case.verdict(&scope());
+        assert_eq!((counts.missing, counts.overtaken, counts.perhaps_overtaken, counts.out_of_order), (2, 1, 0, 0));
+        assert_eq!(examples, ["Missing 1", "Missing 3"], "{turn:?}");
+        let mut scope = scope();
+        scope.topics[0].compacted = true;
+        case.due("a", &["1", "2", "3"]).record("a", "2", (0, 7), turn);
+        let (counts, _, examples) = case.verdict(&scope);
+        assert_eq!((counts.compacted, examples), (1, vec!["Missing 3".to_owned()]), "{turn:?}");
+    }
+}
+
+#[test]
 fn given_a_log_that_lost_its_beginning_when_judged_then_records_from_before_are_not_unexpected() {
     let judged = |known_since, has_commit_times| {
         let mut scope = Scope { known_since, ..scope() };
@@ -214,6 +244,21 @@ fn given_a_log_that_lost_its_beginning_when_judged_then_records_from_before_are_
     assert_eq!(judged(1_001, true), (1, 1));
     assert_eq!(judged(1_001, false), (0, 2));
     assert_eq!(judged(i64::MAX, true), (0, 2));
+}
+
+#[test]
+fn given_a_record_whose_time_is_not_that_of_a_commit_when_its_row_is_gone_then_it_is_not_unexpected() {
+    let judged = |known_since, turn| {
+        let mut case = Case::new();
+        case.record("a", "1", (0, 1), turn);
+        let verdict = case.judge(&Scope { known_since, ..scope() }).verdict;
+        (verdict.topics[0].unexpected, verdict.topics[0].unknown)
+    };
+    assert_eq!(judged(1_001, Turn::Log), (1, 0));
+    for turn in [Turn::Table, Turn::Again] {
+        assert_eq!(judged(1_001, turn), (0, 1), "{turn:?}: its row may be older than the log");
+        assert_eq!(judged(i64::MIN, turn), (1, 0), "{turn:?}: the log has all rows");
+    }
 }
 
 #[test]
