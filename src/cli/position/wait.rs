@@ -14,7 +14,7 @@ use crate::cli::{code, show};
 use crate::config::Loaded;
 use crate::daemon::store::Store;
 use crate::daemon::{self, DaemonError};
-use crate::position::{Position, PositionStore, Saved};
+use crate::position::{Position, PositionStore};
 
 /// How often the saved positions are looked at.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -41,13 +41,22 @@ pub(super) async fn wait(arguments: WaitArguments, loaded: Loaded) -> Result<u8,
     let store = Store::new(&loaded.config, Duration::ZERO)?;
     loop {
         let saved = store.list().await?;
-        waiting.retain(|table| {
-            let passed = saved.iter().any(|saved| saved.table == *table && is_past(saved, &past));
-            if passed {
-                show(&format!("{table} is past it"));
+        let mut still = Vec::new();
+        for table in waiting {
+            let position = saved.iter().find(|saved| saved.table == table).and_then(|saved| saved.position.as_ref());
+            match position.map_or(Past::NotYet, |position| past_of(position, &past)) {
+                Past::Yes => show(&format!("{table} is past it")),
+                Past::NotYet => still.push(table),
+                Past::Never => {
+                    let found = position.map_or_else(String::new, ToString::to_string);
+                    let why = format!(
+                        "{table} stands at {found}, which is of another kind than {past}: say --past in its terms"
+                    );
+                    return Err(DaemonError::Configuration(why));
+                }
             }
-            !passed
-        });
+        }
+        waiting = still;
         if waiting.is_empty() {
             return Ok(code::CLEAN);
         }
@@ -55,7 +64,41 @@ pub(super) async fn wait(arguments: WaitArguments, loaded: Loaded) -> Result<u8,
     }
 }
 
-fn is_past(saved: &Saved, place: &Position) -> bool {
-    let ordering = saved.position.as_ref().and_then(|position| place.partial_cmp(position));
-    ordering.is_some_and(Ordering::is_le)
+/// Whether a table is past a place.
+#[derive(Debug, PartialEq, Eq)]
+enum Past {
+    Yes,
+    NotYet,
+    /// The two cannot be compared, whatever comes.
+    Never,
+}
+
+/// A table whose own rows are still read has not published what came before its place in the log.
+fn past_of(position: &Position, place: &Position) -> Past {
+    if position.point.kind() != place.point.kind() {
+        return Past::Never;
+    }
+    let is_past = position.scan.is_none() && place.partial_cmp(position).is_some_and(Ordering::is_le);
+    if is_past { Past::Yes } else { Past::NotYet }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_a_place_when_tables_are_asked_then_one_that_still_reads_its_rows_is_not_past_it() {
+        const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let place: Position = format!("gtid={A}:1-5").parse().unwrap();
+        for (position, expected) in [
+            (format!("gtid={A}:1-5"), Past::Yes),
+            (format!("gtid={A}:1-9"), Past::Yes),
+            (format!("gtid={A}:1-4"), Past::NotYet),
+            (format!("gtid={A}:1-4:6-9"), Past::NotYet),
+            (format!("gtid={A}:1-9 scan 3 after 3 until 9"), Past::NotYet),
+            ("file=binlog.000003:4".to_owned(), Past::Never),
+        ] {
+            assert_eq!(past_of(&position.parse().unwrap(), &place), expected, "{position}");
+        }
+    }
 }
