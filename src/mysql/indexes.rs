@@ -6,6 +6,7 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
+use crate::position::Key;
 use crate::table::TableName;
 
 /// The primary key's index.
@@ -70,6 +71,18 @@ impl Indexes {
         Some((column, index))
     }
 
+    /// The index by which rows are read one after the other, and its columns: that of the numbers, or the primary key. Of
+    /// the two it is the one with the columns of these names, if one is.
+    pub(super) fn reading(&self, saved: Option<&Key>) -> (&str, Vec<String>) {
+        let is_saved =
+            |columns: &[String]| saved.is_some_and(|saved| saved.is_named(columns.iter().map(String::as_str)));
+        let primary = (PRIMARY, self.primary());
+        match self.numbering().map(|(column, index)| (index, vec![column.to_owned()])) {
+            Some(numbers) if is_saved(&numbers.1) || !is_saved(&primary.1) => numbers,
+            _ => primary,
+        }
+    }
+
     /// The first column of each.
     pub(super) fn first(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter(|part| part.place == 1).filter_map(|part| part.column.as_deref())
@@ -110,6 +123,20 @@ mod tests {
     fn given_a_counter_in_the_primary_key_when_another_index_has_it_too_then_the_primary_key_is_taken() {
         let found = indexes("n", &[("A", true, 1, "n"), ("PRIMARY", true, 1, "n")]);
         assert_eq!(found.numbering(), Some(("n", "PRIMARY")));
+    }
+
+    #[test]
+    fn given_a_key_that_rows_were_read_by_when_numbers_are_indexed_meanwhile_then_they_are_read_by_it_further() {
+        let found = indexes("n", &[("PRIMARY", true, 1, "id"), ("by_n", true, 1, "n")]);
+        let saved = |names: &[&str]| Key::new(names.iter().map(|name| name.as_bytes().into()));
+        let by_numbers = ("by_n", vec!["n".to_owned()]);
+        assert_eq!(found.reading(None), by_numbers);
+        assert_eq!(found.reading(Some(&saved(&["ID"]))), (PRIMARY, vec!["id".to_owned()]));
+        for other in [&["n"][..], &["gone"], &["id", "n"]] {
+            assert_eq!(found.reading(Some(&saved(other))), by_numbers, "{other:?}");
+        }
+        let unnumbered = indexes("n", &[("PRIMARY", true, 1, "id")]);
+        assert_eq!(unnumbered.reading(Some(&saved(&["n"]))), (PRIMARY, vec!["id".to_owned()]));
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! The rows that a table has now, in no order.
 //!
-//! Promise: every row that was committed before and is still there; columns as the log's decoder gives them, as long as they
-//! are numbers, text, dates, UUIDs or binary strings. The server keeps no lock, and a view of the rows only as long as
-//! this lasts.
+//! Promise: every row that was committed before and is still there; columns as the log's decoder gives them, asked for and
+//! written as those of a table that is relayed from its own rows. The server keeps no lock, and a view of the rows only as
+//! long as this lasts.
 
 use std::io;
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Value};
+use mysql_async::{Error, Value};
 
+use super::connect::Flavor;
 use super::servers::Servers;
+use super::snapshot::layout::{ALIAS, ask};
+use super::snapshot::point::prepare;
+use super::source::other;
 use crate::position::Position;
 use crate::source::{Batch, BatchBuilder, BatchFull, Subscription};
-use crate::table::quote;
 
 /// Rows that are handed on together, in bytes.
 const BATCH: usize = 256 << 10;
@@ -51,19 +54,25 @@ pub async fn scan(
     mut each: impl FnMut(&Batch) -> io::Result<()>,
 ) -> Result<(), ScanError> {
     let mut conn = endpoint.connect().await?;
-    conn.query_drop("SET SESSION time_zone = '+00:00', net_write_timeout = 600").await?;
+    let flavor = Flavor::of(&mut conn).await?;
+    prepare(&mut conn, flavor).await?;
+    // Who takes no more rows must not keep the view.
+    conn.query_drop("SET SESSION net_write_timeout = 600").await?;
     let places: Vec<_> = (0..subscription.columns.len()).filter(|place| wanted(*place)).collect();
-    let sql = select(&mut conn, subscription, &places).await?;
+    let columns = places.iter().map(|place| subscription.columns[*place].clone()).collect();
+    let telling = Subscription { table: subscription.table.clone(), columns };
+    let columns = ask(&mut conn, &telling).await?.map_err(|fault| other(&fault))?;
+    let expressions: Vec<_> = columns.iter().map(|asked| asked.expression.as_str()).collect();
+    let sql = format!("SELECT {} FROM {} AS {ALIAS}", expressions.join(", "), telling.table.quoted());
     let nowhere = Arc::new(Position::default());
     let mut batch = BatchBuilder::new(subscription.columns.len());
-    let mut rows = conn.query_iter(sql).await?;
+    let mut rows = conn.exec_iter(sql, ()).await?;
     while let Some(values) = rows.next().await? {
         let mut row = batch.row();
-        for (place, value) in places.iter().zip(values.unwrap()) {
-            // Text is what the text protocol gives.
-            if let Value::Bytes(bytes) = value {
+        for ((place, asked), value) in places.iter().zip(&columns).zip(values.unwrap()) {
+            if value != Value::NULL {
                 row.set::<BatchFull>(*place, |out| {
-                    out.extend_from_slice(&bytes);
+                    asked.write(&value, out);
                     Ok(())
                 })?;
             }
@@ -76,23 +85,4 @@ pub async fn scan(
     each(&batch.take(nowhere))?;
     drop(rows);
     Ok(conn.disconnect().await?)
-}
-
-async fn select(conn: &mut Conn, subscription: &Subscription, places: &[usize]) -> Result<String, Error> {
-    let table = &subscription.table;
-    let types: Vec<(String, String)> = conn
-        .exec(
-            "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
-            (table.schema(), table.table()),
-        )
-        .await?;
-    let column = |place: &usize| {
-        let name = &subscription.columns[*place];
-        let of = types.iter().find(|(column, _)| column.eq_ignore_ascii_case(name));
-        // The log has their number.
-        let numbered = of.is_some_and(|(_, ty)| ["enum", "set"].contains(&ty.to_lowercase().as_str()));
-        format!("{}{}", quote(name), if numbered { " + 0" } else { "" })
-    };
-    let columns: Vec<_> = places.iter().map(column).collect();
-    Ok(format!("SELECT {} FROM {}", columns.join(", "), table.quoted()))
 }

@@ -126,6 +126,56 @@ fn takes_partitions(text: &str) -> bool {
     })
 }
 
+/// What cleaning writes into its statements, which the log keeps: the rows that they take away are acknowledged.
+pub(super) const CLEANING: &str = "/* outboxd cleans: these rows are acknowledged */";
+
+/// Whether a statement, with its comments, is one of cleaning.
+pub(super) fn cleans(text: &str) -> bool {
+    text.contains(CLEANING)
+}
+
+/// Whether a statement without comments, run in `schema`, has the table's name, whole, where a table's name can be. Letters
+/// are large or small.
+pub(super) fn names(text: &str, schema: &str, table: &TableName) -> bool {
+    let [text, schema, of, name] = [text, schema, table.schema(), table.table()].map(str::to_lowercase);
+    let (mut before, mut qualifier): (Option<String>, Option<String>) = (None, None);
+    let mut rest = text.as_str();
+    while let Some(first) = rest.chars().next() {
+        if let Some((found, behind)) = identifier(rest) {
+            if found == name && *qualifier.as_ref().unwrap_or(&schema) == of {
+                return true;
+            }
+            (before, qualifier, rest) = (Some(found), None, behind);
+            continue;
+        }
+        if first == '.' {
+            qualifier = before.take();
+        } else if !first.is_whitespace() {
+            (before, qualifier) = (None, None);
+        }
+        rest = rest.split_at(quoted(rest).max(first.len_utf8())).1;
+    }
+    false
+}
+
+/// The identifier that a text begins with, without its quotes, and what follows it.
+fn identifier(text: &str) -> Option<(String, &str)> {
+    let Some(quote) = text.chars().next().filter(|first| ['`', '"'].contains(first)) else {
+        let is_within = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || c == '_' || c == '$';
+        let (name, behind) = text.split_at(text.find(|c: char| !is_within(c)).unwrap_or(text.len()));
+        return Some((name.to_owned(), behind)).filter(|_| !name.is_empty());
+    };
+    let (mut name, mut rest) = (String::new(), &text[1..]);
+    loop {
+        let (part, behind) = rest.split_once(quote)?;
+        name.push_str(part);
+        // Two of them stand for one within the name.
+        let Some(more) = behind.strip_prefix(quote) else { return Some((name, behind)) };
+        name.push(quote);
+        rest = more;
+    }
+}
+
 /// Whether a statement run in `schema` may concern the table. Errs on the side of yes: a table's name in a literal counts.
 pub(super) fn mentions(text: &str, schema: &str, table: &TableName) -> bool {
     let (text, name) = (text.to_lowercase(), table.table().to_lowercase());
@@ -363,6 +413,38 @@ mod tests {
         for end in 0..body.len() {
             assert!(Xid::of_event(&body[..end]).is_err(), "{end}");
         }
+    }
+
+    #[test]
+    fn a_table_is_named_by_its_whole_name_and_in_its_schema_only() {
+        let table = TableName::new("delivery", "delivery-outbox1");
+        for text in [
+            "TRUNCATE `delivery-outbox1`",
+            "truncate table`Delivery`.`Delivery-Outbox1`",
+            "ALTER TABLE delivery . \"delivery-outbox1\" DROP PARTITION p",
+            "ALTER TABLE `a``b`.t EXCHANGE PARTITION p WITH TABLE `delivery-outbox1` WITHOUT VALIDATION",
+            "SET STATEMENT sql_mode = 'it''s' FOR TRUNCATE `delivery-outbox1`",
+        ] {
+            assert!(names(text, "delivery", &table), "{text}");
+        }
+        for text in [
+            "ALTER TABLE `delivery-outbox10` DROP PARTITION p",
+            "TRUNCATE `old-delivery-outbox1`",
+            "TRUNCATE other.`delivery-outbox1`",
+            "TRUNCATE `delivery-outbox1``x`",
+            "ALTER TABLE t COMMENT 'delivery-outbox1', DROP PARTITION p",
+            "TRUNCATE `delivery-outbox1",
+            "",
+        ] {
+            assert!(!names(text, "delivery", &table), "{text}");
+        }
+        assert!(names("TRUNCATE delivery.`delivery-outbox1`", "other", &table));
+        assert!(!names("TRUNCATE `delivery-outbox1`", "other", &table));
+        let plain = TableName::new("d", "outbox1");
+        assert!(names("ALTER TABLE outbox1 DROP PARTITION p", "d", &plain));
+        assert!(names("TRUNCATE outbox1;", "D", &plain));
+        assert!(!names("ALTER TABLE outbox10 DROP PARTITION p", "d", &plain));
+        assert!(!names("TRUNCATE ü.outbox1", "d", &plain) && names("TRUNCATE ü", "d", &TableName::new("d", "Ü")));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::decode::{ColumnValue, DecodeError, Dialect, RowsEvent, TableMap, peek_name};
 use super::definition::Definition;
-use super::statement::{feeds, mentions};
+use super::statement::{feeds, mentions, names};
 use crate::position::TxnId;
 use crate::source::{BatchBuilder, BatchFull, Fault, RowSet, Slot, Subscription};
 use crate::table::{TableName, TablePattern};
@@ -186,6 +186,12 @@ impl Tables {
         };
         let tables = self.subscriptions.iter().enumerate();
         tables.filter(|(slot, wanted)| concerns(*slot, wanted)).map(|(slot, _)| slot).collect()
+    }
+
+    /// The subscribed tables that a statement without comments, run in `schema`, names itself.
+    pub(super) fn named_by(&self, text: &str, schema: &str) -> Vec<Slot> {
+        let tables = self.subscriptions.iter().enumerate();
+        tables.filter(|(_, wanted)| names(text, schema, &wanted.table)).map(|(slot, _)| slot).collect()
     }
 
     /// A statement of this transaction that may define tables: what it names is no longer what it was.

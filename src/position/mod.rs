@@ -284,7 +284,7 @@ impl fmt::Display for Point {
 impl fmt::Display for Position {
     /// The text form, which [`FromStr`] reads back: `gtid=SET`, `domains=LIST` or `file=NAME:OFFSET`, the last two with
     /// ` without TXN,…` for what is only prepared; ` +ROWS of TXN` for a transaction in part, and ` scan ROWS after KEY
-    /// until KEY` for a table that is read itself.
+    /// until KEY by COLUMNS` for a table that is read itself.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.point.fmt(f)?;
         if let Some(Partial { txn, rows }) = &self.partial {
@@ -324,9 +324,10 @@ impl FromStr for Position {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Neither keys nor identities of transactions have blanks.
-        let (log, scan) = match text.rfind(" scan ") {
-            Some(at) => (&text[..at], Some(Box::new(text[at + 1..].parse()?))),
+        // Neither keys nor identities of transactions have blanks; but a key may be the word. Behind it there is no number.
+        let is_scan = |(at, word): &(usize, &str)| text[at + word.len()..].starts_with(|c: char| c.is_ascii_digit());
+        let (log, scan) = match text.rmatch_indices(" scan ").find(is_scan) {
+            Some((at, _)) => (&text[..at], Some(Box::new(text[at + 1..].parse()?))),
             None => (text, None),
         };
         let (point, partial) = match log.rsplit_once(" +") {
@@ -374,6 +375,7 @@ mod tests {
             "file=b.000003:500 without b.000002:70,b.000003:4 +1 of b.000003:600".to_owned(),
             format!("gtid={A}:1-5 scan 7 after 12,a%20b until 99,z"),
             "file=b.000001:4 +1 of b.000001:4 scan 0+3 until %ff".to_owned(),
+            format!("gtid={A}:1-5 scan 7 after scan until scan by id,scan"),
             format!("file=my.bin-log.000003:4@{A} +2 of my.bin-log.000003:4"),
         ] {
             assert_eq!(position(&text).to_string(), text);

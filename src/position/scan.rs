@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-/// A primary key: the values of its columns as the log's decoder writes them.
+/// A key: the values of its columns as the log's decoder writes them, or their names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key(Vec<Box<[u8]>>);
 
@@ -20,6 +20,12 @@ impl Key {
     /// The values, in the order of the key's columns.
     pub fn columns(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)
+    }
+
+    /// Whether what it holds are these names of columns.
+    pub fn is_named<'n>(&self, names: impl ExactSizeIterator<Item = &'n str>) -> bool {
+        self.0.len() == names.len()
+            && self.columns().zip(names).all(|(own, name)| own.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 
@@ -38,6 +44,8 @@ pub struct Scan {
     pub last: Option<Key>,
     /// The highest key that a row from before the point can have.
     pub until: Key,
+    /// The names of the key's columns; positions of earlier versions do not have them.
+    pub by: Option<Key>,
 }
 
 impl Scan {
@@ -48,7 +56,13 @@ impl Scan {
 
     /// Nothing is relayed yet of the rows up to this key.
     pub fn new(until: Key) -> Self {
-        Self { rows: 0, gone: 0, last: None, until }
+        Self { rows: 0, gone: 0, last: None, until, by: None }
+    }
+
+    /// The key has columns of these names.
+    #[must_use]
+    pub fn with_columns(self, names: Key) -> Self {
+        Self { by: Some(names), ..self }
     }
 }
 
@@ -56,7 +70,7 @@ impl PartialOrd for Scan {
     /// By how much is relayed. Two scans up to different keys do not compare.
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match (self.rows.cmp(&other.rows), self.gone.cmp(&other.gone)) {
-            _ if self.until != other.until => None,
+            _ if (&self.until, &self.by) != (&other.until, &other.by) => None,
             (Ordering::Equal, Ordering::Equal) => (self.last == other.last).then_some(Ordering::Equal),
             (Ordering::Equal, order) | (order, Ordering::Equal) => Some(order),
             (rows, gone) => (rows == gone).then_some(rows),
@@ -92,13 +106,17 @@ impl fmt::Display for Scan {
         if let Some(last) = &self.last {
             write!(f, " after {last}")?;
         }
-        write!(f, " until {}", self.until)
+        write!(f, " until {}", self.until)?;
+        match &self.by {
+            Some(names) => write!(f, " by {names}"),
+            None => Ok(()),
+        }
     }
 }
 
 /// A text is not a scan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` does not say rows of a table that is read as `scan ROWS after KEY until KEY`")]
+#[error("`{0}` does not say rows of a table that is read as `scan ROWS after KEY until KEY by COLUMNS`")]
 pub struct ScanError(String);
 
 impl FromStr for Key {
@@ -130,9 +148,14 @@ impl FromStr for Scan {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || ScanError(text.to_owned());
         let words: Vec<_> = text.split(' ').collect();
-        let (count, last, until) = match words.as_slice() {
-            ["scan", count, "until", until] => (*count, None, *until),
-            ["scan", count, "after", last, "until", until] => (*count, Some(*last), *until),
+        let (count, last, rest) = match words.as_slice() {
+            ["scan", count, "after", last, rest @ ..] => (*count, Some(*last), rest),
+            ["scan", count, rest @ ..] => (*count, None, rest),
+            _ => return Err(bad()),
+        };
+        let (until, by) = match rest {
+            ["until", until] => (*until, None),
+            ["until", until, "by", names] => (*until, Some(*names)),
             _ => return Err(bad()),
         };
         let (rows, gone) = count.split_once('+').unwrap_or((count, "0"));
@@ -141,6 +164,7 @@ impl FromStr for Scan {
             gone: gone.parse().map_err(|_| bad())?,
             last: last.map(str::parse).transpose()?,
             until: until.parse()?,
+            by: by.map(str::parse).transpose()?,
         })
     }
 }
@@ -162,8 +186,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_reads_back(rows in any::<u64>(), gone in any::<u64>(), last in prop::option::of(keys()), until in keys()) {
-            let scan = Scan { rows, gone, last, until };
+        fn text_reads_back(
+            rows in any::<u64>(),
+            gone in any::<u64>(),
+            last in prop::option::of(keys()),
+            until in keys(),
+            by in prop::option::of(keys()),
+        ) {
+            let scan = Scan { rows, gone, last, until, by };
             let text = scan.to_string();
             prop_assert_eq!(text.parse::<Scan>().unwrap(), scan);
             prop_assert!(text.is_ascii() && !text.contains('\n'));
@@ -172,9 +202,29 @@ mod tests {
 
     #[test]
     fn what_is_not_one_is_refused() {
-        for text in ["", "scan", "scan 1", "scan x until 1", "scan 1 until %4", "scan 1 until %zz", "scan 1 after 1"] {
+        for text in [
+            "",
+            "scan",
+            "scan 1",
+            "scan x until 1",
+            "scan 1 until %4",
+            "scan 1 until %zz",
+            "scan 1 after 1",
+            "scan 1 until 1 by",
+            "scan 1 until 1 by id until 2",
+        ] {
             assert!(text.parse::<Scan>().is_err(), "{text}");
         }
         assert_eq!("scan 12+3 after a%2cb,7 until z".parse::<Scan>().unwrap().last.unwrap().columns().len(), 2);
+    }
+
+    #[test]
+    fn given_columns_that_are_known_when_another_scan_has_others_then_the_two_do_not_compare() {
+        let scan = |text: &str| text.parse::<Scan>().unwrap();
+        assert!(scan("scan 1 until 9 by id") < scan("scan 2 after 2 until 9 by id"));
+        for other in ["scan 2 after 2 until 9 by seq", "scan 2 after 2 until 9", "scan 1 until 9 by id,seq"] {
+            assert_eq!(scan("scan 1 until 9 by id").partial_cmp(&scan(other)), None, "{other}");
+        }
+        assert_eq!(scan("scan 1 until 9").by, None, "earlier versions did not write them");
     }
 }

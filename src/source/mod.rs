@@ -106,7 +106,7 @@ pub enum ForeignDml {
     Update,
     /// Rows were deleted (by cleaning, as a rule).
     Delete,
-    /// The table was truncated.
+    /// The table was truncated, or lost a partition, by others than cleaning.
     Truncate,
 }
 

@@ -191,6 +191,41 @@ async fn a_table_that_cannot_be_cleaned_by_partitions_is_told_and_relayed() {
     assert_eq!(daemon.terminate().await, Some(0));
 }
 
+/// Given partitions that the daemon has dropped, when the table is read again and the log after it from its beginning, then
+/// they are no loss: they were acknowledged. One that somebody else has dropped is.
+async fn what_cleaning_dropped_is_no_loss(setup: Setup) {
+    let stage = up_by(setup, "1h", Some((100, 4))).await;
+    let table = stage.outboxes[0].clone();
+    let again = || stage.outboxd(&["position", "set", &table.to_string(), "--to", "table", "--yes"]).status().unwrap();
+    let daemon = stage.run();
+    stage.sql([rows(&table, "old", 249, OLD)]).await;
+    until("old partitions are gone", async || partitions(&stage, &table).await == ["p3", "p4"]).await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    assert!(again().success());
+    let daemon = stage.run();
+    stage.sql([rows(&table, "after", 1, "NOW(6)")]).await;
+    stage.delivered("after-0").await;
+    assert!(!daemon.log().contains("snapshot_truncated"), "{}", daemon.log());
+    assert_eq!(daemon.terminate().await, Some(0));
+
+    stage.sql([format!("ALTER TABLE {} DROP PARTITION p3", table.quoted())]).await;
+    assert!(again().success());
+    let daemon = stage.run();
+    daemon.logs("snapshot_truncated").await;
+    daemon.logs(&format!("outboxd position forget {table}, then outboxd retry {table}")).await;
+    assert_eq!(daemon.terminate().await, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_cleaning_dropped_are_no_loss_when_the_table_is_read_again_on_mysql() {
+    what_cleaning_dropped_is_no_loss(Stage::of()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_cleaning_dropped_are_no_loss_when_the_table_is_read_again_on_mariadb() {
+    what_cleaning_dropped_is_no_loss(Stage::of().server("mariadb-11.8")).await;
+}
+
 /// Writers at full speed, and a daemon that is killed when it has cleaned some of what they write.
 async fn killed_while_it_cleans(stage: &Stage, seed: u64) -> Journal {
     let writing = stage.write_at(seed, None).await;

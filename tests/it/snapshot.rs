@@ -1,5 +1,7 @@
 //! First starts: what is in the tables, and then the log, on every server, with writers and deletes under way.
 
+use std::collections::HashSet;
+
 use mysql_async::prelude::Queryable;
 use outboxd::history::Journal;
 use tokio::task::JoinHandle;
@@ -175,6 +177,44 @@ async fn keys_that_do_not_fit_halt_by_name() {
     assert_eq!(daemon.terminate().await, Some(0));
     let expected: Vec<_> = (1..40).map(|number| format!("a{number}")).collect();
     assert_eq!(ids(&stage.records().await), expected);
+}
+
+/// Given a table that is read by its ids, when its numbers get a unique index half-way, then it is read by its ids to the
+/// end; a position of an earlier version, which does not say by what, halts it by name until it has its key back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_changes_half_way_is_never_taken_for_that_of_the_position() {
+    for by in [" by id", ""] {
+        let setup = Stage::of().shards(1).partitions(1).set("RELAY__MAX_UNSAVED_EVENTS", "100");
+        let stage = up(setup.set("RELAY__QUEUE_BYTES", "64 KiB")).await;
+        let table = stage.outboxes[0].quoted();
+        let keys = "DROP PRIMARY KEY, DROP INDEX id, ADD PRIMARY KEY (id), ADD INDEX by_seq (seq)";
+        let rows = (0..3_000).map(|n| format!("('row-{n}', 'delivery', 'k-{}', 'T', '{{}}')", n % 7));
+        let rows = rows.collect::<Vec<_>>().join(", ");
+        let columns = "id, aggregatetype, aggregateid, type, payload";
+        let insert = format!("INSERT INTO {table} ({columns}) VALUES {rows}");
+        stage.sql([format!("ALTER TABLE {table} {keys}"), insert, "FLUSH BINARY LOGS".to_owned()]).await;
+        stage.purge().await;
+        let daemon = stage.run();
+        daemon.kill_when("a position within the table", || stage.positions().contains(" after ")).await;
+        assert!(stage.positions().contains(" by id"), "{}", stage.positions());
+        stage.sql([format!("ALTER TABLE {table} ADD UNIQUE INDEX numbers (seq)")]).await;
+        if by.is_empty() {
+            stage.sql(["UPDATE outboxd.outboxd_positions SET position = REPLACE(position, ' by id', '')"]).await;
+            let mut daemon = stage.run();
+            assert_eq!(daemon.ended().await, Some(1), "{}", daemon.log());
+            let log = daemon.log();
+            assert!(log.contains("position_mismatch") && log.contains("give the table its key back"), "{log}");
+            assert!(!log.contains("snapshot_done"), "{log}");
+            stage.sql([format!("ALTER TABLE {table} DROP INDEX numbers")]).await;
+        }
+        let daemon = stage.run();
+        daemon.logs("snapshot_done").await;
+        // The last one by its id. What is read is not yet published.
+        stage.delivered("row-999").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        let records = stage.records().await;
+        assert_eq!(ids(&records).into_iter().collect::<HashSet<_>>().len(), 3_000, "{by}");
+    }
 }
 
 /// Given a transaction that has a row of the table and does not end, when the daemon starts, then the snapshot does not wait

@@ -102,7 +102,7 @@ impl Cleaner {
             // An alias that rows are deleted of is looked for in the schema in use.
             conn.query_drop(format!("USE {}", quote(table.schema()))).await?;
             let wanted = Subscription { table: table.clone(), columns: [column.to_owned()].into() };
-            let layout = Layout::read(&mut conn, &wanted).await?;
+            let layout = Layout::read(&mut conn, &wanted, None).await?;
             let layout = layout.map_err(|fault| CleanupError::Unfit(fault.to_string()))?;
             let kind: Option<String> = conn
                 .exec_first(

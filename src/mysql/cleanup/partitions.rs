@@ -12,6 +12,7 @@ use mysql_async::{Conn, Error};
 use super::{ANSWER, Cleaner, CleanupError, READ, end, patiently};
 use crate::mysql::error::{self, Verdict};
 use crate::mysql::snapshot::layout::ALIAS;
+use crate::mysql::statement::CLEANING;
 use crate::position::Position;
 use crate::table::{TableName, quote};
 
@@ -140,11 +141,12 @@ impl Cleaner {
         let done = patiently(ANSWER, async {
             conn.query_drop(format!("CREATE TABLE {aside} LIKE {table}")).await?;
             conn.query_drop(format!("ALTER TABLE {aside} REMOVE PARTITIONING")).await?;
-            conn.query_drop(format!("ALTER TABLE {table} EXCHANGE PARTITION {name} WITH TABLE {aside}")).await?;
+            conn.query_drop(format!("ALTER TABLE {CLEANING} {table} EXCHANGE PARTITION {name} WITH TABLE {aside}"))
+                .await?;
             conn.query_drop(format!("LOCK TABLES {table} WRITE")).await?;
             let added = format!("SELECT 1 FROM {table} PARTITION ({name}) LIMIT 1");
             let dropped = match conn.query_first::<u8, _>(added).await {
-                Ok(None) => conn.query_drop(format!("ALTER TABLE {table} DROP PARTITION {name}")).await,
+                Ok(None) => conn.query_drop(format!("ALTER TABLE {CLEANING} {table} DROP PARTITION {name}")).await,
                 Ok(Some(_)) => Ok(()),
                 Err(error) => Err(error),
             };

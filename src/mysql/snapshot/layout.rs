@@ -13,8 +13,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
 use crate::mysql::decode::write_float;
-use crate::mysql::indexes::{Indexes, PRIMARY};
-use crate::position::Key;
+use crate::mysql::indexes::Indexes;
+use crate::position::{Key, Scan};
 use crate::source::{Fault, Subscription};
 use crate::table::{TableName, quote};
 
@@ -81,32 +81,23 @@ type Answer = (String, String, String, Option<String>, Option<String>);
 pub(in crate::mysql) const ALIAS: &str = "o";
 
 impl Layout {
-    /// Asks the server. A table whose rows have no order that can be resumed is a fault.
-    pub(in crate::mysql) async fn read(conn: &mut Conn, wanted: &Subscription) -> Result<Result<Self, Fault>, Error> {
-        let table = &wanted.table;
-        let names = (table.schema(), table.table());
-        let rows: Vec<Answer> = conn
-            .exec(
-                "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM \
-                 information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
-                names,
-            )
-            .await?;
-        let defined: Vec<_> = rows.into_iter().map(Defined::from).collect();
-        let indexes = Indexes::read(conn, table).await?;
-        let (index, key) = match indexes.numbering() {
-            Some((column, index)) => (index, vec![column.to_owned()]),
-            None => (PRIMARY, indexes.primary()),
-        };
+    /// Asks the server. A table whose rows have no order that can be resumed is a fault. Rows that were read by columns of
+    /// the names that are saved are read by them further, if they can be.
+    pub(in crate::mysql) async fn read(
+        conn: &mut Conn,
+        wanted: &Subscription,
+        saved: Option<&Key>,
+    ) -> Result<Result<Self, Fault>, Error> {
+        let defined = Defined::read(conn, &wanted.table).await?;
+        let indexes = Indexes::read(conn, &wanted.table).await?;
+        let (index, key) = indexes.reading(saved);
         Ok(Self::of(wanted, &defined, index.to_owned(), &key))
     }
 
     fn of(wanted: &Subscription, defined: &[Defined], index: String, key: &[String]) -> Result<Self, Fault> {
+        let mut columns = asked(wanted, defined)?;
         let table = wanted.table.clone();
         let fault = |name, detail: String| Fault { name, detail, at: wanted.table.to_string() };
-        if defined.is_empty() {
-            return Err(fault("table_missing", "there is no such table, or SELECT on it is not granted".to_owned()));
-        }
         if key.is_empty() {
             let detail = format!(
                 "start = \"snapshot\" and cleaning read the table by its primary key, and it has none: ALTER TABLE {} ADD \
@@ -115,20 +106,13 @@ impl Layout {
             );
             return Err(fault("no_primary_key", detail));
         }
-        let find = |name: &str| defined.iter().find(|defined| defined.name.eq_ignore_ascii_case(name));
-        let mut columns = Vec::new();
-        for name in wanted.columns.iter() {
-            let missing =
-                || fault("missing_column", format!("the table has no column `{name}`; add it, or name another"));
-            columns.push(find(name).ok_or_else(missing)?.asked());
-        }
         let wanted = columns.len();
         let mut parts = Vec::new();
         for name in key {
             let place = columns.iter().position(|asked| asked.name.eq_ignore_ascii_case(name));
             let place = place.unwrap_or(columns.len());
-            let part = find(name).and_then(|defined| defined.key(place)).ok_or_else(|| {
-                let kind = find(name).map_or("unknown", |defined| &defined.column_type);
+            let part = find(defined, name).and_then(|defined| defined.key(place)).ok_or_else(|| {
+                let kind = find(defined, name).map_or("unknown", |defined| &defined.column_type);
                 let detail = format!(
                     "the primary key has column `{name}` {kind}, whose values are no place to resume at; start = \
                      \"earliest\" or \"now\""
@@ -136,11 +120,39 @@ impl Layout {
                 fault("no_primary_key", detail)
             })?;
             if place == columns.len() {
-                columns.extend(find(name).map(Defined::asked));
+                columns.extend(find(defined, name).map(Defined::asked));
             }
             parts.push(part);
         }
         Ok(Self { table, columns, wanted, index, key: parts })
+    }
+
+    fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.key.iter().map(|part| self.columns[part.place].name.as_str())
+    }
+
+    /// A scan of rows up to this key.
+    pub(super) fn scan(&self, until: Key) -> Scan {
+        Scan::new(until).with_columns(Key::new(self.names().map(|name| name.as_bytes().into())))
+    }
+
+    /// Why a scan cannot go on by this key, if it cannot.
+    pub(super) fn refuses(&self, scan: &Scan) -> Option<String> {
+        let fits = |key: &Key| {
+            key.columns().len() == self.key.len()
+                && self.key.iter().zip(key.columns()).all(|(part, value)| part.takes(value))
+        };
+        let is_same = scan.by.as_ref().is_none_or(|saved| saved.is_named(self.names()));
+        if is_same && fits(&scan.until) && scan.last.as_ref().is_none_or(fits) {
+            return None;
+        }
+        let saved = scan.by.as_ref().map_or_else(|| format!("a key with values as {}", scan.until), Key::to_string);
+        Some(format!(
+            "its rows were read in the order of {saved}, and the key that they can be read by now is {}; give the table its \
+             key back, or have it read anew: outboxd position set {} --to table",
+            self.names().collect::<Vec<_>>().join(","),
+            self.table
+        ))
     }
 
     /// The key out of a row's values, which are in the order of the columns.
@@ -241,6 +253,33 @@ impl KeyColumn {
         }
         .unwrap_or_else(|| Value::Bytes(text.to_vec()))
     }
+
+    /// Whether a value can be one of the column. The key of an empty table has nothing for one.
+    fn takes(&self, text: &[u8]) -> bool {
+        let is_number = matches!(self.given, Given::Signed | Given::Unsigned);
+        text.is_empty() || !is_number || matches!(self.value(text), Value::Int(_) | Value::UInt(_))
+    }
+}
+
+/// What is asked of a table for the columns that are wanted.
+pub(in crate::mysql) async fn ask(conn: &mut Conn, wanted: &Subscription) -> Result<Result<Vec<Asked>, Fault>, Error> {
+    Ok(asked(wanted, &Defined::read(conn, &wanted.table).await?))
+}
+
+fn asked(wanted: &Subscription, defined: &[Defined]) -> Result<Vec<Asked>, Fault> {
+    let fault = |name, detail: String| Fault { name, detail, at: wanted.table.to_string() };
+    if defined.is_empty() {
+        return Err(fault("table_missing", "there is no such table, or SELECT on it is not granted".to_owned()));
+    }
+    let ask = |name: &String| {
+        let missing = || fault("missing_column", format!("the table has no column `{name}`; add it, or name another"));
+        find(defined, name).map(Defined::asked).ok_or_else(missing)
+    };
+    wanted.columns.iter().map(ask).collect()
+}
+
+fn find<'d>(defined: &'d [Defined], name: &str) -> Option<&'d Defined> {
+    defined.iter().find(|defined| defined.name.eq_ignore_ascii_case(name))
 }
 
 impl Asked {
@@ -284,6 +323,18 @@ impl From<Answer> for Defined {
 }
 
 impl Defined {
+    /// The columns of a table, in their order; none if it is not there.
+    async fn read(conn: &mut Conn, table: &TableName) -> Result<Vec<Self>, Error> {
+        let rows: Vec<Answer> = conn
+            .exec(
+                "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM \
+                 information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
+                (table.schema(), table.table()),
+            )
+            .await?;
+        Ok(rows.into_iter().map(Self::from).collect())
+    }
+
     fn asked(&self) -> Asked {
         let column = format!("{ALIAS}.{}", quote(&self.name));
         let expression = match self.data_type.as_str() {
@@ -329,6 +380,7 @@ impl Defined {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mysql::indexes::PRIMARY;
 
     fn defined(name: &str, column_type: &str) -> Defined {
         let data_type = column_type.split(['(', ' ']).next().unwrap_or_default();
@@ -354,6 +406,41 @@ mod tests {
         assert_eq!(parameters, [Value::UInt(7), Value::UInt(7), Value::from("ff00")]);
         let sql = layout.behind(&key, true, &mut parameters);
         assert!(sql.ends_with("o.`b` <= UNHEX(?)))") && sql.contains("o.`a` < ?"), "{sql}");
+    }
+
+    #[test]
+    fn given_a_scan_by_another_key_when_it_is_to_go_on_then_it_is_refused() {
+        let table = [defined("id", "char(36)"), defined("seq", "int unsigned"), defined("at", "bigint")];
+        let by = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            Layout::of(&subscription(&["id"]), &table, PRIMARY.to_owned(), &names).unwrap()
+        };
+        let scan = |text: &str| text.parse::<Scan>().unwrap();
+        for text in [
+            "scan 1 after 7 until 9",
+            "scan 1 after 7 until 9 by SEQ",
+            "scan 0 until 4294967296 by seq",
+            "scan 0 until ",
+        ] {
+            assert_eq!(by(&["seq"]).refuses(&scan(text)), None, "{text}");
+        }
+        for text in [
+            "scan 1 after 7c until ff",
+            "scan 0 until ff",
+            "scan 1 after 7c until 9 by seq",
+            "scan 0 until -1",
+            "scan 0 until 1,2",
+        ] {
+            assert!(by(&["seq"]).refuses(&scan(text)).is_some(), "{text}");
+        }
+        // Values that would fit, of another column.
+        let said = by(&["seq"]).refuses(&scan("scan 1 after 7 until 9 by id")).unwrap();
+        assert!(said.contains("in the order of id, ") && said.contains("now is seq; "), "{said}");
+        assert!(said.ends_with("outboxd position set d.t --to table"), "{said}");
+        assert!(by(&["seq", "at"]).refuses(&scan("scan 0 until 1,2 by at,seq")).is_some());
+        let own = by(&["seq", "at"]).scan("1,-2".parse().unwrap());
+        assert_eq!(own.to_string(), "scan 0 until 1,-2 by seq,at");
+        assert_eq!(by(&["seq", "at"]).refuses(&own), None);
     }
 
     #[test]

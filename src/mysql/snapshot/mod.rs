@@ -67,13 +67,13 @@ pub struct MysqlScan {
 pub(super) async fn start(endpoint: &Endpoint, wanted: &Subscription) -> Result<Position, SourceError> {
     let at = wanted.table.to_string();
     let failed = |error: Error| refused(&error, &at);
-    let (mut conn, flavor, layout) = session(endpoint, wanted, &at).await?;
+    let (mut conn, flavor, layout) = session(endpoint, wanted, &at, None).await?;
     let point = point::point(&mut conn, flavor).await.map_err(failed)?.ok_or_else(|| no_binlog(&at))?;
     settled(&mut conn).await?;
     // Asked for after the point: a row from before it is not beyond.
     let until = patiently(point::highest(&mut conn, &layout)).await.map_err(failed)?;
     let _ = conn.disconnect().await;
-    Ok(Position { scan: until.map(|until| Box::new(Scan::new(until))), ..point.into() })
+    Ok(Position { scan: until.map(|until| Box::new(layout.scan(until))), ..point.into() })
 }
 
 /// Where a table goes on whose log is purged.
@@ -84,7 +84,7 @@ pub(super) async fn recover(
 ) -> Result<Recovery, SourceError> {
     let at = wanted.table.to_string();
     let failed = |error: Error| refused(&error, &at);
-    let (mut conn, _, layout) = session(endpoint, wanted, &at).await?;
+    let (mut conn, _, layout) = session(endpoint, wanted, &at, None).await?;
     let oldest = oldest(&mut conn, true).await.map_err(failed)?.ok_or_else(|| no_binlog(&at))?;
     // What was prepared before, and is committed from here on, the log does not have.
     settled(&mut conn).await?;
@@ -93,16 +93,22 @@ pub(super) async fn recover(
     let until = until.unwrap_or_else(|| layout.key_of(|_| None));
     let remains = remains::remains(&mut conn, &wanted.table, lapse).await.map_err(failed)?;
     let _ = conn.disconnect().await;
-    Ok(Recovery { from: Position { scan: Some(Box::new(Scan::new(until))), ..oldest }, remains })
+    Ok(Recovery { from: Position { scan: Some(Box::new(layout.scan(until))), ..oldest }, remains })
 }
 
-/// A session that reads a table itself, and what is asked of it.
-async fn session(endpoint: &Endpoint, wanted: &Subscription, at: &str) -> Result<(Conn, Flavor, Layout), SourceError> {
+/// A session that reads a table itself, and what is asked of it: by the key with columns of the names that are saved, if it
+/// can be.
+async fn session(
+    endpoint: &Endpoint,
+    wanted: &Subscription,
+    at: &str,
+    saved: Option<&Key>,
+) -> Result<(Conn, Flavor, Layout), SourceError> {
     let failed = |error: Error| refused(&error, at);
     let mut conn = endpoint.connect().await.map_err(failed)?;
     let flavor = Flavor::of(&mut conn).await.map_err(failed)?;
     point::prepare(&mut conn, flavor).await.map_err(failed)?;
-    let layout = Layout::read(&mut conn, wanted).await.map_err(failed)?.map_err(SourceError::Definite)?;
+    let layout = Layout::read(&mut conn, wanted, saved).await.map_err(failed)?.map_err(SourceError::Definite)?;
     Ok((conn, flavor, layout))
 }
 
@@ -124,9 +130,8 @@ impl MysqlScan {
         let failed = |error: Error| refused(&error, &at);
         let scan = from.scan.as_deref().cloned();
         let scan = scan.ok_or_else(|| SourceError::Transient(format!("{from} asks for no rows of the table")))?;
-        let (mut conn, flavor, layout) = session(endpoint, wanted, &at).await?;
-        if scan.until.columns().len() != layout.key.len() {
-            let detail = format!("the saved position has a key {} that is not the table's", scan.until);
+        let (mut conn, flavor, layout) = session(endpoint, wanted, &at, scan.by.as_ref()).await?;
+        if let Some(detail) = layout.refuses(&scan) {
             return Err(SourceError::Definite(Fault { name: "position_mismatch", detail, at }));
         }
         let (micros, total) = async {

@@ -153,13 +153,12 @@ impl Window {
                 }
             }
             LogEvent::Foreign { kind: ForeignDml::Truncate, .. } => {
-                let detail = "the table was truncated before all of its rows were relayed, and the log does not have them; \
-                              begin anew with what there is: UPDATE the position of the table to NULL";
-                return Err(Fault {
-                    name: "snapshot_truncated",
-                    detail: detail.to_owned(),
-                    at: layout.table.to_string(),
-                });
+                let table = &layout.table;
+                let detail = format!(
+                    "the table was truncated before all of its rows were relayed, and the log does not have them; begin \
+                     anew with what there is: outboxd position forget {table}, then outboxd retry {table}"
+                );
+                return Err(Fault { name: "snapshot_truncated", detail, at: table.to_string() });
             }
             LogEvent::Commit => self.gone.append(&mut self.open),
             LogEvent::Rollback => self.open.clear(),

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::mysql::decode::{DecodeError, Dialect, Event, GtidEvent, MariaDbGtid, QueryEvent, kind, uncompress_rows};
-use crate::mysql::statement::{Statement, Xid, plain};
+use crate::mysql::statement::{Statement, Xid, cleans, plain};
 use crate::mysql::tables::{At, Layout, Older, Rows, Selection, Tables};
 use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
 use crate::source::{Fault, ForeignDml, LogEvent, LogPlace, Slot};
@@ -330,12 +330,19 @@ impl Reader {
             Statement::RollbackTo(name) => self.pending.push_back(LogEvent::RollbackTo { name: name.to_owned() }),
             Statement::XaCommit(xid) => self.settle(&xid, true),
             Statement::XaRollback(xid) => self.settle(&xid, false),
-            Statement::Dml | Statement::Truncate => {
-                self.statement(&statement, text, schema);
+            Statement::Dml => {
+                self.statement(text, schema);
+                self.end_of_single();
+            }
+            Statement::Truncate => {
+                // What cleaning takes away has no reader any more.
+                if !cleans(text) {
+                    self.truncate(&plain, schema);
+                }
                 self.end_of_single();
             }
             Statement::Filled(made) => {
-                self.statement(&Statement::Dml, made, schema);
+                self.statement(made, schema);
                 self.define(text, schema, ended);
                 self.end_of_single();
             }
@@ -368,22 +375,26 @@ impl Reader {
     }
 
     /// Statement-format changes of a subscribed table: its rows are not in the log.
-    fn statement(&mut self, statement: &Statement<'_>, text: &str, schema: &str) {
+    fn statement(&mut self, text: &str, schema: &str) {
         const DETAIL: &str =
             "rows were changed in statement format, so the log does not have them; use binlog_format=ROW";
         let changed = self.tables.changed_by(text, schema);
-        if changed.is_empty() && *statement == Statement::Dml && self.tables.may_be_changed_by(text, schema) {
+        if changed.is_empty() && self.tables.may_be_changed_by(text, schema) {
             let fault = self.fault("statement_format", DETAIL);
             self.pending.push_back(LogEvent::Fault { slot: None, fault });
         }
         for slot in changed {
             self.touch(slot);
-            let event = if *statement == Statement::Truncate {
-                LogEvent::Foreign { slot, kind: ForeignDml::Truncate }
-            } else {
-                LogEvent::Fault { slot: Some(slot), fault: self.fault("statement_format", DETAIL) }
-            };
-            self.pending.push_back(event);
+            let fault = self.fault("statement_format", DETAIL);
+            self.pending.push_back(LogEvent::Fault { slot: Some(slot), fault });
+        }
+    }
+
+    /// A statement without comments that takes rows of the tables that it names, of no others.
+    fn truncate(&mut self, text: &str, schema: &str) {
+        for slot in self.tables.named_by(text, schema) {
+            self.touch(slot);
+            self.pending.push_back(LogEvent::Foreign { slot, kind: ForeignDml::Truncate });
         }
     }
 
@@ -444,9 +455,19 @@ impl Reader {
         let last = point.domain(gtid.domain).filter(is_behind)?;
         let mut behind = point.clone();
         behind.set(*gtid);
+        let cure = if point.read_again().contains_key(&gtid.domain) {
+            "XA transactions are prepared, so no position goes on from here: publish what follows yourself, and set the \
+             position of each table to newest"
+                .to_owned()
+        } else {
+            format!(
+                "publish its rows yourself, and set the position of each table that stands at domains={point} to \
+                 domains={behind}; retry one that stands before it, and it comes here by itself"
+            )
+        };
         let detail = format!(
             "it stands behind {last} in the log, so no position can tell whether it is relayed; set \
-             gtid_strict_mode=ON, publish its rows yourself, and set the position of every table to domains={behind}"
+             gtid_strict_mode=ON, {cure}"
         );
         let at = At { txn: Some(txn.clone()), file: Arc::clone(&self.file), offset: self.offset }.to_string();
         Some(Fault { name: "gtid_out_of_order", detail, at })
