@@ -4,6 +4,7 @@
 //! relays need: connections are bounded, and end when nothing goes over them.
 
 mod connection;
+mod guests;
 
 use std::fmt;
 use std::io;
@@ -23,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use self::connection::Connection;
+use self::guests::{Guests, Place};
 use super::tls::{self, Renewing, TlsSettings};
 
 /// How long the other end of a connection may take nothing of what it is sent.
@@ -37,6 +39,9 @@ const GREETINGS: usize = 64;
 /// How many connections may be open; the next wait in the listener's queue. Each takes a file descriptor, of which the relays'
 /// own connections need some.
 const OPEN: usize = 256;
+
+/// How many of them may be of one address: who takes all that it may leaves some for probes from elsewhere.
+const OF_ONE: usize = 64;
 
 /// How long to wait where no connection can be taken, as without free file descriptors.
 const BREATH: Duration = Duration::from_millis(500);
@@ -79,6 +84,7 @@ impl Incoming {
 
 async fn take(listener: TcpListener, tls: Option<Arc<Renewing>>, ready: mpsc::Sender<(Connection, Peer)>) {
     let (greetings, places) = (Arc::new(Semaphore::new(GREETINGS)), Arc::new(Semaphore::new(OPEN)));
+    let guests = Guests::new(OF_ONE);
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok(turn) = Arc::clone(&greetings).acquire_owned().await else { return };
@@ -89,6 +95,10 @@ async fn take(listener: TcpListener, tls: Option<Arc<Renewing>>, ready: mpsc::Se
                 sleep(BREATH).await;
                 continue;
             }
+        };
+        let Some(place) = guests.place(address.ip(), place) else {
+            debug!(peer = %address, "admin_connection_one_too_many");
+            continue;
         };
         drop_the_deaf(&stream);
         if let Some(tls) = &tls {
@@ -107,7 +117,7 @@ fn greet(
     tls: Arc<Renewing>,
     (stream, address): (TcpStream, SocketAddr),
     ready: mpsc::Sender<(Connection, Peer)>,
-    (turn, place): (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    (turn, place): (OwnedSemaphorePermit, Place),
 ) {
     tokio::spawn(async move {
         let greeted = timeout(GREETING, secured(tls, stream)).await;

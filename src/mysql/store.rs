@@ -143,7 +143,11 @@ impl MysqlStore {
         let mut conn = self.servers.connect().await?;
         session.server = self.servers.chosen();
         let silence = SILENCE.as_secs();
-        let set = conn.query_drop(format!("SET SESSION wait_timeout = {silence}, time_zone = '+00:00'"));
+        // Every table's requests go over this connection: one whose row somebody has locked must not hold up the others.
+        let set = format!(
+            "SET SESSION wait_timeout = {silence}, time_zone = '+00:00', innodb_lock_wait_timeout = 1, lock_wait_timeout = 1"
+        );
+        let set = conn.query_drop(set);
         self.servers.patiently(set).await??;
         if session.alive.is_none() {
             let alive = keep_alive(Arc::downgrade(&self.session), self.servers.clone());

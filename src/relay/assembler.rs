@@ -316,7 +316,11 @@ impl Assembler {
             };
             let kept = marks.iter().find(|(marked, ..)| *marked == slot);
             let (mark, rows) = kept.map_or((part.start, 0), |&(_, mark, rows)| (mark, rows));
-            if rows < part.released {
+            if part.skip > 0 {
+                // Not all rows have come yet that an earlier run relayed, so these were undone before it relayed any.
+                part.skip += part.rows - rows;
+                part.rows = rows;
+            } else if rows < part.released {
                 self.spoil(slot, undone(&txn), position);
             } else if part.rows > rows {
                 // A mark from before the latest release points into the batch that has left.

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::guests::Place;
 
 /// For how long a connection may rest. Who looks live is written to every few seconds, and who asks again and again does so more
 /// often than this.
@@ -24,14 +25,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub struct Connection {
     stream: Box<dyn Stream>,
     rested: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connection {
-    pub(super) fn of(
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn of(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, place: Place) -> Self {
         Self { stream: Box::new(stream), rested: Box::pin(sleep(REST)), _place: place }
     }
 
@@ -90,13 +88,16 @@ mod tests {
     use tokio::sync::Semaphore;
     use tokio::time::advance;
 
+    use super::super::guests::Guests;
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn given_a_connection_when_nothing_goes_over_it_then_it_ends_and_gives_its_place_back() {
         let places = Arc::new(Semaphore::new(1));
         let (mut other, this) = duplex(64);
-        let mut connection = Connection::of(this, Arc::clone(&places).acquire_owned().await.unwrap());
+        let permit = Arc::clone(&places).acquire_owned().await.unwrap();
+        let place = Guests::new(1).place("127.0.0.1".parse().unwrap(), permit).unwrap();
+        let mut connection = Connection::of(this, place);
         let short = REST.checked_sub(Duration::from_secs(1)).unwrap();
         for _ in 0..3 {
             // An answer that is written bit by bit, and a question now and then, keep it open.

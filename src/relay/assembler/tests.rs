@@ -154,6 +154,15 @@ fn a_savepoint_from_before_rows_left_takes_back_what_came_after_them() {
 }
 
 #[test]
+fn rows_that_were_undone_before_an_earlier_run_relayed_any_do_not_count_as_relayed() {
+    let partial = Some(Partial { txn: TxnId::Domain(gtid(1)), rows: 3 });
+    let mut log = Log::new(&[Position { partial, ..at(0) }], WIDE);
+    log.begin(1).insert(0, &["a"]).take(LogEvent::Savepoint { name: "s".into() }).insert(0, &["b"]);
+    log.take(LogEvent::RollbackTo { name: "S".into() }).insert(0, &["c", "d", "e"]).take(LogEvent::Commit).flush();
+    assert_eq!((log.delivered[0].clone(), log.faults[0]), (vec!["e".to_owned()], None));
+}
+
+#[test]
 fn what_a_transaction_does_to_rows_beside_inserting_them_takes_no_memory() {
     let mut log = Log::new(&[at(0)], WIDE);
     log.begin(1);

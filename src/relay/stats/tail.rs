@@ -62,6 +62,7 @@ impl TailStats {
     /// Notes why the log is not open.
     pub fn set_waiting(&self, reason: String) {
         self.connected.store(false, Relaxed);
+        self.idle.store(false, Relaxed);
         *lock(&self.waiting) = Some(reason);
     }
 
@@ -130,6 +131,15 @@ mod tests {
         assert_eq!(silence(9_000_000), "8.0", "a lost connection is no word");
         tail.heard();
         assert_eq!(silence(9_500_000), "0.0");
+    }
+
+    #[test]
+    fn given_a_tail_without_tables_when_one_comes_and_the_log_cannot_be_opened_then_it_is_no_longer_idle() {
+        let tail = TailStats::default();
+        tail.set_idle();
+        assert!(tail.idle.load(Relaxed) && !tail.connected.load(Relaxed));
+        tail.set_waiting("refused".to_owned());
+        assert!(!tail.idle.load(Relaxed) && !tail.connected.load(Relaxed));
     }
 
     #[test]

@@ -24,6 +24,20 @@ use crate::source::{LogSource, Lost, Place, SourceError};
 /// How often a claim is tried while its owner is just leaving.
 const CLAIM_EVERY: Duration = Duration::from_millis(200);
 
+/// Why a claim has to be tried again, or cannot be.
+enum Obstacle {
+    /// The position store.
+    Store(StoreError),
+    /// The server of the log is away.
+    Log(String),
+}
+
+impl From<StoreError> for Obstacle {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
 /// A claimed table: the right to it, where it resumes, and which of its aggregates are parked.
 type Ours = (Claim, Position, Parked);
 
@@ -74,7 +88,7 @@ where
         let name = &table.subscription.table;
         let mut backoff = self.backoff();
         while !stop.is_cancelled() {
-            let error = match self.store.claim(name).await {
+            let obstacle = match self.store.claim(name).await {
                 Ok(Claimed { claim, position, pause: Some(pause), parked }) => {
                     if let Some(position) = position {
                         stats.set_position(Arc::new(position));
@@ -94,22 +108,27 @@ where
                             let _ = self.store.release(&claim).await;
                             return Err(halt);
                         }
-                        Err(error) => error,
+                        Err(obstacle) => obstacle,
                     }
                 }
-                Err(error) => error,
+                Err(error) => error.into(),
             };
-            match error {
-                StoreError::Unavailable(reason) | StoreError::Broken(reason) => {
+            match obstacle {
+                Obstacle::Log(reason) => {
+                    warn!(table = %name, %reason, "waiting_for_log");
+                    stats.set_reason(Some(format!("waits for the binlog: {reason}")));
+                    let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
+                }
+                Obstacle::Store(StoreError::Unavailable(reason) | StoreError::Broken(reason)) => {
                     warn!(table = %name, %reason, "waiting_for_position_store");
                     stats.set_reason(Some(format!("waits for the position store: {reason}")));
                     let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
                 }
-                StoreError::Owned { owner, .. } if Instant::now() < deadline => {
+                Obstacle::Store(StoreError::Owned { owner, .. }) if Instant::now() < deadline => {
                     stats.set_reason(Some(format!("waits until {owner} lets go of it")));
                     let _ = stop.run_until_cancelled(sleep(CLAIM_EVERY)).await;
                 }
-                error => {
+                Obstacle::Store(error) => {
                     let name = if matches!(error, StoreError::Fenced { .. }) { "fenced" } else { "not_claimed" };
                     return Err(Halt { name, detail: error.to_string() });
                 }
@@ -126,7 +145,7 @@ where
         stats: &TableStats,
         claim: &Claim,
         stop: &CancellationToken,
-    ) -> Result<Result<Option<Position>, Halt>, StoreError> {
+    ) -> Result<Result<Option<Position>, Halt>, Obstacle> {
         let first = match self.first(table, stats, stop).await {
             Ok(Some(first)) => first,
             none => return Ok(none),
@@ -144,12 +163,12 @@ where
     }
 
     /// Where a claimed table resumes on the server that answers now, made durable where that is another place.
-    pub(super) async fn resume(
+    async fn resume(
         &self,
         stats: &TableStats,
         claim: &Claim,
         position: Position,
-    ) -> Result<Result<Position, Halt>, StoreError> {
+    ) -> Result<Result<Position, Halt>, Obstacle> {
         let position = match (self.source)(Reader::Own).place(&position).await {
             Ok(Place::Same) => position,
             Ok(Place::Moved { to, lost }) => {
@@ -165,7 +184,7 @@ where
             }
             Err(SourceError::Definite(fault)) => return Ok(Err(fault.into())),
             Err(SourceError::Transient(reason) | SourceError::Displaced(reason)) => {
-                return Err(StoreError::Unavailable(reason));
+                return Err(Obstacle::Log(reason));
             }
         };
         match self.stranded(&position).await {
@@ -174,7 +193,7 @@ where
                 let detail = format!("the log begins after {oldest}, the table resumes after {position}");
                 Ok(Err(Halt { name: PURGED, detail }))
             }
-            Err(reason) => Err(StoreError::Unavailable(reason)),
+            Err(reason) => Err(Obstacle::Log(reason)),
         }
     }
 
@@ -203,15 +222,20 @@ where
         let mut source = (self.source)(Reader::Own);
         let mut backoff = self.backoff();
         while !stop.is_cancelled() {
-            let found = match &table.start {
-                Start::Snapshot => source.snapshot(&table.subscription).await,
-                Start::Now => match source.newest().await {
-                    Ok(newest) => source.settled().await.map(|()| newest),
-                    error => error,
-                },
-                Start::Earliest => source.oldest().await,
-                Start::At(position) => Ok((**position).clone()),
+            let ask = async {
+                match &table.start {
+                    Start::Snapshot => source.snapshot(&table.subscription).await,
+                    Start::Now => match source.newest().await {
+                        Ok(newest) => source.settled().await.map(|()| newest),
+                        error => error,
+                    },
+                    Start::Earliest => source.oldest().await,
+                    Start::At(position) => Ok((**position).clone()),
+                }
             };
+            // Somebody may have the table locked, for minutes.
+            stats.set_reason(Some("asks the server where it starts".to_owned()));
+            let Some(found) = stop.run_until_cancelled(ask).await else { break };
             match found {
                 Ok(position) => return Ok(Some(position)),
                 Err(SourceError::Definite(fault)) => return Err(fault.into()),

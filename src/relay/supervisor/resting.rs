@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -24,6 +24,9 @@ use crate::source::LogSource;
 /// How long an order waits for the position store, its first try included. Whoever gave it waits for a minute, and what
 /// is under way then may take some of that.
 const STORE_WAIT: Duration = Duration::from_secs(20);
+
+/// How much of that the first try may take.
+const FIRST_TRY: Duration = Duration::from_secs(10);
 
 impl<P, S, N, O, M> Supervisor<P, N, M>
 where
@@ -116,7 +119,11 @@ where
     ) -> (Result<Done, Refusal>, Option<Claim>) {
         let deadline = Instant::now() + STORE_WAIT;
         let from = relay.stats.position().map(|position| (*position).clone());
-        let done = self.obey(relay, claim, from, (order, pause)).await;
+        // A claim that has broken may take longer to say so than anybody waits.
+        let done = match timeout(FIRST_TRY, self.obey(relay, claim, from, (order, pause))).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {FIRST_TRY:?}")).into()),
+        };
         let Err(Refusal::Store(StoreError::Unavailable(_) | StoreError::Broken(_))) = done else { return (done, None) };
         let claimed = self.claim_until(relay, deadline).await;
         relay.stats.set_state(State::Paused, Some(pause.to_string()));
