@@ -17,6 +17,7 @@ async fn it_waits_for_mysql_and_kafka_and_says_so() {
     daemon.ready().await;
     stage.sql([event(1, "first", "k")]).await;
     stage.delivered("first").await;
+    daemon.logs("position_saved").await;
     assert_eq!(daemon.terminate().await, Some(0));
 }
 

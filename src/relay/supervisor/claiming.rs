@@ -38,6 +38,9 @@ impl From<StoreError> for Obstacle {
     }
 }
 
+/// How long a question about where a table starts may go on once nobody waits for it: with the answer the claim is good.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// A claimed table: the right to it, where it resumes, and which of its aggregates are parked.
 type Ours = (Claim, Position, Parked);
 
@@ -221,7 +224,7 @@ where
     ) -> Result<Option<Position>, Halt> {
         let mut source = (self.source)(Reader::Own);
         let mut backoff = self.backoff();
-        while !stop.is_cancelled() {
+        loop {
             let ask = async {
                 match &table.start {
                     Start::Snapshot => source.snapshot(&table.subscription).await,
@@ -235,17 +238,26 @@ where
             };
             // Somebody may have the table locked, for minutes.
             stats.set_reason(Some("asks the server where it starts".to_owned()));
-            let Some(found) = stop.run_until_cancelled(ask).await else { break };
+            let enough = async {
+                stop.cancelled().await;
+                sleep(GRACE).await;
+            };
+            let found = tokio::select! {
+                biased;
+                found = ask => found,
+                () = enough => return Ok(None),
+            };
             match found {
                 Ok(position) => return Ok(Some(position)),
                 Err(SourceError::Definite(fault)) => return Err(fault.into()),
                 Err(SourceError::Transient(reason) | SourceError::Displaced(reason)) => {
                     warn!(table = %table.subscription.table, %reason, "waiting_for_log");
                     stats.set_reason(Some(format!("waits for the binlog: {reason}")));
-                    let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
+                    if stop.run_until_cancelled(sleep(backoff.wait())).await.is_none() {
+                        return Ok(None);
+                    }
                 }
             }
         }
-        Ok(None)
     }
 }

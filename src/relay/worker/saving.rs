@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{End, Halt, Worker};
 use crate::outlet::Outlet;
@@ -102,9 +102,15 @@ impl<O: Outlet> Worker<O> {
                     self.stats.set_parked(Arc::clone(&parked));
                     self.aside.saved = parked;
                 }
-                self.saved = Some(save.position);
-                if std::mem::take(&mut self.save_fails) {
+                let is_first = self.saved.replace(save.position).is_none();
+                let failed = std::mem::take(&mut self.save_fails);
+                if failed {
                     self.stats.set_reason(None);
+                }
+                // Each would be a flood; these tell that saving works, or does so again.
+                if is_first || failed {
+                    let position = self.stats.position().map_or_else(String::new, |position| position.to_string());
+                    info!(table = %self.stats.table, position, "position_saved");
                 }
                 Ok(())
             }
