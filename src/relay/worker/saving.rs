@@ -96,13 +96,13 @@ impl<O: Outlet> Worker<O> {
                 self.window.saved(save.records);
                 self.saved_records = save.records;
                 self.aside.forget(save.records);
-                self.stats.saved_micros.store(now_micros(), Relaxed);
+                let is_first = self.stats.saved_micros.swap(now_micros(), Relaxed) == 0;
                 self.stats.set_position(save.durable);
                 if let Some(parked) = save.parked {
                     self.stats.set_parked(Arc::clone(&parked));
                     self.aside.saved = parked;
                 }
-                let is_first = self.saved.replace(save.position).is_none();
+                self.saved = Some(save.position);
                 let failed = std::mem::take(&mut self.save_fails);
                 if failed {
                     self.stats.set_reason(None);
