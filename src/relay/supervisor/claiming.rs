@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::{Found, PURGED, Reader, Ready, Relay, Supervisor, Table};
 use crate::outlet::Outlet;
 use crate::position::{Claim, Claimed, Parked, Position, PositionStore, StoreError};
+use crate::relay::backoff::Backoff;
 use crate::relay::queue;
 use crate::relay::settings::Start;
 use crate::relay::stats::{State, TableStats};
@@ -117,15 +118,9 @@ where
                 Err(error) => error.into(),
             };
             match obstacle {
-                Obstacle::Log(reason) => {
-                    warn!(table = %name, %reason, "waiting_for_log");
-                    stats.set_reason(Some(format!("waits for the binlog: {reason}")));
-                    let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
-                }
+                Obstacle::Log(reason) => wait_for_log(stats, &reason, &mut backoff, stop).await,
                 Obstacle::Store(StoreError::Unavailable(reason) | StoreError::Broken(reason)) => {
-                    warn!(table = %name, %reason, "waiting_for_position_store");
-                    stats.set_reason(Some(format!("waits for the position store: {reason}")));
-                    let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
+                    wait_for_store(stats, &reason, &mut backoff, stop).await;
                 }
                 Obstacle::Store(StoreError::Owned { owner, .. }) if Instant::now() < deadline => {
                     stats.set_reason(Some(format!("waits until {owner} lets go of it")));
@@ -251,13 +246,26 @@ where
                 Ok(position) => return Ok(Some(position)),
                 Err(SourceError::Definite(fault)) => return Err(fault.into()),
                 Err(SourceError::Transient(reason) | SourceError::Displaced(reason)) => {
-                    warn!(table = %table.subscription.table, %reason, "waiting_for_log");
-                    stats.set_reason(Some(format!("waits for the binlog: {reason}")));
-                    if stop.run_until_cancelled(sleep(backoff.wait())).await.is_none() {
+                    wait_for_log(stats, &reason, &mut backoff, stop).await;
+                    if stop.is_cancelled() {
                         return Ok(None);
                     }
                 }
             }
         }
     }
+}
+
+/// Waits before the server of the log is asked again, or until `stop`.
+async fn wait_for_log(stats: &TableStats, reason: &str, backoff: &mut Backoff, stop: &CancellationToken) {
+    warn!(table = %stats.table, %reason, "waiting_for_log");
+    stats.set_reason(Some(format!("waits for the binlog: {reason}")));
+    let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
+}
+
+/// Waits before the position store is asked again, or until `stop`.
+pub(super) async fn wait_for_store(stats: &TableStats, reason: &str, backoff: &mut Backoff, stop: &CancellationToken) {
+    warn!(table = %stats.table, %reason, "waiting_for_position_store");
+    stats.set_reason(Some(format!("waits for the position store: {reason}")));
+    let _ = stop.run_until_cancelled(sleep(backoff.wait())).await;
 }

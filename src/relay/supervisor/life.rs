@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use super::claiming::wait_for_store;
 use super::{CLAIM_WAIT, Found, Reader, Relay, Supervisor, recovery};
 use crate::outlet::Outlet;
 use crate::position::{Aggregate, Claim, Claimed, Pause, Position, PositionStore, StoreError};
@@ -338,9 +339,7 @@ where
         loop {
             match self.store.claim(&relay.stats.table).await {
                 Err(StoreError::Unavailable(reason) | StoreError::Broken(reason)) if !stop.is_cancelled() => {
-                    warn!(table = %relay.stats.table, %reason, "waiting_for_position_store");
-                    relay.stats.set_reason(Some(format!("waits for the position store: {reason}")));
-                    let _ = stop.run_until_cancelled(sleep(relay.backoff.wait())).await;
+                    wait_for_store(&relay.stats, &reason, &mut relay.backoff, stop).await;
                 }
                 claimed => return Ok(claimed?),
             }

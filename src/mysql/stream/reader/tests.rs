@@ -302,9 +302,20 @@ fn given_other_statements_that_define_the_table_when_the_log_is_opened_again_the
     assert_eq!(again(Older::All), Some(Ok("42 made".to_owned())), "all that is read was there before");
 }
 
+/// A reader that has met these statements of a transaction; what is called so fills the table too.
+fn after(feeder: &str, statements: &[&str]) -> Reader {
+    let mut told = definition("varchar(20)", 1);
+    told.feeders = vec![TableName::new("delivery", feeder)];
+    let mut reader = of_outbox(Dialect::MySql, "gtid=", told);
+    reader.take(&event(kind::GTID, 30, 30, &[1; 42])).unwrap();
+    for text in statements {
+        reader.take(&event(kind::QUERY, 30, 30, &query(0, text))).unwrap();
+    }
+    reader
+}
+
 #[test]
 fn given_a_function_called_by_any_statement_in_a_transaction_when_it_fills_the_table_then_it_is_a_fault() {
-    let publish = TableName::new("delivery", "publish_event");
     for (text, faults) in [
         ("SELECT `delivery`.`publish_event`(1)", 1),
         ("INSERT/**/INTO outbox VALUES (1, 'x')", 1),
@@ -314,12 +325,7 @@ fn given_a_function_called_by_any_statement_in_a_transaction_when_it_fills_the_t
         ("CREATE TABLE outbox AS SELECT * FROM another", 1),
         ("RELEASE SAVEPOINT outbox", 0),
     ] {
-        let mut told = definition("varchar(20)", 1);
-        told.feeders = vec![publish.clone()];
-        let mut reader = of_outbox(Dialect::MySql, "gtid=", told);
-        reader.take(&event(kind::GTID, 30, 30, &[1; 42])).unwrap();
-        reader.take(&event(kind::QUERY, 30, 30, &query(0, "BEGIN"))).unwrap();
-        reader.take(&event(kind::QUERY, 30, 30, &query(0, text))).unwrap();
+        let mut reader = after("publish_event", &["BEGIN", text]);
         assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
         let mut found = 0;
         while let Some(event) = reader.pop() {
@@ -346,11 +352,7 @@ fn given_rows_that_a_statement_takes_away_when_they_are_of_others_or_acknowledge
         // Its trigger fills the table, and is not asked.
         ("TRUNCATE orders", false),
     ] {
-        let mut told = definition("varchar(20)", 1);
-        told.feeders = vec![TableName::new("delivery", "orders")];
-        let mut reader = of_outbox(Dialect::MySql, "gtid=", told);
-        reader.take(&event(kind::GTID, 30, 30, &[1; 42])).unwrap();
-        reader.take(&event(kind::QUERY, 30, 30, &query(0, text))).unwrap();
+        let mut reader = after("orders", &[text]);
         assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
         if said {
             let event = reader.pop();
@@ -369,11 +371,7 @@ fn given_a_view_or_a_trigger_that_is_made_when_it_changes_the_table_by_others_th
         ("CREATE VIEW shown AS SELECT * FROM another", false),
         ("ALTER TABLE publish_event ADD a INT", false),
     ] {
-        let mut told = definition("varchar(20)", 1);
-        told.feeders = vec![TableName::new("delivery", "publish_event")];
-        let mut reader = of_outbox(Dialect::MySql, "gtid=", told);
-        reader.take(&event(kind::GTID, 30, 30, &[1; 42])).unwrap();
-        reader.take(&event(kind::QUERY, 30, 30, &query(0, text))).unwrap();
+        let reader = after("publish_event", &[text]);
         assert_eq!(reader.wants_definitions(), wanted, "{text}");
     }
 }
