@@ -55,13 +55,15 @@ type Native = BaseProducer<Context, NoCustomPartitioner>;
 #[error("kafka: {0}")]
 pub struct ProducerError(String);
 
-/// What librdkafka carries for us with a record and gives back with its report: the batch's number, and what the record
-/// counts towards the limit of bytes in flight.
+/// What librdkafka carries for us with a record and gives back with its report: the batch's number, what the record
+/// counts towards the limit of bytes in flight, and whether it names its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tag(usize);
 
 impl Tag {
-    const CHUNK_BITS: u32 = 40;
+    /// The uppermost bit.
+    const NAMES_PARTITION: usize = !(usize::MAX >> 1);
+    const CHUNK_BITS: u32 = 39;
     const CHUNKS: usize = (1 << Self::CHUNK_BITS) - 1;
     /// Bytes are counted in units of so many, rounded up.
     const UNIT: usize = 64;
@@ -69,7 +71,7 @@ impl Tag {
     const POSITION: Self = Self(Self::CHUNKS);
 
     fn new(chunk: Chunk, bytes: usize) -> Self {
-        let units = bytes.div_ceil(Self::UNIT).min(usize::MAX >> Self::CHUNK_BITS);
+        let units = bytes.div_ceil(Self::UNIT).min(!Self::NAMES_PARTITION >> Self::CHUNK_BITS);
         Self(units << Self::CHUNK_BITS | usize::try_from(chunk).unwrap_or(0) & Self::CHUNKS)
     }
 
@@ -78,7 +80,16 @@ impl Tag {
     }
 
     fn bytes(self) -> usize {
-        (self.0 >> Self::CHUNK_BITS) * Self::UNIT
+        ((self.0 & !Self::NAMES_PARTITION) >> Self::CHUNK_BITS) * Self::UNIT
+    }
+
+    /// Of a record that goes to a partition of this number, if there is one.
+    fn naming(self, partition: Option<i32>) -> Self {
+        if partition.is_some() { Self(self.0 | Self::NAMES_PARTITION) } else { self }
+    }
+
+    fn names_partition(self) -> bool {
+        self.0 & Self::NAMES_PARTITION != 0
     }
 }
 
@@ -251,7 +262,7 @@ impl Publisher {
 
     /// Hands a record to librdkafka, which copies it, with at most `limit` bytes in flight.
     pub(super) fn publish_within(&self, record: &Record<'_>, chunk: Chunk, limit: usize) -> Result<(), PublishError> {
-        let tag = Tag::new(chunk, size(record));
+        let tag = Tag::new(chunk, size(record)).naming(record.partition);
         let inbox = &self.shared.inbox;
         inbox.enter(tag, limit)?;
         let openings = self.shared.lanes.native().context().openings.as_ref();
@@ -342,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_tag_carries_the_batch_and_no_less_than_the_bytes() {
-        for (chunk, bytes) in [(0, 1), (7, 64), (1 << 39, 1_000_001), (3, 1 << 29)] {
+        for (chunk, bytes) in [(0, 1), (7, 64), (1 << 38, 1_000_001), (3, 1 << 29)] {
             let tag = Tag::new(chunk, bytes);
             assert_eq!(tag.chunk(), chunk);
             assert!((bytes..bytes + Tag::UNIT).contains(&tag.bytes()), "{bytes}");

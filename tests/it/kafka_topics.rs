@@ -100,7 +100,9 @@ async fn a_topic_that_is_deleted_and_created_again_halts_its_tables_or_gets_what
     stage.kafka_admin().delete_topics(&[&stage.topic], &AdminOptions::new()).await.unwrap();
     told(&stage, &daemon, &["resume", "delivery.*"]);
     writing.more(200).await;
-    until("the tables halt", async || daemon.log().matches("reason=\"topic_missing\"").count() >= 4).await;
+    // Up to twice the half minute for which the client library waits for a topic to come back.
+    let halted = async || daemon.log().matches("reason=\"topic_missing\"").count() >= 4;
+    until_within(2 * PATIENCE, "the tables halt", halted).await;
     let mut daemon = daemon;
     assert_eq!(daemon.ended().await, Some(1), "every table has halted");
     stage.create_topic().await;

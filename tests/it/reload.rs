@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
-use crate::stage::{Setup, Stage, free_port, until};
+use crate::stage::{PATIENCE, Setup, Stage, free_port, until, until_within};
 
 /// Daemons whose tables and limits stand in a file.
 struct Bench {
@@ -205,7 +205,9 @@ async fn a_table_that_is_to_be_relayed_another_way_goes_on_that_way_and_a_halted
         let (_, body) = daemon.page("/api/v1/tables/delivery.delivery-outbox2").unwrap();
         serde_json::from_str::<Value>(&body).unwrap()["state"] == "halted"
     };
-    until("the table halts", halted).await;
+    // The client library waits for half a minute for a topic to come back, and the next producer, which the loss of its
+    // partitions may call for, does so again.
+    until_within(2 * PATIENCE, "the table halts", halted).await;
     second(&format!("topic = \"{topic}\""));
     bench.told(&["reload"]);
     daemon.ready().await;

@@ -293,6 +293,15 @@ fn forbidden<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
     why.ends_with("Topic authorization failed").then_some(topic)
 }
 
+/// What a code means for the record with this tag. A partition that librdkafka chose was there then: it is not the record's
+/// fault that the topic has fewer now, or is gone.
+fn meaning(code: RDKafkaErrorCode, topic: &str, tag: Tag) -> DeliveryError {
+    if code != RDKafkaErrorCode::UnknownPartition || tag.names_partition() {
+        return classify(code, topic);
+    }
+    DeliveryError::retriable(topic, "the topic has fewer partitions than before")
+}
+
 impl ProducerContext<NoCustomPartitioner> for Context {
     type DeliveryOpaque = usize;
 
@@ -310,7 +319,8 @@ impl ProducerContext<NoCustomPartitioner> for Context {
             }
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                (Tag(opaque), Err(self.care.judge(&self.inbox.name, classify(code, message.topic()), message)))
+                let tag = Tag(opaque);
+                (tag, Err(self.care.judge(&self.inbox.name, meaning(code, message.topic(), tag), message)))
             }
         };
         let mut reports = lock(&self.reports);
@@ -335,6 +345,17 @@ mod tests {
         assert_eq!(forbidden("ADDPARTS", &format!("{word}Topic authorization failed")), Some("a-1"));
         assert_eq!(forbidden("ADDPARTS", &format!("{word}Concurrent transactions")), None);
         assert_eq!(forbidden("TXNERR", &format!("{word}Topic authorization failed")), None);
+    }
+
+    #[test]
+    fn given_a_partition_that_is_gone_when_the_record_named_it_then_it_is_blamed_and_otherwise_not() {
+        for (partition, blamed) in [(Some(7), true), (None, false)] {
+            let tag = Tag::new(3, 1000).naming(partition);
+            assert_eq!((tag.chunk(), tag.bytes()), (3, 1024));
+            let error = meaning(RDKafkaErrorCode::UnknownPartition, "t", tag);
+            assert_eq!(matches!(error, DeliveryError::Poison { .. }), blamed, "{error:?}");
+            assert!(matches!(meaning(RDKafkaErrorCode::MessageSizeTooLarge, "t", tag), DeliveryError::Poison { .. }));
+        }
     }
 
     #[test]
