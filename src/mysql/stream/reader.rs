@@ -3,16 +3,18 @@
 //! Promise: an event that this module does not know cannot hide a row of a subscribed table: what may carry rows and is
 //! not understood is a fault, by name. The position never covers a transaction whose rows may still be wanted.
 
+mod beginning;
+mod statements;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use uuid::Uuid;
 
-use crate::mysql::decode::{DecodeError, Dialect, Event, GtidEvent, MariaDbGtid, QueryEvent, kind, uncompress_rows};
-use crate::mysql::statement::{Statement, Xid, cleans, plain};
+use crate::mysql::decode::{DecodeError, Dialect, Event, QueryEvent, kind, uncompress_rows};
+use crate::mysql::statement::Xid;
 use crate::mysql::tables::{At, Layout, Older, Rows, Selection, Tables};
-use crate::position::{DomainGtid, FilePoint, Gtid, Origin, Point, Position, TxnId};
+use crate::position::{DomainGtid, FilePoint, Point, Position, TxnId};
 use crate::source::{Fault, ForeignDml, LogEvent, LogPlace, Slot};
 use crate::table::TableName;
 
@@ -303,207 +305,6 @@ impl Reader {
         if let Some((slot, _)) = self.tables.of_rows(body) {
             self.pending.push_back(LogEvent::Foreign { slot, kind });
         }
-    }
-
-    /// A statement that began at this time, in seconds since the Unix epoch.
-    fn query(&mut self, query: &QueryEvent<'_>, began: u32) {
-        let (text, schema) = (&*query.text, &*query.schema);
-        // Every transaction has it, just so.
-        if text == "BEGIN" {
-            self.begun();
-            return;
-        }
-        let plain = plain(text);
-        let within = self.open.as_ref().is_some_and(|open| open.begun);
-        let statement = Statement::classify(&plain, within);
-        let ended = u64::from(began).saturating_add_signed(query.seconds.into());
-        match statement {
-            Statement::Begin => self.begun(),
-            Statement::XaStart => {
-                self.begun();
-                self.pending.push_back(LogEvent::XaStart);
-            }
-            Statement::XaEnd => {}
-            Statement::Commit => self.end(LogEvent::Commit),
-            Statement::Rollback => self.end(LogEvent::Rollback),
-            Statement::Savepoint(name) => self.pending.push_back(LogEvent::Savepoint { name: name.to_owned() }),
-            Statement::RollbackTo(name) => self.pending.push_back(LogEvent::RollbackTo { name: name.to_owned() }),
-            Statement::XaCommit(xid) => self.settle(&xid, true),
-            Statement::XaRollback(xid) => self.settle(&xid, false),
-            Statement::Dml => {
-                self.statement(text, schema);
-                self.end_of_single();
-            }
-            Statement::Truncate => {
-                // What cleaning takes away has no reader any more.
-                if !cleans(text) {
-                    self.truncate(&plain, schema);
-                }
-                self.end_of_single();
-            }
-            Statement::Filled(made) => {
-                self.statement(made, schema);
-                self.define(text, schema, ended);
-                self.end_of_single();
-            }
-            Statement::Other => {
-                self.define(text, schema, ended);
-                self.end_of_single();
-            }
-        }
-    }
-
-    /// A statement that may define tables, and ended at this time, in seconds since the Unix epoch.
-    fn define(&mut self, text: &str, schema: &str, ended: u64) {
-        if let Some(open) = &mut self.open {
-            open.defined = ended;
-        }
-        self.tables.defined_anew(text, schema, self.open.as_ref().map(|open| &open.txn));
-    }
-
-    fn begun(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.begun = true;
-        }
-    }
-
-    /// A group without BEGIN is one statement.
-    fn end_of_single(&mut self) {
-        if self.open.as_ref().is_some_and(|open| !open.begun) {
-            self.end(LogEvent::Commit);
-        }
-    }
-
-    /// Statement-format changes of a subscribed table: its rows are not in the log.
-    fn statement(&mut self, text: &str, schema: &str) {
-        const DETAIL: &str =
-            "rows were changed in statement format, so the log does not have them; use binlog_format=ROW";
-        let changed = self.tables.changed_by(text, schema);
-        if changed.is_empty() && self.tables.may_be_changed_by(text, schema) {
-            let fault = self.fault("statement_format", DETAIL);
-            self.pending.push_back(LogEvent::Fault { slot: None, fault });
-        }
-        for slot in changed {
-            self.touch(slot);
-            let fault = self.fault("statement_format", DETAIL);
-            self.pending.push_back(LogEvent::Fault { slot: Some(slot), fault });
-        }
-    }
-
-    /// A statement without comments that takes rows of the tables that it names, of no others.
-    fn truncate(&mut self, text: &str, schema: &str) {
-        for slot in self.tables.named_by(text, schema) {
-            self.touch(slot);
-            self.pending.push_back(LogEvent::Foreign { slot, kind: ForeignDml::Truncate });
-        }
-    }
-
-    fn begin_mysql(&mut self, event: &Event<'_>) -> Result<(), Fault> {
-        let header = event.header;
-        let gtid = GtidEvent::parse(header.kind, event.body).map_err(|error| self.damaged(&error))?;
-        let txn = match &self.position.point {
-            Point::File(_) => TxnId::File(self.start_of(header.size)),
-            _ if header.kind == kind::ANONYMOUS_GTID && self.archived => TxnId::File(self.start_of(header.size)),
-            _ if header.kind == kind::ANONYMOUS_GTID => {
-                let detail = "a transaction without GTID, after a position that is a GTID set; set gtid_mode=ON";
-                let fault = self.fault("anonymous_transaction", detail);
-                self.pending.push_back(LogEvent::Fault { slot: None, fault });
-                return Ok(());
-            }
-            _ => TxnId::Gtid(Gtid {
-                origin: Origin { server: Uuid::from_bytes(gtid.server), tag: gtid.tag.map(Into::into) },
-                number: gtid.number,
-            }),
-        };
-        if self.passes(&txn) {
-            return Ok(());
-        }
-        let micros = gtid.commit_micros.filter(|micros| *micros > 0);
-        self.begin(txn, micros.unwrap_or(u64::from(header.timestamp) * 1_000_000), false);
-        Ok(())
-    }
-
-    fn begin_mariadb(&mut self, event: &Event<'_>) -> Result<(), Fault> {
-        let header = event.header;
-        let gtid = MariaDbGtid::parse(event.body).map_err(|error| self.damaged(&error))?;
-        let txn = match &self.position.point {
-            Point::File(_) => TxnId::File(self.start_of(header.size)),
-            _ => TxnId::Domain(DomainGtid { domain: gtid.domain, server: header.server_id, sequence: gtid.sequence }),
-        };
-        if let Some(fault) = self.out_of_order(&txn) {
-            (self.open, self.passing) = (None, false);
-            self.pending.push_back(LogEvent::Fault { slot: None, fault });
-            return Ok(());
-        }
-        if self.passes(&txn) {
-            return Ok(());
-        }
-        // There is no BEGIN in the log: the flag says it.
-        self.begin(txn, u64::from(header.timestamp) * 1_000_000, !gtid.standalone);
-        if gtid.xa {
-            self.pending.push_back(LogEvent::XaStart);
-        }
-        Ok(())
-    }
-
-    /// A transaction behind one of its domain whose number is not below its own, as `gtid_strict_mode=OFF` lets it be
-    /// written: a position that covers the one would say that the other is relayed.
-    fn out_of_order(&self, txn: &TxnId) -> Option<Fault> {
-        let (TxnId::Domain(gtid), Point::Domains(point)) = (txn, &self.position.point) else { return None };
-        // What is read again up to the position's last transaction stands before that one.
-        let is_behind = |last: &&DomainGtid| gtid.sequence <= last.sequence && !self.again.contains_key(&gtid.domain);
-        let last = point.domain(gtid.domain).filter(is_behind)?;
-        let mut behind = point.clone();
-        behind.set(*gtid);
-        let cure = if point.read_again().contains_key(&gtid.domain) {
-            "XA transactions are prepared, so no position goes on from here: publish what follows yourself, and set the \
-             position of each table to newest"
-                .to_owned()
-        } else {
-            format!(
-                "publish its rows yourself, and set the position of each table that stands at domains={point} to \
-                 domains={behind}; retry one that stands before it, and it comes here by itself"
-            )
-        };
-        let detail = format!(
-            "it stands behind {last} in the log, so no position can tell whether it is relayed; set \
-             gtid_strict_mode=ON, {cure}"
-        );
-        let at = At { txn: Some(txn.clone()), file: Arc::clone(&self.file), offset: self.offset }.to_string();
-        Some(Fault { name: "gtid_out_of_order", detail, at })
-    }
-
-    /// Whether the transaction that begins is read only because it stands behind one that was prepared, and is covered.
-    /// Within a domain, that is known up to the last one that the position covers: numbers behind it may be lower.
-    fn passes(&mut self, txn: &TxnId) -> bool {
-        let covered = |position: &Position| position.point.covers(txn) == Some(true);
-        self.passing = match txn {
-            TxnId::Gtid(_) => false,
-            TxnId::File(_) => covered(&self.position),
-            TxnId::Domain(gtid) => match self.again.get(&gtid.domain) {
-                Some(last) if gtid.sequence < last.sequence => covered(&self.position),
-                Some(_) => {
-                    self.again.remove(&gtid.domain);
-                    covered(&self.position)
-                }
-                None => false,
-            },
-        };
-        if self.passing {
-            self.open = None;
-        }
-        self.passing
-    }
-
-    /// Where the event of this size begins that ends here.
-    fn start_of(&self, size: u32) -> FilePoint {
-        file_point(&self.file, self.offset.saturating_sub(size.into()))
-    }
-
-    fn begin(&mut self, txn: TxnId, commit_micros: u64, begun: bool) {
-        let open = Open { txn: txn.clone(), commit_micros, defined: 0, begun, touched: SmallVec::new(), settles: None };
-        self.open = Some(open);
-        self.pending.push_back(LogEvent::Begin { txn, commit_micros });
     }
 
     /// `XA PREPARE`, or the end of a transaction that is committed in one phase.

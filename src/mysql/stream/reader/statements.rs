@@ -1,0 +1,104 @@
+//! What the statements of a log mean for the relay.
+//!
+//! Promise: a statement that may have changed a subscribed table without leaving its rows in the log is a fault of that table,
+//! or of all of them where it cannot be told which.
+
+use super::Reader;
+use crate::mysql::decode::QueryEvent;
+use crate::mysql::statement::{Statement, cleans, plain};
+use crate::source::{ForeignDml, LogEvent};
+
+impl Reader {
+    /// A statement that began at this time, in seconds since the Unix epoch.
+    pub(super) fn query(&mut self, query: &QueryEvent<'_>, began: u32) {
+        let (text, schema) = (&*query.text, &*query.schema);
+        // Every transaction has it, just so.
+        if text == "BEGIN" {
+            self.begun();
+            return;
+        }
+        let plain = plain(text);
+        let within = self.open.as_ref().is_some_and(|open| open.begun);
+        let statement = Statement::classify(&plain, within);
+        let ended = u64::from(began).saturating_add_signed(query.seconds.into());
+        match statement {
+            Statement::Begin => self.begun(),
+            Statement::XaStart => {
+                self.begun();
+                self.pending.push_back(LogEvent::XaStart);
+            }
+            Statement::XaEnd => {}
+            Statement::Commit => self.end(LogEvent::Commit),
+            Statement::Rollback => self.end(LogEvent::Rollback),
+            Statement::Savepoint(name) => self.pending.push_back(LogEvent::Savepoint { name: name.to_owned() }),
+            Statement::RollbackTo(name) => self.pending.push_back(LogEvent::RollbackTo { name: name.to_owned() }),
+            Statement::XaCommit(xid) => self.settle(&xid, true),
+            Statement::XaRollback(xid) => self.settle(&xid, false),
+            Statement::Dml => {
+                self.statement(text, schema);
+                self.end_of_single();
+            }
+            Statement::Truncate => {
+                // What cleaning takes away has no reader any more.
+                if !cleans(text) {
+                    self.truncate(&plain, schema);
+                }
+                self.end_of_single();
+            }
+            Statement::Filled(made) => {
+                self.statement(made, schema);
+                self.define(text, schema, ended);
+                self.end_of_single();
+            }
+            Statement::Other => {
+                self.define(text, schema, ended);
+                self.end_of_single();
+            }
+        }
+    }
+
+    /// A statement that may define tables, and ended at this time, in seconds since the Unix epoch.
+    fn define(&mut self, text: &str, schema: &str, ended: u64) {
+        if let Some(open) = &mut self.open {
+            open.defined = ended;
+        }
+        self.tables.defined_anew(text, schema, self.open.as_ref().map(|open| &open.txn));
+    }
+
+    fn begun(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.begun = true;
+        }
+    }
+
+    /// A group without BEGIN is one statement.
+    fn end_of_single(&mut self) {
+        if self.open.as_ref().is_some_and(|open| !open.begun) {
+            self.end(LogEvent::Commit);
+        }
+    }
+
+    /// Statement-format changes of a subscribed table: its rows are not in the log.
+    fn statement(&mut self, text: &str, schema: &str) {
+        const DETAIL: &str =
+            "rows were changed in statement format, so the log does not have them; use binlog_format=ROW";
+        let changed = self.tables.changed_by(text, schema);
+        if changed.is_empty() && self.tables.may_be_changed_by(text, schema) {
+            let fault = self.fault("statement_format", DETAIL);
+            self.pending.push_back(LogEvent::Fault { slot: None, fault });
+        }
+        for slot in changed {
+            self.touch(slot);
+            let fault = self.fault("statement_format", DETAIL);
+            self.pending.push_back(LogEvent::Fault { slot: Some(slot), fault });
+        }
+    }
+
+    /// A statement without comments that takes rows of the tables that it names, of no others.
+    fn truncate(&mut self, text: &str, schema: &str) {
+        for slot in self.tables.named_by(text, schema) {
+            self.touch(slot);
+            self.pending.push_back(LogEvent::Foreign { slot, kind: ForeignDml::Truncate });
+        }
+    }
+}
