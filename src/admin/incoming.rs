@@ -17,7 +17,7 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use openssl::ssl::Ssl;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_openssl::SslStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -32,9 +32,6 @@ const DEAF: Duration = Duration::from_secs(30);
 
 /// How long agreeing on keys may take.
 const GREETING: Duration = Duration::from_secs(10);
-
-/// How many connections may be agreeing on keys; the next wait in the listener's queue.
-const GREETINGS: usize = 64;
 
 /// How many connections may be open; the next wait in the listener's queue. Each takes a file descriptor, of which the relays'
 /// own connections need some.
@@ -83,11 +80,9 @@ impl Incoming {
 }
 
 async fn take(listener: TcpListener, tls: Option<Arc<Renewing>>, ready: mpsc::Sender<(Connection, Peer)>) {
-    let (greetings, places) = (Arc::new(Semaphore::new(GREETINGS)), Arc::new(Semaphore::new(OPEN)));
-    let guests = Guests::new(OF_ONE);
+    let (places, guests) = (Arc::new(Semaphore::new(OPEN)), Guests::new(OF_ONE));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok(turn) = Arc::clone(&greetings).acquire_owned().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -102,7 +97,7 @@ async fn take(listener: TcpListener, tls: Option<Arc<Renewing>>, ready: mpsc::Se
         };
         drop_the_deaf(&stream);
         if let Some(tls) = &tls {
-            greet(Arc::clone(tls), (stream, address), ready.clone(), (turn, place));
+            greet(Arc::clone(tls), (stream, address), ready.clone(), place);
         } else {
             let connection = Connection::of(stream, place);
             if ready.send((connection, Peer { address, certificate: None })).await.is_err() {
@@ -117,12 +112,10 @@ fn greet(
     tls: Arc<Renewing>,
     (stream, address): (TcpStream, SocketAddr),
     ready: mpsc::Sender<(Connection, Peer)>,
-    (turn, place): (OwnedSemaphorePermit, Place),
+    place: Place,
 ) {
     tokio::spawn(async move {
-        let greeted = timeout(GREETING, secured(tls, stream)).await;
-        drop(turn);
-        match greeted {
+        match timeout(GREETING, secured(tls, stream)).await {
             Ok(Ok(stream)) => {
                 let certificate = tls::shown(stream.ssl()).map(Arc::from);
                 let _ = ready.send((Connection::of(stream, place), Peer { address, certificate })).await;

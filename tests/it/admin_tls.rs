@@ -94,7 +94,14 @@ async fn a_certificate_is_renewed_under_way_and_silence_holds_nobody_up() {
     let bench = Bench::up().await;
     let daemon = bench.stage.run();
     bench.is_ready().await;
-    let mut silent: Vec<_> = (0..20).map(|_| TcpStream::connect(("127.0.0.1", bench.port)).unwrap()).collect();
+    let silent = |_| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+        socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], bench.port)).into()).unwrap();
+        TcpStream::from(socket)
+    };
+    // As many as one address may have.
+    let mut silent: Vec<_> = (0..64).map(silent).collect();
     let renewed = Authority::new();
     let Signed { cert, key } = renewed.sign("localhost", None);
 
