@@ -58,6 +58,17 @@ impl Authority {
         signed
     }
 
+    /// Its files, and those of its certificate for a host of this name, become another authority's, each at once.
+    pub(crate) fn takes_over(&self, other: &Self, name: &str) {
+        let Signed { cert, key } = other.sign(name, None);
+        for file in [other.file(), cert, key] {
+            let own = self.folder().join(file.file_name().unwrap());
+            let beside = own.with_extension("new");
+            std::fs::copy(file, &beside).unwrap();
+            std::fs::rename(beside, own).unwrap();
+        }
+    }
+
     /// Settings of a server that shows a certificate for this host.
     pub(crate) fn of_server(&self, host: &str) -> [String; 3] {
         let Signed { cert, key } = self.sign(host, None);

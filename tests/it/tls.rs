@@ -55,12 +55,7 @@ impl Way<'_> {
     /// An event gets through, whose connections are all of this way.
     async fn delivers(&self, stage: &Stage, id: &str) {
         let daemon = Daemon::spawn(&self.command(stage, &["run"]));
-        stage
-            .sql([format!(
-                "INSERT INTO {} (id, aggregatetype, aggregateid, type, payload) VALUES ('{id}', 'a', 'k', 'T', '{{}}')",
-                stage.outboxes[0].quoted()
-            )])
-            .await;
+        event(stage, id).await;
         stage.delivered(id).await;
         assert!(!daemon.log().contains(PASSPHRASE));
         assert_eq!(daemon.terminate().await, Some(0));
@@ -75,6 +70,12 @@ impl Way<'_> {
         assert!(text("found").contains(found) && text("cure").contains(cure), "{tls:#}");
         assert_eq!((code, text("status").as_str()), (Some(78), "failed"), "{tls:#}");
     }
+}
+
+async fn event(stage: &Stage, id: &str) {
+    let table = stage.outboxes[0].quoted();
+    let values = format!("('{id}', 'a', 'k', 'T', '{{}}')");
+    stage.sql([format!("INSERT INTO {table} (id, aggregatetype, aggregateid, type, payload) VALUES {values}")]).await;
 }
 
 async fn users(stage: &Stage) {
@@ -149,6 +150,35 @@ async fn a_certificate_of_our_own_is_shown() {
         let (code, _, unavailable) = way(None, None).check(&stage);
         assert!(code == Some(69) && unavailable.contains("Access denied"), "{server}: {unavailable}");
         way(Some(&foreign), None).is_refused(&stage, "alert", "set mysql.tls.cert and mysql.tls.key");
+    }
+}
+
+/// Given a daemon at work with its own certificate, when the server's and then the daemon's files are those of another authority,
+/// then connections are refused in between, and the daemon goes on without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_are_renewed_count_from_the_next_connection_on() {
+    for (server, reload) in
+        [("mysql-9.7", "ALTER INSTANCE RELOAD TLS"), ("mariadb-10.11", "FLUSH SSL"), ("mariadb-11.8", "FLUSH SSL")]
+    {
+        let (first, next, held) = (Authority::new(), Authority::new(), Authority::new());
+        let stage = serving(server, first.of_server("localhost")).up().await;
+        users(&stage).await;
+        let identity = held.sign("outboxd", None);
+        held.takes_over(&first, "outboxd");
+        let (ca, identity) = (Some(&held), Some(&identity));
+        let way = Way { user: "sure", host: "localhost", mode: "verify_identity", ca, identity, key_password: None };
+        let daemon = Daemon::spawn(&way.command(&stage, &["run"]));
+        event(&stage, "before").await;
+        stage.delivered("before").await;
+
+        first.takes_over(&next, "localhost");
+        stage.sql([reload]).await;
+        stage.kill_readers().await;
+        daemon.logs("certificate verify failed").await;
+        held.takes_over(&next, "outboxd");
+        event(&stage, "after").await;
+        stage.delivered("after").await;
+        assert_eq!(daemon.terminate().await, Some(0), "{server}");
     }
 }
 
