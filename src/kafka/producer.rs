@@ -39,9 +39,10 @@ use crate::outbox::aside::Unpacked;
 use crate::outlet::{Chunk, DeliveryError, Limit, Publish, PublishError, Reach, Settled, Wanted};
 use crate::planted::{self, Bug};
 
-/// How often librdkafka tells which brokers are connected, and what waits. Each producer does so, and each time costs some
-/// 100 microseconds.
-const STATISTICS_MILLIS: &str = "5000";
+/// How often librdkafka tells which brokers are connected, and what waits: the first so many clients, and those beyond. Each
+/// time costs some 100 microseconds, which with many tables is most of what an idle daemon takes.
+const STATISTICS_MILLIS: [&str; 2] = ["5000", "10000"];
+const OFTEN: usize = 8;
 
 /// How soon a broker is tried again. Half of the first is also how long the client library waits between the connection to
 /// a bootstrap server and that to the first broker it learns of, so with the library's 100 ms every client would begin 50 ms
@@ -132,8 +133,7 @@ fn config(settings: &KafkaSettings) -> Result<ClientConfig, ProducerError> {
         .set("partitioner", "murmur2_random")
         // Each table has its own limit of bytes in flight.
         .set("queue.buffering.max.messages", "0")
-        .set("queue.buffering.max.kbytes", "2147483647")
-        .set("statistics.interval.ms", STATISTICS_MILLIS);
+        .set("queue.buffering.max.kbytes", "2147483647");
     Ok(config)
 }
 
@@ -197,6 +197,8 @@ impl Producers {
             if care.is_alone() {
                 config.set("batch.num.messages", "1");
             }
+            let [often, seldom] = STATISTICS_MILLIS;
+            config.set("statistics.interval.ms", if self.reach.clients() < OFTEN { often } else { seldom });
             let (inbox, reach) = (Arc::clone(&inbox), Arc::clone(&self.reach));
             let context = Context::new(inbox, transactional, reach, OAuth::of(&self.settings)).with_care(care);
             lanes::Lane::new(config, context)

@@ -17,6 +17,8 @@ pub struct Reach {
 #[derive(Debug, Default)]
 struct Clients {
     next: u64,
+    /// How many there are.
+    living: usize,
     /// The latest word of each.
     words: HashMap<u64, Word>,
     /// The counters of those that are gone.
@@ -83,8 +85,13 @@ impl Reach {
 
     /// What all clients come to.
     pub fn all(&self) -> Word {
-        let clients = self.clients();
+        let clients = self.locked();
         clients.words.values().fold(clients.gone, |all, word| all.and(*word))
+    }
+
+    /// How many clients there are.
+    pub fn clients(&self) -> usize {
+        self.locked().living
     }
 
     /// What one client says is not what all have: one whose broker is away says nothing of the others.
@@ -94,7 +101,7 @@ impl Reach {
         }
     }
 
-    fn clients(&self) -> MutexGuard<'_, Clients> {
+    fn locked(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -109,23 +116,24 @@ pub struct Client {
 impl Client {
     /// One that has told nothing yet.
     pub fn of(reach: Arc<Reach>) -> Self {
-        let mut clients = reach.clients();
+        let mut clients = reach.locked();
         let number = clients.next;
         clients.next += 1;
+        clients.living += 1;
         drop(clients);
         Self { reach, number }
     }
 
     /// Notes what it tells now.
     pub fn tell(&self, word: Word) {
-        let mut clients = self.reach.clients();
+        let mut clients = self.reach.locked();
         clients.words.insert(self.number, word);
         self.reach.heard(&clients);
     }
 
     /// None of its brokers is connected.
     pub fn is_alone(&self) {
-        let mut clients = self.reach.clients();
+        let mut clients = self.reach.locked();
         clients.words.entry(self.number).or_default().connections = 0;
         self.reach.heard(&clients);
     }
@@ -133,7 +141,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let mut clients = self.reach.clients();
+        let mut clients = self.reach.locked();
+        clients.living -= 1;
         if let Some(word) = clients.words.remove(&self.number) {
             clients.gone = clients.gone.and(word.counters_of());
         }
@@ -157,7 +166,9 @@ mod tests {
         let all = reach.all();
         assert_eq!((all.connections, all.queued_bytes, all.retries), (4, 20, 7));
         assert_eq!((all.slow_answer, reach.is_connected()), (Duration::from_millis(5), true));
+        assert_eq!(reach.clients(), 2);
         drop(first);
+        assert_eq!(reach.clients(), 1);
         let all = reach.all();
         assert_eq!((all.connections, all.queued_bytes, all.retries), (2, 10, 7));
     }
