@@ -16,15 +16,24 @@ const ROWS: u64 = 10;
 /// Tables that memory is compared with.
 const FEW: usize = 4;
 
+/// So many scrapes of the metrics are timed together, of which Prometheus makes one every fifteen seconds.
+const SCRAPES: u32 = 200;
+const SCRAPE_EVERY: f64 = 15.0;
+
 pub(crate) async fn run(bench: &Bench) -> Outcome {
     let counts = bench.scale.tables;
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut database = Database::start(most).await;
     let mut used: Vec<Vec<f64>> = counts.iter().map(|_| Vec::new()).collect();
+    let mut scraped = Vec::new();
     for run in 0..bench.scale.runs {
         eprintln!("  run {} of {}", run + 1, bench.scale.runs);
         for (tables, used) in counts.iter().zip(&mut used) {
-            used.push(paced(bench, &mut database, *tables).await);
+            let (event, scrape) = paced(bench, &mut database, *tables).await;
+            used.push(event);
+            if *tables == most {
+                scraped.push(scrape * 100.0 / SCRAPE_EVERY);
+            }
         }
     }
     let mut figures: Vec<_> = counts
@@ -37,6 +46,8 @@ pub(crate) async fn run(bench: &Bench) -> Outcome {
     if let [first, .., last] = &used[..] {
         figures.push(Figure::ratio(format!("{most} tables against 1: CPU of an event"), last, first).at_most(1.3));
     }
+    let name = format!("{most} tables, a scrape of their metrics every {SCRAPE_EVERY} s: of a core");
+    figures.push(Figure::new(name, "%", scraped).at_most(1.0));
     let points = counts
         .iter()
         .zip(&figures)
@@ -64,9 +75,9 @@ pub(crate) async fn run(bench: &Bench) -> Outcome {
     Outcome { figures, plots: vec![plot], notes: Vec::new() }
 }
 
-/// Microseconds of processor an event.
+/// Of a processor: microseconds an event, and seconds a scrape.
 #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-async fn paced(bench: &Bench, database: &mut Database, tables: usize) -> f64 {
+async fn paced(bench: &Bench, database: &mut Database, tables: usize) -> (f64, f64) {
     let topic = bench.kafka.topic().await;
     let kafka = bench.kafka.address();
     let from = database.mark().await;
@@ -76,10 +87,13 @@ async fn paced(bench: &Bench, database: &mut Database, tables: usize) -> f64 {
     let pace = Pace { tables, rate: RATE, rows: ROWS, bytes: 450, duration: bench.scale.pace };
     let measured = measure(database, (&kafka, &topic), (pace, false)).await;
     let used = daemon.running.cpu().since(before).total();
+    let (before, count) = (daemon.running.cpu(), daemon.counter());
+    (0..SCRAPES).for_each(|_| _ = count());
+    let scraping = daemon.running.cpu().since(before).total();
     daemon.running.stop();
     check(&kafka, &topic, &measured.expected);
     bench.kafka.delete(&topic).await;
-    used * 1e6 / measured.expected.count() as f64
+    (used * 1e6 / measured.expected.count() as f64, scraping / f64::from(SCRAPES))
 }
 
 async fn catching_up(bench: &Bench, tables: usize) -> Vec<Drain> {
