@@ -8,7 +8,7 @@ ARG PROFILE
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     RUSTFLAGS="${PROFILE:+-Cprofile-use=/src/$PROFILE}" cargo build --release --locked --features otel --bin outboxd \
-    && strip --strip-debug --output=/usr/local/bin/outboxd target/release/outboxd \
+    && strip --strip-debug -o /usr/local/bin/outboxd target/release/outboxd \
     && scripts/image-root /usr/local/bin/outboxd /image
 
 FROM scratch

@@ -14,6 +14,7 @@ mod shared;
 mod spans;
 pub mod store;
 pub mod verify;
+mod working_copies;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use self::reload::{Kept, Reloader};
 use self::shared::Shared;
 use crate::admin::reload::{Asked, Reloads};
 use crate::admin::{self, Current, View};
-use crate::config::{Config, Loaded, Options};
+use crate::config::{Config, Loaded, Options, OutboxSettings};
 use crate::kafka;
 use crate::mysql::connect::Endpoint;
 use crate::mysql::servers::Servers;
@@ -41,7 +42,7 @@ use crate::outlet::Reach;
 use crate::position::StoreError;
 use crate::preflight::Check;
 use crate::relay::control::Control;
-use crate::relay::stats::{TableStats, TailStats};
+use crate::relay::stats::{State, TableStats, TailStats};
 use crate::relay::supervisor::{Summary, Supervised, SupervisorError, Table};
 use crate::source::Subscription;
 use crate::table::{TableName, TablePattern};
@@ -70,6 +71,12 @@ pub enum DaemonError {
     /// The position store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A stop took too long, and what hung was given up, as by a kill.
+    #[error("a server does not answer: the stop was given up, as by a kill; tables that had halted: {halted}")]
+    Overdue {
+        /// Tables that had halted.
+        halted: usize,
+    },
     /// Something within this process failed.
     #[error("internal: {0}")]
     Internal(String),
@@ -107,7 +114,8 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
             let found = match TablePattern::parse(pattern).map_err(|error| wrong(&error))? {
                 TablePattern::Names(names) => names,
                 wildcard @ TablePattern::Wildcard(_) => {
-                    existing.iter().filter(|table| wildcard.matches(table)).cloned().collect()
+                    let found = existing.iter().filter(|table| wildcard.matches(table));
+                    found.filter(|table| is_outbox(table, outbox, existing)).cloned().collect()
                 }
             };
             if found.is_empty() {
@@ -115,6 +123,9 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
             }
             names.extend(found);
         }
+        // Patterns of a block may meet in a table.
+        names.sort();
+        names.dedup();
         let mappings =
             mappings::of(outbox, &names).map_err(|(key, why)| wrong(&format!("outbox.{block}.{key}: {why}")))?;
         for (name, mapping) in names.into_iter().zip(mappings) {
@@ -136,6 +147,20 @@ pub fn select(config: &Config, existing: &[TableName]) -> Result<Vec<Table>, Dae
         return Err(wrong(&"outbox: no table is selected"));
     }
     Ok(tables.into_values().collect())
+}
+
+/// Whether a table that a wildcard finds is meant: a change of an outbox's definition, or its rotation, brings others beside it
+/// that are named much like it.
+fn is_outbox(table: &TableName, outbox: &OutboxSettings, existing: &[TableName]) -> bool {
+    let why = if working_copies::is_one(table, existing) {
+        "an online schema change has made it"
+    } else if outbox.shard.is_some() && table.number().is_none() {
+        "its name does not end in the number of a shard"
+    } else {
+        return true;
+    };
+    warn!(%table, why, "table_left_out");
+    false
 }
 
 /// What a process has that runs as a daemon.
@@ -202,6 +227,7 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
     info!(%address, "admin_listening");
     let parts = Parts { tail: Arc::clone(&shared.tail_stats), reach: shared.reach(), reloads, levels };
     let (show, current) = Show::new(parts);
+    let shown = current.clone();
     let admin_stop = CancellationToken::new();
     let incoming = admin::Incoming::of(listener, &config.admin.tls)
         .map_err(|error| DaemonError::Configuration(error.to_string()))?;
@@ -231,7 +257,7 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
         let reloader = Reloader { shared: by, options, loaded, files, tables, control, joins, show, company };
         tokio::select! {
             summary = shared.relay(relays, joining, stop.clone()) => Ok(summary?),
-            () = shared.overdue(&stop) => Ok(Summary { halted: 0 }),
+            () = shared.overdue(&stop) => Err(DaemonError::Overdue { halted: halted(&shown) }),
             never = reloader.serve(asked) => match never {},
         }
     }
@@ -246,8 +272,47 @@ pub async fn run(process: Process, stop: CancellationToken) -> Result<Summary, D
     summary
 }
 
+/// How many of the tables that are shown have halted.
+fn halted(shown: &Current) -> usize {
+    shown.borrow().metrics.tables().iter().filter(|stats| stats.state() == State::Halted).count()
+}
+
 impl From<SupervisorError> for DaemonError {
     fn from(error: SupervisorError) -> Self {
         Self::Internal(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_a_block_select_each_table_once_and_none_that_stands_beside_one() {
+        let existing = ["_order-b_gho", "a-outbox", "order-b", "order-x-outbox", "outbox1", "outbox1_old", "outbox2"];
+        let existing = existing.map(|table| TableName::new("d", table));
+        for (patterns, shard, expected) in [
+            (
+                ["d.outbox1", "d.outbox{1..4}"],
+                Some("crc32(aggregateid) % 4"),
+                "d.outbox1 d.outbox2 d.outbox3 d.outbox4",
+            ),
+            (["d.order-*", "d.*-outbox"], None, "d.a-outbox d.order-b d.order-x-outbox"),
+            // Beside `_order-b_gho`, which an online schema change has made.
+            (["d.*order-*", "d.a-*"], None, "d.a-outbox d.order-b d.order-x-outbox"),
+            // Beside `outbox1_old`, which is no shard.
+            (["d.outbox*", "d.outbox2"], Some("crc32(aggregateid) % 2"), "d.outbox1 d.outbox2"),
+        ] {
+            let block = OutboxSettings {
+                tables: patterns.map(str::to_owned).into(),
+                topic: "t".to_owned(),
+                shard: shard.map(str::to_owned),
+                ..OutboxSettings::default()
+            };
+            let config = Config { outbox: vec![block], ..Config::default() };
+            let tables = select(&config, &existing).unwrap();
+            let names: Vec<_> = tables.iter().map(|table| table.subscription.table.to_string()).collect();
+            assert_eq!(names.join(" "), expected);
+        }
     }
 }

@@ -162,6 +162,10 @@ pub trait Publish: Send + 'static {
     fn in_flight_bytes(&self) -> u64 {
         0
     }
+    /// As [`Outlet::is_spent`].
+    fn is_spent(&self) -> bool {
+        false
+    }
     /// As [`Outlet::read`].
     fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static;
 }
@@ -181,6 +185,11 @@ pub trait Outlet: Send + 'static {
     fn in_flight_bytes(&self) -> u64 {
         0
     }
+    /// Whether a new outlet would deliver faster than this one, which goes on all the same. The relay begins anew as soon as
+    /// everything is settled and saved.
+    fn is_spent(&self) -> bool {
+        false
+    }
     /// Waits until at least one record is settled and appends what is. Cancel-safe.
     fn settled(&mut self, into: &mut Vec<Settled>) -> impl Future<Output = ()> + Send;
     /// Makes a position durable. The future does not borrow the outlet, so that publishing goes on beside it; at most
@@ -194,8 +203,8 @@ pub trait Outlet: Send + 'static {
         position: &Position,
         parked: Option<&Parked>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static;
-    /// Reads back records that were acknowledged before, those of one key in order; or says why that cannot be. A record may
-    /// be there more than once. Does not borrow the outlet.
+    /// Reads back records that were acknowledged before, those of one key in the order in which they arrived; or says why that
+    /// cannot be. A record may be there more than once, and so may its place with an older event. Does not borrow the outlet.
     fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static;
     /// Ends ownership after the last save.
     fn release(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use bytesize::ByteSize;
 use outboxd::config::Config;
 use regex::Regex;
 
@@ -77,6 +78,23 @@ fn health_is_what_the_daemon_says() {
     assert_eq!(outboxd(&["--config", "/none", "health"]).status.code(), Some(64));
 }
 
+/// A daemon runs on though its file has a mistake by now, and is as well as before.
+#[test]
+fn health_takes_no_more_of_the_configuration_than_where_to_ask() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let health = |content: &str| {
+        fs::write(file.path(), content).unwrap();
+        outboxd(&["--config", file.path().to_str().unwrap(), "health"])
+    };
+    let (address, asked) = answers("200 OK");
+    let elsewhere = "[mysql]\npassword_file = \"/none\"\n[relay]\nno_such_key = 1\nbatch_bytes = \"many\"\n";
+    done(&health(&format!("{elsewhere}[admin]\nlisten = \"{address}\"\n")));
+    assert_eq!(asked.join().unwrap(), "GET /readyz HTTP/1.1");
+    for wrong in ["[admin]\nlisten = \"here\"\n", "[admin]\nlistens = \"127.0.0.1:1\"\n", "[admin\n"] {
+        assert_eq!(health(wrong).status.code(), Some(64), "{wrong}");
+    }
+}
+
 #[test]
 fn configurations_that_are_shipped_can_be_used() {
     // Files of the pod that are looked at with the configuration; here they are somewhere else.
@@ -119,6 +137,40 @@ fn the_image_runs_as_nobody_and_asks_the_binary_for_its_health() {
     assert_eq!(commands, ["health", "run"]);
     for command in commands {
         done(&outboxd(&[&command, "--help"]));
+    }
+}
+
+/// What the image is made of, once the compiler is done: the build's own commands, over this binary and in this folder.
+#[test]
+fn the_build_of_the_image_ends_with_its_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let file = text("Dockerfile").replace("\\\n", " ");
+    let steps = file.lines().find(|line| line.starts_with("RUN ")).unwrap();
+    let (_, after) = steps.split_once("cargo build").unwrap();
+    let (_, commands) = after.split_once("&&").unwrap();
+    let commands = commands
+        .replace("target/release/outboxd", env!("CARGO_BIN_EXE_outboxd"))
+        .replace("/usr/local/bin/outboxd", &place("outboxd"))
+        .replace("/image", &place("image"))
+        .replace(&format!("scripts{}", place("image")), "scripts/image");
+    done(&Command::new("bash").args(["-euc", &commands]).current_dir(root()).output().unwrap());
+    let inside = folder.path().join("image/usr/local/bin/outboxd");
+    let version = done(&Command::new(inside).arg("--version").output().unwrap());
+    assert_eq!(version.trim(), concat!("outboxd ", env!("CARGO_PKG_VERSION")));
+}
+
+/// A limit of memory holds all that the defaults allow a few tables, also while they are read themselves.
+#[test]
+fn manifests_leave_the_memory_that_the_defaults_may_take() {
+    let relay = Config::default().relay;
+    let all = |each: &[ByteSize], times: u64| each.iter().map(ByteSize::as_u64).sum::<u64>() * times;
+    let tables = all(&[relay.queue_bytes, relay.in_flight_bytes], 16);
+    let read = all(&[relay.snapshot_keys_bytes], relay.snapshot_readers as u64);
+    let taken = (64 << 20) + tables + read + relay.transaction_hold_bytes.as_u64();
+    for path in ["config/kubernetes/deployment.yaml", "config/kubernetes/sidecar.yaml"] {
+        let limit = number(path, r"limits: \{ memory: (\d+)Mi") << 20;
+        assert!(limit >= taken, "{path}: {limit} bytes are less than {taken}");
     }
 }
 
@@ -225,6 +277,20 @@ fn the_package_has_everything_that_it_names() {
     assert!(unit.contains("--config /etc/outboxd/outboxd.toml") && targets.iter().any(|to| to == "etc/outboxd/"));
     let account = text("config/systemd/outboxd.sysusers");
     assert!(account.starts_with("u outboxd ") && unit.contains("\nUser=outboxd\n"), "{account}");
+}
+
+/// An administrator may delete the configuration, and dpkg does not bring it back.
+#[test]
+fn an_upgrade_of_the_package_does_without_a_configuration() {
+    if fs::exists("/etc/outboxd/outboxd.toml").unwrap() {
+        eprintln!("skipped: the package is installed here");
+        return;
+    }
+    let commands = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/true", commands.path().join("systemd-sysusers")).unwrap();
+    let path = format!("{}:{}", commands.path().display(), std::env::var("PATH").unwrap());
+    let script = root().join("config/debian/postinst");
+    done(&Command::new("sh").arg(script).args(["configure", "0.1.0-1"]).env("PATH", path).output().unwrap());
 }
 
 #[test]

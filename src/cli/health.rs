@@ -1,6 +1,7 @@
 //! `outboxd health`: whether the running daemon is well, as an exit code, for supervisors that run a command.
 //!
 //! Promise: 0 only when the daemon itself said so. It needs nothing but this binary, so an image needs no shell and no curl.
+//! Of the configuration it needs `[admin]` alone: a mistake elsewhere in the file says nothing about a daemon that runs.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use clap::{ArgAction, Args};
 
 use super::whereabouts::Whereabouts;
 use super::{code, say, show};
-use crate::config::{ConfigErrors, Loaded};
+use crate::admin::settings::AdminSettings;
+use crate::config::ConfigErrors;
 use crate::daemon::DaemonError;
 
 #[derive(Args)]
@@ -26,10 +28,10 @@ pub(super) struct HealthArguments {
 /// Asks once. Exits with 1 where the answer is no, or there is none.
 pub(super) async fn health(
     arguments: HealthArguments,
-    loaded: Result<Loaded, ConfigErrors>,
+    admin: Result<AdminSettings, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
     let HealthArguments { live, whereabouts, timeout } = arguments;
-    let daemon = whereabouts.client(loaded.as_ref().map(|loaded| &loaded.config.admin), timeout)?;
+    let daemon = whereabouts.client(admin.as_ref(), timeout)?;
     let answer = if live { daemon.live().await } else { daemon.ready().await };
     match answer {
         Ok(()) => {

@@ -21,6 +21,7 @@ mod status;
 mod verify;
 mod whereabouts;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,13 +39,13 @@ use self::reload::{LogArguments, ReloadArguments};
 use self::replay::ReplayArguments;
 use self::status::StatusArguments;
 use self::verify::VerifyArguments;
-use crate::config::{ConfigErrors, Options, load};
+use crate::config::{ConfigErrors, Options, load, load_admin};
 use crate::daemon::DaemonError;
 use crate::terminal::text::printable;
 
 /// Exit codes; scripts may rely on them.
 pub mod code {
-    /// Clean end.
+    /// Done, or stopped: the log says whether everything in flight was acknowledged.
     pub const CLEAN: u8 = 0;
     /// A relay halted.
     pub const HALTED: u8 = 1;
@@ -60,7 +61,7 @@ pub mod code {
     pub const NO_INPUT: u8 = 66;
     /// A server is unavailable or refuses.
     pub const UNAVAILABLE: u8 = 69;
-    /// Something within this process failed.
+    /// Something within this process failed, or a stop was given up or cut short.
     pub const INTERNAL: u8 = 70;
     /// The daemon refuses a change, or nobody has confirmed it.
     pub const REFUSED: u8 = 77;
@@ -77,7 +78,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd reload --dry-run   what a changed configuration would change\n  outboxd doctor             everything a bug report needs, in one file\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 clean, 1 a relay halted, 2 verify found differences, 64 configuration, 65 a binlog is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal, 77 a change is refused, 78 preflight refused"
+    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd reload --dry-run   what a changed configuration would change\n  outboxd doctor             everything a bug report needs, in one file\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 done or stopped, 1 a relay halted, 2 verify found differences, 64 configuration, 65 a binlog is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal or a stop that was given up, 77 a change is refused, 78 preflight refused"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -102,13 +103,14 @@ enum Command {
     },
     /// Create the position table and the outbox tables that are missing
     Migrate {
-        /// Print the statements instead of running them
+        /// Print the statements instead of running them; those of the position table from its first version on
         #[arg(long)]
         print: bool,
     },
     /// Show what every relay is doing: asks the running daemon, or else the position store
     Status(StatusArguments),
-    /// Ask the running daemon whether it is ready: exits with 0 if it is, with 1 if not or if it does not answer
+    /// Ask the running daemon whether it is ready: exits with 0 if it is, with 1 if not or if it does not answer, and with
+    /// 64 if the configuration does not say where to ask
     Health(HealthArguments),
     /// Relay nothing of these tables until `resume`, also after a restart; asks the running daemon
     Pause(PauseArguments),
@@ -180,7 +182,7 @@ fn code_of(error: &DaemonError) -> u8 {
         DaemonError::Configuration(_) | DaemonError::Password(_) => code::CONFIGURATION,
         DaemonError::Preflight(_) => code::PREFLIGHT,
         DaemonError::Server(_) | DaemonError::Store(_) => code::UNAVAILABLE,
-        DaemonError::Internal(_) => code::INTERNAL,
+        DaemonError::Internal(_) | DaemonError::Overdue { .. } => code::INTERNAL,
     }
 }
 
@@ -194,6 +196,16 @@ fn show(text: &dyn std::fmt::Display) {
     anstream::println!("{}", printable(&text.to_string()));
 }
 
+/// Shows a line of a command that goes on for ever, and says whether somebody still reads them.
+fn show_on(text: &dyn std::fmt::Display) -> Result<bool, DaemonError> {
+    match writeln!(anstream::stdout(), "{}", printable(&text.to_string())) {
+        Ok(()) => Ok(true),
+        // Who reads has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(DaemonError::Internal(format!("the output cannot be written: {error}"))),
+    }
+}
+
 async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, DaemonError> {
     let options = Options::of_process(config.clone(), sets.clone());
     let loaded = || load(&options).map_err(|errors| unusable(&errors));
@@ -205,7 +217,7 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         Command::Check { format } => check::check(&loaded()?, format).await,
         Command::Migrate { print } => migrate::migrate(&loaded()?, print).await,
         Command::Status(arguments) => status::status(arguments, load(&options)).await,
-        Command::Health(arguments) => health::health(arguments, load(&options)).await,
+        Command::Health(arguments) => health::health(arguments, load_admin(&options)).await,
         Command::Pause(arguments) => hand::pause(arguments, load(&options)).await,
         Command::Resume(arguments) => hand::resume(arguments, load(&options)).await,
         Command::Retry(arguments) => hand::retry(arguments, load(&options)).await,

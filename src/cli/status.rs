@@ -14,7 +14,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::whereabouts::Whereabouts;
-use super::{code, say, show, signals};
+use super::{code, say, show_on, signals};
 use crate::admin::pages::TableStatus;
 use crate::config::{Config, ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
@@ -186,7 +186,7 @@ fn store(loaded: &Loaded) -> Result<Store, String> {
     Store::new(&loaded.config, Duration::ZERO).map_err(|error| error.to_string())
 }
 
-/// Asks every second until told to stop; the exit code is that of the last answer.
+/// Asks every second until told to stop, or until nobody reads it; the exit code is that of the last answer.
 async fn watch(mut sources: Sources, format: Format) -> Result<u8, DaemonError> {
     let mut signals = signals::heard(&[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])?;
     let mut screen = if format == Format::Table { Screen::open() } else { None };
@@ -214,25 +214,27 @@ async fn watch(mut sources: Sources, format: Format) -> Result<u8, DaemonError> 
             say(note);
         }
         noted = note;
-        if let Ok(report) = &answer {
-            print(report, format)?;
+        if let Ok(report) = &answer
+            && !print(report, format)?
+        {
+            return Ok(code);
         }
     }
 }
 
-fn print(report: &Report, format: Format) -> Result<(), DaemonError> {
+/// Says whether somebody still reads.
+fn print(report: &Report, format: Format) -> Result<bool, DaemonError> {
     match format {
         Format::Table => {
             let width = std::io::stdout().is_terminal().then(|| terminal::size().0);
             let colour = width.is_some() && terminal::colour();
-            show(&layout::table(&report.tables, &layout(width, colour)).join("\n"));
+            show_on(&layout::table(&report.tables, &layout(width, colour)).join("\n"))
         }
         Format::Json => {
             let text = serde_json::to_string(report).map_err(|error| DaemonError::Internal(error.to_string()))?;
-            show(&text);
+            show_on(&text)
         }
     }
-    Ok(())
 }
 
 fn layout(width: Option<usize>, colour: bool) -> Layout {

@@ -184,22 +184,7 @@ fn shown(value: &Value) -> String {
 /// Reads, merges and checks a configuration; every error at once.
 pub fn load(options: &Options) -> Result<Loaded, ConfigErrors> {
     let mut errors = Vec::new();
-    let template = unknown::template();
-    let mut tree = Tree::new(Value::serialize(Config::default()).unwrap_or_else(|_| Dict::new().into()));
-    let file = options.file.clone().or_else(|| options.search.iter().find(|path| path.exists()).cloned());
-    if let Some(path) = &file {
-        let source = Source::File(path.clone());
-        let content = read(path, &source).map_err(|error| errors.push(error)).unwrap_or_default();
-        let mut pruning = Pruning { template: &template, source: &source, errors: &mut errors };
-        if let Some(content) = pruning.prune(&[], &template, content.into()) {
-            // A whole file sets no list by index, so there are no gaps.
-            let _ = tree.lay(&[], content, &source);
-        }
-    }
-    let flags = env::from_flags(&options.sets, &mut errors);
-    for setting in env::from_environment(&options.env).into_iter().chain(flags) {
-        env::apply(&mut tree, &template, setting, &mut errors);
-    }
+    let (mut tree, file) = merge(options, &mut errors);
     let config = extract(&mut tree, &mut errors);
     // What could not be read would only be found missing again.
     let unread = errors.iter().any(|error| error.kind == ErrorKind::Unreadable);
@@ -214,6 +199,40 @@ pub fn load(options: &Options) -> Result<Loaded, ConfigErrors> {
         errors.push(ConfigError { kind: problem.kind, key, expected: problem.expected, found: problem.found, source });
     }
     if errors.is_empty() { Ok(Loaded { config, file, tree }) } else { Err(ConfigErrors::new(errors)) }
+}
+
+/// Where the daemon answers: `[admin]` alone, whatever is wrong elsewhere in what a daemon that runs has not read again.
+pub fn load_admin(options: &Options) -> Result<AdminSettings, ConfigErrors> {
+    let mut errors = Vec::new();
+    let (mut tree, _) = merge(options, &mut errors);
+    if let Value::Dict(_, entries) = &mut tree.root {
+        entries.retain(|key, _| key == "admin");
+    }
+    let config = extract(&mut tree, &mut errors);
+    // Those without a key are of the whole file.
+    errors.retain(|error| ["", "admin"].contains(&error.key.split('.').next().unwrap_or_default()));
+    if errors.is_empty() { Ok(config.admin) } else { Err(ConfigErrors::new(errors)) }
+}
+
+/// The layers laid over each other, and the file that was read.
+fn merge(options: &Options, errors: &mut Vec<ConfigError>) -> (Tree, Option<PathBuf>) {
+    let template = unknown::template();
+    let mut tree = Tree::new(Value::serialize(Config::default()).unwrap_or_else(|_| Dict::new().into()));
+    let file = options.file.clone().or_else(|| options.search.iter().find(|path| path.exists()).cloned());
+    if let Some(path) = &file {
+        let source = Source::File(path.clone());
+        let content = read(path, &source).map_err(|error| errors.push(error)).unwrap_or_default();
+        let mut pruning = Pruning { template: &template, source: &source, errors };
+        if let Some(content) = pruning.prune(&[], &template, content.into()) {
+            // A whole file sets no list by index, so there are no gaps.
+            let _ = tree.lay(&[], content, &source);
+        }
+    }
+    let flags = env::from_flags(&options.sets, errors);
+    for setting in env::from_environment(&options.env).into_iter().chain(flags) {
+        env::apply(&mut tree, &template, setting, errors);
+    }
+    (tree, file)
 }
 
 fn read(path: &Path, source: &Source) -> Result<Dict, ConfigError> {

@@ -114,6 +114,20 @@ fn given_all_layers_when_loaded_then_flags_go_before_environment_before_file() {
 }
 
 #[test]
+fn given_mistakes_elsewhere_when_asked_for_the_admin_settings_then_they_are_known() {
+    let port = |file: &str, sets: &[&str]| {
+        let given = given(file, &[("OUTBOXD__ADMIN__LISTEN", "127.0.0.1:7")], sets);
+        load_admin(&given.options).map(|admin| admin.listen.port())
+    };
+    let elsewhere = ["relay.none=1", "relay.batch_bytes=many", "mysql.password_file=/none", "outbox.7.topic=t"];
+    assert_eq!(port(FILE, &elsewhere), Ok(7));
+    assert_eq!(port("", &[]), Ok(7), "what is required elsewhere is not needed");
+    for (file, set) in [("[admin", "log.level=info"), ("", "admin.none=1"), ("", "admin.listen=here"), ("", "none")] {
+        assert!(port(file, &[set]).is_err(), "{file} {set}");
+    }
+}
+
+#[test]
 fn given_the_environment_alone_when_loaded_then_everything_can_be_set() {
     let loaded = loaded(
         "",
@@ -216,6 +230,18 @@ listen = "here"
     }
     assert_eq!(told.len(), 17, "{told:#?}");
     assert!(!told.concat().contains("hunter2"));
+}
+
+#[test]
+fn given_no_reader_for_what_waits_for_one_when_loaded_then_each_is_told() {
+    let told = errors(FILE, &[], &["relay.catch_up_readers=0", "relay.snapshot_readers=0"]);
+    assert_eq!(
+        told,
+        [
+            "relay.catch_up_readers: expected at least 1, found 0 (--set relay.catch_up_readers)",
+            "relay.snapshot_readers: expected at least 1, found 0 (--set relay.snapshot_readers)",
+        ]
+    );
 }
 
 #[test]

@@ -222,6 +222,7 @@ fn relay(settings: &RelaySettings, problems: &mut Problems) {
         problems.hold(size >= batch_bytes && size.as_u64() > 0, &["relay", key], expected, size);
     }
     problems.hold(settings.catch_up_readers > 0, &["relay", "catch_up_readers"], "at least 1", 0);
+    problems.hold(settings.snapshot_readers > 0, &["relay", "snapshot_readers"], "at least 1", 0);
     problems.hold(settings.max_unsaved_events > 0, &["relay", "max_unsaved_events"], "at least 1", 0);
     for (key, value) in [
         ("checkpoint_interval", settings.checkpoint_interval),

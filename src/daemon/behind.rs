@@ -52,7 +52,7 @@ pub async fn behind(config: &Config, saved: &[Saved], patience: Duration) -> Res
     let mut from = until.clone();
     for table in tables {
         let of_table = saved.iter().find(|saved| saved.table == table.subscription.table);
-        let Some(position) = of_table.and_then(|saved| saved.position.as_ref()) else { continue };
+        let Some(position) = of_table.and_then(|saved| saved.position.as_ref().ok()?.as_ref()) else { continue };
         let Some(both) = from.point.meet(&position.point).filter(|_| position.scan.is_none()) else { continue };
         from.point = both;
         readings.push(Reading { subscription: table.subscription, durable: Some(position.point.clone()) });

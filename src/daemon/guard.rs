@@ -65,7 +65,7 @@ async fn positions<'a, P: PositionStore>(
     let mut saved = HashMap::new();
     if tables.iter().any(|stats| stats.position().is_none()) {
         let all = store.list().await.unwrap_or_default();
-        saved.extend(all.into_iter().filter_map(|saved| Some((saved.table, Arc::new(saved.position?)))));
+        saved.extend(all.into_iter().filter_map(|saved| Some((saved.table, Arc::new(saved.position.ok()??)))));
     }
     let position = |stats: &TableStats| stats.position().or_else(|| saved.get(&stats.table).cloned());
     tables.iter().filter_map(|stats| Some((&**stats, position(stats)?))).collect()

@@ -123,10 +123,15 @@ fn other(keeper: Keeper) -> Keeper {
     }
 }
 
+/// A table with a position, whether that is readable or not.
+type Positioned = (TableName, Result<Position, StoreError>);
+
 /// Every table with a position. A store that was never made has none.
-async fn positioned(store: &Store) -> Result<Vec<(TableName, Position)>, StoreError> {
+async fn positioned(store: &Store) -> Result<Vec<Positioned>, StoreError> {
     match store.list().await {
-        Ok(saved) => Ok(saved.into_iter().filter_map(|saved| Some((saved.table, saved.position?))).collect()),
+        Ok(saved) => {
+            Ok(saved.into_iter().filter_map(|saved| Some((saved.table, saved.position.transpose()?))).collect())
+        }
         Err(StoreError::Refused(_)) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
@@ -157,8 +162,9 @@ pub(super) async fn left_behind(
         Err(error) => return Ok(Err(unavailable(error))),
     };
     let left = there.iter().filter(|(table, _)| !is_here(table) && names().any(|name| name == table));
-    let check = |(table, position): &(TableName, Position)| {
+    let check = |(table, position): &Positioned| {
         let expected = format!("in the store in force ({keeper})");
+        let position = position.as_ref().map_or_else(ToString::to_string, ToString::to_string);
         let found = format!("in the other one ({}): {position}", other(keeper));
         Check::passed(Name::Position, format!("position of {table}"), expected, found)
             .failed(format!("stop the daemon that still uses it, then outboxd position migrate --to {keeper}"))
@@ -173,10 +179,14 @@ pub async fn migrate(config: &Config, to: Keeper) -> Result<Vec<(TableName, Posi
     let saved = positioned(&old).await?;
     let known: Vec<_> = saved.iter().map(|(table, _)| table.clone()).collect();
     let wanted = select(config, &known)?;
+    let is_wanted = |table: &TableName| wanted.iter().any(|one| one.subscription.table == *table);
+    let saved = saved.into_iter().filter(|(table, _)| is_wanted(table));
+    // Left where it is, a table would begin anew.
+    let tables: Vec<_> = saved.map(|(table, position)| position.map(|_| table)).collect::<Result<_, _>>()?;
     let mut moved = Vec::new();
-    for (table, _) in saved.iter().filter(|(table, _)| wanted.iter().any(|one| one.subscription.table == *table)) {
-        if let Some(position) = one(&old, &new, table).await? {
-            moved.push((table.clone(), position));
+    for table in tables {
+        if let Some(position) = one(&old, &new, &table).await? {
+            moved.push((table, position));
         }
     }
     Ok(moved)
@@ -185,10 +195,11 @@ pub async fn migrate(config: &Config, to: Keeper) -> Result<Vec<(TableName, Posi
 async fn one(old: &Store, new: &Store, table: &TableName) -> Result<Option<Position>, StoreError> {
     let from = old.claim(table).await?;
     // Whoever saved last before the claim has said where the table is.
-    let Some(position) = from.position else { return Ok(None) };
+    let Some(position) = from.position? else { return Ok(None) };
     let to = new.claim(table).await?;
-    let ahead = to.position.as_ref().and_then(|there| there.partial_cmp(&position)).is_some_and(Ordering::is_ge);
-    let durable = if let Some(there) = to.position.filter(|_| ahead) {
+    let there = to.position?;
+    let ahead = there.as_ref().and_then(|there| there.partial_cmp(&position)).is_some_and(Ordering::is_ge);
+    let durable = if let Some(there) = there.filter(|_| ahead) {
         there
     } else {
         new.keep(&to.claim, &position, Some(&from.parked)).await?;
@@ -225,12 +236,16 @@ pub async fn adopt(
     }
     let store = Store::new(config, Duration::ZERO)?;
     let saved = positioned(&store).await?;
+    let own = |table: TableName| {
+        let of = saved.iter().find(|(name, _)| *name == table).map(|(_, position)| position.clone());
+        of.transpose().map(|position| (table, position))
+    };
+    let tables = survey.tables.into_iter().map(|table| own(table.subscription.table));
     let mut adopted = Vec::new();
-    for table in survey.tables.into_iter().map(|table| table.subscription.table) {
-        let mut own = saved.iter().find(|(name, _)| *name == table).map(|(_, position)| position.clone());
+    for (table, mut own) in tables.collect::<Result<Vec<_>, _>>()? {
         if own.is_none() && !dry_run {
             let claimed = store.claim(&table).await?;
-            match claimed.position {
+            match claimed.position? {
                 Some(position) => own = Some(position),
                 None => store.save(&claimed.claim, position).await?,
             }

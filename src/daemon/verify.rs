@@ -8,6 +8,8 @@ mod repair;
 use std::io;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::store::Store;
 use super::{DaemonError, select, servers};
 use crate::config::Config;
@@ -227,9 +229,14 @@ async fn shards(config: &Config, endpoint: &Servers, patterns: &[TablePattern]) 
         let found = shards.iter_mut().find(|shard| shard.subscription.table == saved.table);
         let Some(shard) = found else { continue };
         shard.parked = saved.parked;
-        if let Some(position) = saved.position {
+        match saved.position {
             // Of a transaction that is relayed in part, nothing is due yet; nor of a table whose rows are still read.
-            shard.durable = position.scan.is_none().then_some(position.point);
+            Ok(position) => {
+                let position = position.filter(|position| position.scan.is_none());
+                shard.durable = position.map(|position| position.point);
+            }
+            Err(unreadable) if shard.asked => return Err(unreadable.into()),
+            Err(_) => {}
         }
     }
     Ok(shards)
@@ -429,7 +436,7 @@ impl Run {
             );
             let read = tokio::task::spawn_blocking(move || {
                 let mut done = 0;
-                let horizons = readback::read(&settings, &extent, since, |seen, _| {
+                let horizons = readback::read(&settings, &extent, since, &CancellationToken::new(), |seen, _| {
                     done += 1;
                     if done % OFTEN == 0 {
                         progress.reach(done);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
+use tokio_util::sync::CancellationToken;
 
 use super::readback::{self, ReadbackError};
 use super::settings::KafkaSettings;
@@ -11,14 +12,18 @@ use crate::outbox::TopicTemplate;
 use crate::outbox::aside::Unpacked;
 use crate::outlet::Wanted;
 
-/// Everything that is committed in these topics and matches. A topic that is not there has nothing.
+/// Everything that is committed in these topics and matches; what has one key in the order of its partition. A topic that is
+/// not there has nothing.
 pub(super) async fn read(settings: Arc<KafkaSettings>, wanted: Wanted) -> Result<Vec<Unpacked>, String> {
     let topics: Vec<_> = wanted.topics.iter().filter_map(|topic| TopicTemplate::parse(topic).ok()).collect();
     let extents = readback::extents(&settings, &topics).await.map_err(|error| error.to_string())?;
+    let given_up = CancellationToken::new();
+    // Together with this future: the process does not end before the thread does.
+    let _guard = given_up.clone().drop_guard();
     let reading = tokio::task::spawn_blocking(move || -> Result<_, ReadbackError> {
         let mut found = Vec::new();
         for extent in extents {
-            readback::read(&settings, &extent, None, |seen, message| {
+            readback::read(&settings, &extent, None, &given_up, |seen, message| {
                 if seen.key == wanted.key && has(message, &wanted) {
                     found.push(unpacked(message));
                 }

@@ -40,6 +40,10 @@ impl Outlet for ExactlyOnce {
         self.producer.in_flight_bytes()
     }
 
+    fn is_spent(&self) -> bool {
+        self.producer.is_spent()
+    }
+
     async fn settled(&mut self, into: &mut Vec<Settled>) {
         self.producer.settled(into).await;
     }

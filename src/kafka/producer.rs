@@ -23,6 +23,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
+use tracing::warn;
 
 use self::bootstrap::Bootstrap;
 use self::care::Careful;
@@ -192,6 +193,9 @@ impl Producers {
         transactional: bool,
     ) -> Result<Publisher, ProducerError> {
         let inbox = Arc::new(Inbox::new(name, transactional));
+        if self.careful.of(name).is_alone() {
+            warn!(table = name, "records_sent_alone");
+        }
         let lane = |config: &mut ClientConfig| {
             let care = self.careful.of(name);
             if care.is_alone() {
@@ -315,6 +319,10 @@ impl Publish for Publisher {
 
     fn in_flight_bytes(&self) -> u64 {
         self.shared.inbox.in_flight_bytes() as u64
+    }
+
+    fn is_spent(&self) -> bool {
+        self.shared.lanes.all().iter().any(|lane| lane.native.context().is_spent())
     }
 
     fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static {

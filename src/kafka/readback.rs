@@ -11,6 +11,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
 
 use super::consumer::{Consumer, Isolation, consumer};
 use super::preflight::{Described, describe};
@@ -131,17 +132,21 @@ fn extent(reader: &Consumer, Described { name, partitions, settings }: Described
 
 /// Reads a topic up to its end, from `since` in milliseconds since the Unix epoch, or from its beginning. Gives, for each
 /// partition that has lost what would have come before, the timestamp of the first record that was there in its turn;
-/// `i64::MAX` where there was none. Blocks.
+/// `i64::MAX` where there was none. Each partition's records come in their order. Blocks until all is read, or given up.
 pub fn read(
     settings: &KafkaSettings,
     extent: &Extent,
     since: Option<i64>,
+    given_up: &CancellationToken,
     mut each: impl FnMut(&Seen<'_>, &BorrowedMessage<'_>) -> io::Result<()>,
 ) -> Result<Vec<Option<i64>>, ReadbackError> {
     let consumer = consumer(settings, GROUP, Isolation::Committed)?;
-    let mut reading = Reading::open(&consumer, extent, since)?;
+    let mut reading = Reading::open(&consumer, extent, since, given_up)?;
     let mut heard = Instant::now();
     while !reading.left.is_empty() {
+        if given_up.is_cancelled() {
+            return Err(ReadbackError::Kafka(format!("topic {}: given up", extent.topic)));
+        }
         match consumer.poll(Duration::from_millis(100)) {
             None if heard.elapsed() >= PATIENCE => {
                 return Err(ReadbackError::Kafka(format!("topic {}: nothing came for {PATIENCE:?}", extent.topic)));
@@ -178,7 +183,12 @@ struct Reading {
 }
 
 impl Reading {
-    fn open(consumer: &Consumer, extent: &Extent, since: Option<i64>) -> Result<Self, ReadbackError> {
+    fn open(
+        consumer: &Consumer,
+        extent: &Extent,
+        since: Option<i64>,
+        given_up: &CancellationToken,
+    ) -> Result<Self, ReadbackError> {
         let (mut left, mut horizons) = (BTreeMap::new(), Vec::new());
         let mut list = TopicPartitionList::new();
         let starts = starts(consumer, extent, since)?;
@@ -189,7 +199,7 @@ impl Reading {
                 list.add_partition_offset(&extent.topic, partition, Offset::Offset(start))?;
             }
         }
-        await_open_transactions(consumer, extent, &left)?;
+        await_open_transactions(consumer, extent, &left, given_up)?;
         consumer.assign(&list)?;
         Ok(Self { left, horizons })
     }
@@ -257,10 +267,11 @@ fn await_open_transactions(
     consumer: &Consumer,
     extent: &Extent,
     left: &BTreeMap<i32, i64>,
+    given_up: &CancellationToken,
 ) -> Result<(), ReadbackError> {
     let deadline = Instant::now() + PATIENCE;
     for (&partition, &end) in left {
-        while consumer.fetch_watermarks(&extent.topic, partition, ANSWER)?.1 < end {
+        while !given_up.is_cancelled() && consumer.fetch_watermarks(&extent.topic, partition, ANSWER)?.1 < end {
             if Instant::now() >= deadline {
                 let open = format!("a transaction has been open in topic {} for {PATIENCE:?}", extent.topic);
                 return Err(ReadbackError::Kafka(open));
@@ -273,6 +284,8 @@ fn await_open_transactions(
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use rdkafka::Timestamp;
     use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 
@@ -295,6 +308,19 @@ mod tests {
             assert!(!taken.unwrap());
         }
         (reading.horizons[0], seen_again)
+    }
+
+    #[test]
+    fn given_a_broker_that_is_silent_when_nobody_waits_for_what_is_read_then_the_reading_ends_at_once() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bootstrap_servers = silent.local_addr().unwrap().to_string();
+        let settings = KafkaSettings { bootstrap_servers, ..KafkaSettings::default() };
+        let (topic, partitions) = ("t".to_owned(), vec![(0, 9); 3]);
+        let extent = Extent { topic, partitions, compacted: false, has_append_times: false };
+        let (given_up, began) = (CancellationToken::new(), Instant::now());
+        given_up.cancel();
+        assert!(read(&settings, &extent, None, &given_up, |_, _| Ok(())).is_err());
+        assert!(began.elapsed() < ANSWER, "it asks nothing any more: {:?}", began.elapsed());
     }
 
     #[test]

@@ -13,12 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use self::log::OpenOnes;
 use super::producer::{Broken, PositionRecord, Producers, Publisher};
 use super::settings::KafkaSettings;
 use crate::outlet::Reach;
-use crate::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
+use crate::position::{
+    Claim, Claimed, Parked, Pause, Position, PositionError, PositionStore, Saved, StoreError, table_of_row,
+};
 use crate::table::TableName;
 
 /// Positions in a topic. Cheap to clone; the clones share their producers.
@@ -42,8 +45,8 @@ struct Inner {
 /// A table that this process has claimed.
 struct Held {
     epoch: u64,
-    /// Only the owner moves it, so it need not be asked for.
-    durable: Option<Position>,
+    /// Only the owner moves it, so it need not be asked for. What is not readable is replaced by an operator only.
+    durable: Result<Option<Position>, StoreError>,
     pause: Option<Pause>,
     parked: Parked,
     /// `None` once it has broken or was given back.
@@ -53,19 +56,21 @@ struct Held {
 impl Held {
     /// What is kept after a change. A save that is not at or after the durable position is refused.
     fn after(&self, table: &TableName, change: Change) -> Result<Kept, StoreError> {
-        let now = Kept { position: self.durable.clone(), pause: self.pause.clone(), parked: self.parked.clone() };
+        let now = |position| Kept { position, pause: self.pause.clone(), parked: self.parked.clone() };
         match change {
             Change::Save(to, parked) => {
                 let forward = |durable: &&Position| durable.partial_cmp(&&to).is_some_and(Ordering::is_le);
-                if let Some(durable) = self.durable.as_ref().filter(|durable| !forward(durable)) {
+                let durable = self.durable.as_ref().map_err(Clone::clone)?;
+                if let Some(durable) = durable.as_ref().filter(|durable| !forward(durable)) {
                     let (from, to) = (durable.to_string(), to.to_string());
                     return Err(StoreError::Backwards { table: table.clone(), from, to });
                 }
-                Ok(Kept { position: Some(to), parked: parked.unwrap_or(now.parked), ..now })
+                let now = now(Some(to));
+                Ok(Kept { parked: parked.unwrap_or(now.parked), ..now })
             }
-            Change::Set(to) => Ok(Kept { position: Some(to), ..now }),
-            Change::Forget => Ok(Kept { position: None, ..now }),
-            Change::Pause(pause) => Ok(Kept { pause, ..now }),
+            Change::Set(to) => Ok(now(Some(to))),
+            Change::Forget => Ok(now(None)),
+            Change::Pause(pause) => Ok(Kept { pause, ..now(self.durable.clone()?) }),
         }
     }
 }
@@ -106,10 +111,7 @@ struct Entry {
 
 impl Entry {
     fn position(&self, table: &TableName) -> Result<Option<Position>, StoreError> {
-        let unreadable = |error: crate::position::PositionError| StoreError::Unreadable {
-            table: table.clone(),
-            reason: error.to_string(),
-        };
+        let unreadable = |error: PositionError| StoreError::unreadable(table, error);
         self.position.as_deref().map(|text| text.parse().map_err(unreadable)).transpose()
     }
 }
@@ -149,7 +151,10 @@ impl KafkaStore {
     /// Everything in the topic that is committed.
     async fn read(&self, open: OpenOnes) -> Result<log::Log, StoreError> {
         let (settings, topic) = (self.inner.settings.clone(), self.inner.topic.clone());
-        let read = tokio::task::spawn_blocking(move || log::read(&settings, &topic, open)).await;
+        let given_up = CancellationToken::new();
+        // Together with this future: the process does not end before the thread does.
+        let _guard = given_up.clone().drop_guard();
+        let read = tokio::task::spawn_blocking(move || log::read(&settings, &topic, open, &given_up)).await;
         read.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
@@ -203,7 +208,7 @@ impl KafkaStore {
                 Ok(()) => {
                     let mut all = this.held();
                     if let Some(held) = all.get_mut(&claim.table).filter(|held| held.epoch == claim.epoch) {
-                        (held.durable, held.pause, held.parked) = (kept.position, kept.pause, kept.parked);
+                        (held.durable, held.pause, held.parked) = (Ok(kept.position), kept.pause, kept.parked);
                     }
                     Ok(())
                 }
@@ -213,7 +218,11 @@ impl KafkaStore {
                         let _ = producer.abort().await;
                     }
                     this.superseded(&claim.table, claim.epoch).await?;
-                    Err(StoreError::Broken(broken.to_string()))
+                    Err(match broken {
+                        // It would be the next time, too.
+                        Broken::Refused(reason) => StoreError::Refused(reason),
+                        Broken::Unavailable(reason) | Broken::Over(reason) => StoreError::Broken(reason),
+                    })
                 }
             }
         }
@@ -236,6 +245,28 @@ impl KafkaStore {
             Some(producer) => Ok((kept, producer.commit(record))),
             None => Err(StoreError::Broken("the claim was given back".to_owned())),
         }
+    }
+}
+
+/// An entry as it is told of, whatever is in it.
+fn saved(name: &str, stored: &log::Stored) -> Saved {
+    let (table, named) = table_of_row(name);
+    let saved_micros = stored.millis * 1000;
+    match named.and_then(|()| stored.entry(&table)) {
+        Ok(entry) => {
+            let position = entry.position(&table);
+            let Entry { epoch, owner, pause, parked, .. } = entry;
+            Saved { table, position, epoch, owner, saved_micros, pause, parked }
+        }
+        Err(unreadable) => Saved {
+            table,
+            position: Err(unreadable),
+            epoch: 0,
+            owner: String::new(),
+            saved_micros,
+            pause: None,
+            parked: Parked::default(),
+        },
     }
 }
 
@@ -262,14 +293,16 @@ impl PositionStore for KafkaStore {
         let producer = Arc::new(producer.map_err(|error| StoreError::Unavailable(error.to_string()))?);
         producer.init().await.map_err(answer)?;
         let found = self.entry(table).await?;
-        let durable = found.as_ref().map(|entry| entry.position(table)).transpose()?.flatten();
+        let position = found.as_ref().map_or(Ok(None), |entry| entry.position(table));
         let epoch = found.as_ref().map_or(0, |entry| entry.epoch) + 1;
         let (pause, parked) = found.map(|entry| (entry.pause, entry.parked)).unwrap_or_default();
-        let kept = Kept { position: durable, pause, parked };
-        producer.commit(self.record(table, epoch, &kept)?).await.map_err(answer)?;
-        let Kept { position, pause, parked } = kept.clone();
-        let held =
-            Held { epoch, durable: kept.position, pause: kept.pause, parked: kept.parked, producer: Some(producer) };
+        // An entry that is not readable stays as it is: without its position the table would begin anew.
+        if let Ok(position) = &position {
+            let kept = Kept { position: position.clone(), pause: pause.clone(), parked: parked.clone() };
+            producer.commit(self.record(table, epoch, &kept)?).await.map_err(answer)?;
+        }
+        let (durable, paused, aside) = (position.clone(), pause.clone(), parked.clone());
+        let held = Held { epoch, durable, pause: paused, parked: aside, producer: Some(producer) };
         self.held().insert(table.clone(), held);
         Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position, pause, parked })
     }
@@ -307,14 +340,6 @@ impl PositionStore for KafkaStore {
     }
 
     async fn list(&self) -> Result<Vec<Saved>, StoreError> {
-        let saved = |(name, stored): (&String, &log::Stored)| {
-            let table: TableName =
-                name.parse().map_err(|_| StoreError::Refused(format!("`{name}` is no table name")))?;
-            let entry = stored.entry(&table)?;
-            let position = entry.position(&table)?;
-            let Entry { epoch, owner, pause, parked, .. } = entry;
-            Ok(Saved { table, position, epoch, owner, saved_micros: stored.millis * 1000, pause, parked })
-        };
-        self.read(OpenOnes::Glance).await?.iter().map(saved).collect()
+        Ok(self.read(OpenOnes::Glance).await?.iter().map(|(name, stored)| saved(name, stored)).collect())
     }
 }

@@ -19,9 +19,18 @@ pub(super) struct Definition {
     /// When it was last defined, in seconds since the Unix epoch.
     since: u64,
     /// Tables whose triggers fill this one, functions that do, and its views, as far as we may see them.
-    pub(super) feeders: Vec<TableName>,
+    pub(super) feeders: Vec<Feeder>,
     /// The log has a statement that may define the table and that came after this was read.
     pub(super) stale: bool,
+}
+
+/// What a statement may name that changes a table, besides the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Feeder {
+    pub(super) name: TableName,
+    /// It does so wherever a statement names it: a function, or a view that calls one. Other views, and tables with
+    /// triggers, do so only as what a statement changes.
+    pub(super) anywhere: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -131,14 +140,22 @@ impl Definition {
     }
 }
 
-/// What the server does beside what a statement says: a trigger, a routine, or a view.
+/// What the server does beside what a statement says.
 struct Body {
     /// What a statement names that has this done: the trigger's table, the routine, or the view.
     of: TableName,
     schema: String,
     text: String,
-    /// The log has what a procedure does, and not its name. But it does not have what triggers and functions call.
-    is_procedure: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Trigger,
+    Function,
+    /// The log has what it does, and not its name. But it does not have what triggers and functions call.
+    Procedure,
+    View,
 }
 
 impl Body {
@@ -148,48 +165,65 @@ impl Body {
 }
 
 /// What a statement may name that changes the table, besides the table: what does so itself, and what does so by others.
-fn feeders(bodies: &[Body], table: &TableName) -> Vec<TableName> {
-    let mut left: Vec<&Body> = bodies.iter().collect();
-    let mut names = vec![table.clone()];
+fn feeders(bodies: &[Body], table: &TableName) -> Vec<Feeder> {
+    let found = reaching(bodies.iter().collect(), vec![table.clone()]);
+    let of = |kind: Kind| found.iter().copied().filter(move |body: &&Body| body.kind == kind);
+    let functions: Vec<_> = of(Kind::Function).map(|body| body.of.clone()).collect();
+    let calling = reaching(of(Kind::View).collect(), functions.clone());
     let mut feeders = Vec::new();
-    while let Some(name) = names.pop() {
-        let (found, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|body| body.changes(&name));
-        left = others;
-        for body in found {
-            names.push(body.of.clone());
-            if !body.is_procedure && !feeders.contains(&body.of) {
-                feeders.push(body.of.clone());
-            }
+    for body in found.iter().filter(|body| body.kind != Kind::Procedure) {
+        let anywhere = functions.contains(&body.of) || calling.iter().any(|view| view.of == body.of);
+        let feeder = Feeder { name: body.of.clone(), anywhere };
+        if !feeders.contains(&feeder) {
+            feeders.push(feeder);
         }
     }
     feeders
 }
 
+/// Those that name one of these, or another one that does.
+fn reaching(mut left: Vec<&Body>, mut names: Vec<TableName>) -> Vec<&Body> {
+    let mut all: Vec<&Body> = Vec::new();
+    while let Some(name) = names.pop() {
+        let (found, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|body| body.changes(&name));
+        left = others;
+        names.extend(found.iter().map(|body| body.of.clone()));
+        all.extend(found);
+    }
+    all
+}
+
 /// All of them that we may see. The server shows triggers to who has TRIGGER on their table, routines to who may see their
 /// body, and views to who has SHOW VIEW on them; it shows a trigger or a view without its body to some who have not.
 async fn bodies(conn: &mut Conn) -> Result<Vec<Body>, Error> {
-    let mut rows: Vec<(String, String, String, i64)> = conn
+    let rows: Vec<(String, String, String, i64)> = conn
         .query(
             "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, ACTION_STATEMENT, 0 FROM information_schema.TRIGGERS WHERE \
              ACTION_STATEMENT IS NOT NULL UNION ALL SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_DEFINITION, \
-             ROUTINE_TYPE = 'PROCEDURE' FROM information_schema.ROUTINES WHERE ROUTINE_DEFINITION IS NOT NULL",
+             IF(ROUTINE_TYPE = 'PROCEDURE', 2, 1) FROM information_schema.ROUTINES WHERE ROUTINE_DEFINITION IS NOT \
+             NULL",
         )
         .await?;
     // Asked for apart, for their names may be collated in another way.
-    let views: Vec<(String, String, String, i64)> = conn
+    let views: Vec<(String, String, String)> = conn
         .query(
-            "SELECT TABLE_SCHEMA, TABLE_NAME, VIEW_DEFINITION, 0 FROM information_schema.VIEWS WHERE TABLE_SCHEMA <> 'sys' \
+            "SELECT TABLE_SCHEMA, TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS WHERE TABLE_SCHEMA <> 'sys' \
              AND VIEW_DEFINITION IS NOT NULL",
         )
         .await?;
-    rows.extend(views);
-    let body = |(schema, name, text, procedure): (String, String, String, i64)| Body {
-        of: TableName::new(&schema, &name),
-        schema,
-        text,
-        is_procedure: procedure != 0,
-    };
-    Ok(rows.into_iter().map(body).collect())
+    let body =
+        |schema: String, name: String, text, kind| Body { of: TableName::new(&schema, &name), schema, text, kind };
+    let mut bodies = Vec::with_capacity(rows.len() + views.len());
+    for (schema, name, text, kind) in rows {
+        let kind = match kind {
+            0 => Kind::Trigger,
+            2 => Kind::Procedure,
+            _ => Kind::Function,
+        };
+        bodies.push(body(schema, name, text, kind));
+    }
+    bodies.extend(views.into_iter().map(|(schema, name, text)| body(schema, name, text, Kind::View)));
+    Ok(bodies)
 }
 
 #[cfg(test)]
@@ -278,23 +312,35 @@ mod tests {
 
     #[test]
     fn what_changes_a_table_is_known_by_what_it_names_and_by_what_that_names() {
-        let body = |name: &str, text: &str| {
+        let body = |kind, name: &str, text: &str| {
             let (of, text) = (TableName::new("shop", name), text.to_owned());
-            Body { of, schema: "shop".to_owned(), text, is_procedure: name == "publish" }
+            Body { of, schema: "shop".to_owned(), text, kind }
         };
         let bodies = [
-            body("shown", "select `shop`.`out-box`.`id` AS `id` from `shop`.`out-box`"),
-            body("shown_again", "select `shop`.`shown`.`id` AS `id` from `shop`.`shown`"),
-            body("orders", "CALL publish(NEW.id)"),
-            body("orders", "INSERT INTO `OUT-BOX` VALUES (1)"),
-            body("publish", "INSERT INTO `out-box` VALUES (n)"),
-            body("other", "INSERT INTO another VALUES (1)"),
+            body(Kind::View, "shown", "select `shop`.`out-box`.`id` AS `id` from `shop`.`out-box`"),
+            body(Kind::View, "shown_again", "select `shop`.`shown`.`id` AS `id` from `shop`.`shown`"),
+            body(Kind::Trigger, "orders", "CALL publish(NEW.id)"),
+            body(Kind::Trigger, "orders", "INSERT INTO `OUT-BOX` VALUES (1)"),
+            body(Kind::Procedure, "publish", "INSERT INTO `out-box` VALUES (n)"),
+            body(Kind::Function, "announce", "BEGIN CALL publish(n); RETURN n; END"),
+            // It is found by the table, and calls the function all the same.
+            body(Kind::View, "calling", "select `shop`.`announce`(1) AS `n` from `shop`.`out-box`"),
+            body(Kind::View, "calling_by_others", "select `shop`.`calling`.`n` AS `n` from `shop`.`calling`"),
+            body(Kind::Trigger, "other", "INSERT INTO another VALUES (1)"),
             // It may not be read.
-            body("hidden", ""),
+            body(Kind::Function, "hidden", ""),
         ];
         let mut found = feeders(&bodies, &TableName::new("shop", "out-box"));
-        found.sort();
-        assert_eq!(found, ["orders", "shown", "shown_again"].map(|name| TableName::new("shop", name)));
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        let expected = [
+            ("announce", true),
+            ("calling", true),
+            ("calling_by_others", true),
+            ("orders", false),
+            ("shown", false),
+            ("shown_again", false),
+        ];
+        assert_eq!(found, expected.map(|(name, anywhere)| Feeder { name: TableName::new("shop", name), anywhere }));
         assert!(feeders(&bodies, &TableName::new("shop", "elsewhere")).is_empty());
     }
 

@@ -55,6 +55,7 @@ const TABLE: &[(Verdict, &[(u16, &str)])] = &[
             (1969, "ER_STATEMENT_TIMEOUT"),
             (3024, "ER_QUERY_TIMEOUT"),
             (3100, "ER_RUN_HOOK_ERROR"),
+            (3101, "ER_TRANSACTION_ROLLBACK_DURING_COMMIT"),
             (3169, "ER_SESSION_WAS_KILLED"),
             (4031, "ER_CLIENT_INTERACTION_TIMEOUT"),
         ],

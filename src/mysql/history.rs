@@ -4,7 +4,10 @@
 //! leaves the position (its numbers may be given to other transactions), by name; what it has not got *yet* stays; and
 //! what cannot be told apart is refused by the server itself, and halts. Decisions here, but for the questions at the end.
 //!
-//! `MySQL`: what the position has and `gtid_executed` has not is lost on a primary. `MariaDB`: a position is the last
+//! `MySQL`: what the position has and `gtid_executed` has not is lost on a primary, unless its replication group has sent it
+//! and it is yet to be applied. A server without some of its own transactions has lost them, for it gives their numbers again,
+//! unless it is read-only and replicates: then they may come back, and are waited for, because it is not to be read from
+//! meanwhile. `MariaDB`: a position is the last
 //! transaction of each domain, and `gtid_binlog_state` the last one of each domain *and server*. Where the server lacks
 //! `0-1-105`, the last transaction of server 1 that it has, `0-1-103`, is common to both histories: up to there server 1
 //! had the same order; what the server has behind it, such as `0-2-104`, was committed after the failover.
@@ -28,6 +31,16 @@ use crate::source::{Fault, Lost, Place};
 const ASKS: u32 = 5;
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
+/// Where a member of a replication group tells what it has received. Reading it takes a grant.
+pub(super) const RECEIVED: &str = "performance_schema.replication_connection_status";
+
+/// Why there is nothing to do but wait: `MariaDB` looks for the position in its log.
+const AHEAD: &str = "it sends nothing to whoever is ahead of it";
+
+/// As above: a server of `MySQL` lacks transactions of its own.
+const OWN: &str = "they are its own, and it sends nothing to whoever has more of them; if they do not come back by \
+                   replication, `outboxd position set` to what it has";
+
 /// What the configuration wants where the history does not decide.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Policy {
@@ -38,8 +51,11 @@ pub(super) struct Policy {
 /// What a server says of what it has.
 #[derive(Debug, Clone)]
 pub(super) struct History {
-    /// Whether what it has not got may still come: it is read-only, or replicates.
-    pub(super) follows: bool,
+    pub(super) read_only: bool,
+    /// Whether it replicates from another server; a replication group is none.
+    pub(super) replicates: bool,
+    /// What it has received from its replication group, applied or not.
+    pub(super) received: GtidSet,
     pub(super) known: Known,
 }
 
@@ -55,10 +71,10 @@ pub(super) enum Known {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judged {
     Placed(Place),
-    /// The server has not got this yet. `wait`: nor can it be read from before.
+    /// The server has not got this yet. `wait`: nor can it be read from before, and why.
     Behind {
         missing: String,
-        wait: bool,
+        wait: Option<&'static str>,
     },
     Refused(Fault),
 }
@@ -66,7 +82,7 @@ pub(super) enum Judged {
 impl History {
     pub(super) fn judge(&self, position: &Position, policy: Policy) -> Judged {
         let judged = match (&self.known, &position.point) {
-            (Known::Gtids(has, _), Point::Gtid(set)) => self.gtids(has, set, position),
+            (Known::Gtids(has, server), Point::Gtid(set)) => self.gtids(has, *server, set, position),
             (Known::Domains(state, ends), Point::Domains(point)) => self.domains(state, ends, point, position),
             (Known::Gtids(_, Some(server)), Point::File(point)) => match point.at.server {
                 Some(before) if before != *server && policy.on_new_server == OnNewServer::Halt => {
@@ -101,26 +117,36 @@ impl History {
         }
     }
 
-    fn gtids(&self, has: &GtidSet, set: &GtidSet, position: &Position) -> Judged {
+    /// Whether what it has not got may still come.
+    fn follows(&self) -> bool {
+        self.read_only || self.replicates
+    }
+
+    fn gtids(&self, has: &GtidSet, server: Option<Uuid>, set: &GtidSet, position: &Position) -> Judged {
         let partial = position.partial.as_ref();
-        let mut missing = set.difference(has);
-        let in_part = |partial: &&Partial| matches!(&partial.txn, TxnId::Gtid(gtid) if !has.contains(gtid));
-        if let Some(Partial { txn: TxnId::Gtid(gtid), .. }) = partial.filter(in_part) {
-            missing.add(gtid);
+        let mut covered = set.clone();
+        if let Some(Partial { txn: TxnId::Gtid(gtid), .. }) = partial {
+            covered.add(gtid);
         }
+        let missing = covered.difference(has);
         if missing.is_empty() {
             return Judged::Placed(Place::Same);
         }
-        if self.follows {
-            return Judged::Behind { missing: missing.to_string(), wait: false };
+        let will_have = has.union(&self.received);
+        let lost = missing.difference(&will_have);
+        let own = missing.origins().any(|(origin, _)| Some(origin.server) == server);
+        let is_late = if own { self.read_only && self.replicates } else { self.follows() };
+        if is_late || lost.is_empty() {
+            return Judged::Behind { missing: missing.to_string(), wait: own.then_some(OWN) };
         }
+        let is_lost = |partial: &&Partial| matches!(&partial.txn, TxnId::Gtid(gtid) if lost.contains(gtid));
         let to = Position {
-            point: Point::Gtid(set.intersection(has)),
-            partial: partial.filter(|partial| !in_part(partial)).cloned(),
+            point: Point::Gtid(set.intersection(&will_have)),
+            partial: partial.filter(|partial| !is_lost(partial)).cloned(),
             // Rows that the log brings from there on are left out of it.
             scan: position.scan.clone(),
         };
-        moved(to, missing.to_string(), missing.len())
+        moved(to, lost.to_string(), lost.len())
     }
 
     fn domains(&self, state: &[DomainGtid], ends: &DomainPoint, point: &DomainPoint, position: &Position) -> Judged {
@@ -131,7 +157,7 @@ impl History {
             // Nothing of that server: the history before it is not known, so the server itself has to say.
             let Some(common) = state.iter().find(of).filter(|last| last.sequence < mine.sequence) else { continue };
             let went_on_alone = ends.domain(mine.domain).is_some_and(|end| end != common);
-            if self.follows && !went_on_alone {
+            if self.follows() && !went_on_alone {
                 missing.push(mine.to_string());
                 continue;
             }
@@ -145,7 +171,7 @@ impl History {
             let has = state.iter().find(of).is_some_and(|last| last.sequence >= gtid.sequence);
             let end = ends.domain(gtid.domain);
             let went_on_alone = end.is_some_and(|end| point.domain(gtid.domain) != Some(end));
-            if !has && (went_on_alone || !self.follows) {
+            if !has && (went_on_alone || !self.follows()) {
                 lost.push(gtid.to_string());
                 count += 1;
                 kept = None;
@@ -158,7 +184,7 @@ impl History {
                 let to = Position { point: Point::Domains(to), partial: kept.cloned(), scan: position.scan.clone() };
                 moved(to, lost.join(","), count)
             }
-            (true, false) => Judged::Behind { missing: missing.join(","), wait: true },
+            (true, false) => Judged::Behind { missing: missing.join(","), wait: Some(AHEAD) },
             (true, true) => Judged::Placed(Place::Same),
         }
     }
@@ -209,7 +235,23 @@ async fn ask(conn: &mut Conn, identity: &Identity) -> Result<History, Error> {
         Err(Error::Server(_)) => Vec::new(),
         answer => answer?,
     };
-    Ok(History { follows: identity.read_only || channels.iter().any(is_running), known })
+    let received = if flavor.mariadb { GtidSet::default() } else { received(conn).await? };
+    Ok(History { read_only: identity.read_only, replicates: channels.iter().any(is_running), received, known })
+}
+
+/// What a member of a replication group has received: it may become the primary before it has applied all of that, and the
+/// group's channels are not among those that replicate. One that has left its group gets round to nothing.
+async fn received(conn: &mut Conn) -> Result<GtidSet, Error> {
+    let sql = format!(
+        "SELECT RECEIVED_TRANSACTION_SET FROM {RECEIVED} WHERE CHANNEL_NAME = 'group_replication_applier' AND \
+         SERVICE_STATE = 'ON'"
+    );
+    let set: Option<Option<String>> = match conn.query_first(sql).await {
+        // It may not be asked: the grant is wanted of members of a group only.
+        Err(Error::Server(_)) => None,
+        answer => answer?,
+    };
+    set.flatten().unwrap_or_default().parse::<GtidSet>().map_err(|error| other(&error))
 }
 
 /// Whether a channel receives or applies.
@@ -234,13 +276,18 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn history(follows: bool, known: Known) -> History {
+        History { read_only: follows, replicates: follows, received: GtidSet::default(), known }
+    }
+
+    /// Of the server `B`.
     fn mysql(has: &str, follows: bool) -> History {
-        History { follows, known: Known::Gtids(has.parse().unwrap(), Some(Uuid::parse_str(B).unwrap())) }
+        history(follows, Known::Gtids(has.parse().unwrap(), Some(Uuid::parse_str(B).unwrap())))
     }
 
     fn mariadb(state: &str, ends: &str, follows: bool) -> History {
         let state = state.split(',').map(|gtid| gtid.parse().unwrap()).collect();
-        History { follows, known: Known::Domains(state, ends.parse().unwrap()) }
+        history(follows, Known::Domains(state, ends.parse().unwrap()))
     }
 
     fn lost(to: &str, transactions: &str, count: u64) -> Judged {
@@ -272,10 +319,45 @@ mod tests {
     #[test]
     fn given_a_replica_without_some_when_judged_then_it_is_behind() {
         let saved = position(&format!("gtid={A}:1-5"));
-        let behind = Judged::Behind { missing: format!("{A}:5"), wait: false };
+        let behind = Judged::Behind { missing: format!("{A}:5"), wait: None };
         assert_eq!(mysql(&format!("{A}:1-4"), true).judge(&saved, REPORT), behind);
-        let behind = Judged::Behind { missing: "0-1-105".to_owned(), wait: true };
+        let behind = Judged::Behind { missing: "0-1-105".to_owned(), wait: Some(AHEAD) };
         assert_eq!(mariadb("0-1-103", "0-1-103", true).judge(&position("domains=0-1-105"), REPORT), behind);
+    }
+
+    #[test]
+    fn given_a_member_with_transactions_to_apply_when_judged_then_only_what_it_has_not_received_is_lost() {
+        let saved = position(&format!("gtid={A}:1-5 +2 of {A}:6"));
+        let halt = Policy { on_lost: OnLost::Halt, ..REPORT };
+        let judge = |received: &str, policy| {
+            let received = format!("{A}:{received}").parse().unwrap();
+            History { received, ..mysql(&format!("{A}:1-3,{B}:1-9"), false) }.judge(&saved, policy)
+        };
+        let behind = Judged::Behind { missing: format!("{A}:4-6"), wait: None };
+        for policy in [REPORT, halt] {
+            assert_eq!(judge("1-8", policy), behind);
+        }
+        assert_eq!(judge("2-4", REPORT), lost(&format!("gtid={A}:1-4"), &format!("{A}:5-6"), 2));
+        let moved = lost(&format!("gtid={A}:1-4 +2 of {A}:6"), &format!("{A}:5"), 1);
+        assert_eq!(judge("4:6", REPORT), moved);
+        assert!(matches!(judge("4:6", halt), Judged::Refused(Fault { name: "transactions_lost", .. })));
+    }
+
+    #[test]
+    fn given_a_server_without_some_of_its_own_when_judged_then_they_are_lost_unless_another_may_bring_them_back() {
+        let crashed =
+            |read_only, replicates| History { read_only, replicates, ..mysql(&format!("{A}:1-9,{B}:1-4"), false) };
+        let behind = |why| Judged::Behind { missing: format!("{B}:5"), wait: Some(why) };
+        let whole = position(&format!("gtid={A}:1-9,{B}:1-5"));
+        // Its number will be given again, to a transaction whose first rows would be passed over.
+        let in_part = position(&format!("gtid={A}:1-9,{B}:1-4 +2 of {B}:5"));
+        for saved in [whole, in_part] {
+            assert_eq!(crashed(true, true).judge(&saved, REPORT), behind(OWN));
+            let to = format!("gtid={A}:1-9,{B}:1-4");
+            for (read_only, replicates) in [(false, false), (false, true), (true, false)] {
+                assert_eq!(crashed(read_only, replicates).judge(&saved, REPORT), lost(&to, &format!("{B}:5"), 1));
+            }
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::decode::{
     TableMap, event_size, kind, peek_name, uncompress_rows, write_json,
 };
 use super::definition::Definition;
-use super::statement::{Statement, Xid, plain};
+use super::statement::{Statement, Xid, plain, replaced, target};
 use super::stream::{Payload, Reader};
 use super::tables::{Rows, Selection, Tables};
 use super::wire::Wire;
@@ -84,6 +84,8 @@ fn event(bytes: &[u8]) {
                 for begun in [false, true] {
                     let _ = Statement::classify(&text, begun);
                 }
+                assert!(query.text.starts_with(target(&query.text)), "a statement begins with its target");
+                let _ = replaced(&text);
             }
         }
         kind::XA_PREPARE => drop(Xid::of_event(body)),

@@ -120,6 +120,7 @@ pub(super) fn classify(error: &Error, at: &str) -> SourceError {
         // Purged, damaged, or another replica with our server id.
         (Verdict::Log, Error::Server(server)) => {
             let message = server.message.to_lowercase();
+            let says = |words: &[&str]| words.iter().any(|words| message.contains(*words));
             if message.contains("same server_uuid")
                 || message.contains("same server_id")
                 || message.contains("server-id")
@@ -136,6 +137,14 @@ pub(super) fn classify(error: &Error, at: &str) -> SourceError {
                 let cure = "set it back to ON_PERMISSIVE until the tables have read what was written under another mode, \
                             then to ON";
                 fault("gtid_mode", cure)
+            } else if says(&["crc check", "bogus data in log event", "truncated in the middle of event"]) {
+                let cure = "the server cannot read its log there; or no event begins where the position says";
+                fault("damaged_event", cure)
+            } else if says(&["could not open log file", "memory allocation failed reading log event"]) {
+                SourceError::Transient(format!(
+                    "{error}; the server is short of open files or of memory, or somebody has removed the file: then see \
+                     “a position was purged” in docs/operations.md"
+                ))
             } else {
                 fault("log_not_available", "the position is purged or not in this server's log")
             }
@@ -235,10 +244,10 @@ impl MysqlSource {
         let judged = self.servers.patiently(history::judge(conn, identity, position, self.policy)).await;
         match judged.and_then(|judged| judged).map_err(|error| classify(&error, &position.to_string()))? {
             Judged::Placed(place) => Ok(place),
-            Judged::Behind { missing, wait: true } => {
-                Err(SourceError::Transient(format!("{} has not got {missing} yet", self.servers)))
+            Judged::Behind { missing, wait: Some(why) } => {
+                Err(SourceError::Transient(format!("{} has not got {missing} yet: {why}", self.servers)))
             }
-            Judged::Behind { missing, wait: false } => {
+            Judged::Behind { missing, wait: None } => {
                 warn!(server = %self.servers, %missing, "server_is_behind");
                 Ok(Place::Same)
             }
@@ -373,6 +382,8 @@ mod tests {
         for (code, message, expected) in [
             (1236, too_large, "event_too_large"),
             (1236, "Could not find first log file name in binary log index file", "log_not_available"),
+            (1236, "could not find next log", "log_not_available"),
+            (1236, "Could not open log file", "transient"),
             (1236, "A replica with the same server_uuid/server_id as this replica has connected", "transient"),
             (1045, "Access denied", "access_denied"),
             (1053, "Server shutdown in progress", "transient"),
@@ -380,6 +391,17 @@ mod tests {
             (1064, "You have an error in your SQL syntax", "log_refused"),
         ] {
             assert_eq!(name(code, message), expected, "{message}");
+        }
+        for (reason, expected) in [
+            ("event read from binlog did not pass crc check", "damaged_event"),
+            ("bogus data in log event", "damaged_event"),
+            ("binlog truncated in the middle of event; consider out of disk space on source", "damaged_event"),
+            ("memory allocation failed reading log event", "transient"),
+            ("I/O error reading log event", "log_not_available"),
+        ] {
+            let message =
+                format!("{reason}; the first event 'b.000002' at 158, the last event read from './b.000002' at 126");
+            assert_eq!(name(1236, &message), expected, "{message}");
         }
     }
 }

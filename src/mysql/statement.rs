@@ -1,8 +1,11 @@
 //! What a QUERY event means for transactions and for outbox tables. Nothing is parsed beyond what that takes.
 
+mod reach;
+
 use std::borrow::Cow;
 use std::fmt;
 
+pub(super) use self::reach::{Replaced, replaced, target};
 use super::decode::{Cursor, DecodeError};
 use crate::table::TableName;
 
@@ -54,9 +57,9 @@ pub(super) enum Statement<'a> {
     Dml,
     /// A table is made with rows that are not in the log: the statement up to where they come from.
     Filled(&'a str),
-    /// A table loses rows that the log does not have: all, or those of a partition.
+    /// A table that stays loses rows that the log does not have: all, or those of a partition.
     Truncate,
-    /// DDL and the rest.
+    /// DDL and the rest, which may take tables away ([`replaced`]).
     Other,
 }
 
@@ -82,7 +85,7 @@ impl<'a> Statement<'a> {
             ("XA", "ROLLBACK") => Self::XaRollback(Xid::of_text(name(text, 2))),
             ("INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH", _) | ("SET", "STATEMENT") => Self::Dml,
             ("TRUNCATE", _) => Self::Truncate,
-            ("ALTER", "TABLE") if takes_partitions(text) => Self::Truncate,
+            ("ALTER", "TABLE" | "ONLINE" | "OFFLINE" | "IGNORE") if takes_rows(text) => Self::Truncate,
             ("CREATE", _) => filled(text).map_or(Self::Other, Self::Filled),
             _ if begun && !CHANGES_NO_ROWS.contains(&first.as_str()) => Self::Dml,
             _ => Self::Other,
@@ -91,9 +94,9 @@ impl<'a> Statement<'a> {
 }
 
 /// What statements begin with, besides CREATE, that may stand in a transaction and change no rows. Nothing at all is what is
-/// left of a comment.
-const CHANGES_NO_ROWS: [&str; 12] =
-    ["", "ALTER", "ANALYZE", "DROP", "FLUSH", "GRANT", "OPTIMIZE", "RELEASE", "RENAME", "REPAIR", "REVOKE", "XA"];
+/// left of a comment; ANALYZE runs the statement behind it in `MariaDB`, and otherwise stands alone.
+const CHANGES_NO_ROWS: [&str; 11] =
+    ["", "ALTER", "DROP", "FLUSH", "GRANT", "OPTIMIZE", "RELEASE", "RENAME", "REPAIR", "REVOKE", "XA"];
 
 /// What `MariaDB`'s `SET STATEMENT ... FOR` runs; any other statement is itself.
 fn without_settings(text: &str) -> &str {
@@ -117,12 +120,14 @@ fn is_one(word: &str, of: &[&str]) -> bool {
     of.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
-/// Whether an ALTER TABLE takes rows away with their partitions.
-fn takes_partitions(text: &str) -> bool {
+/// Whether an ALTER TABLE takes rows away, with their partitions or their file.
+fn takes_rows(text: &str) -> bool {
     let words: Vec<_> = text.split_ascii_whitespace().collect();
     words.windows(2).any(|pair| {
-        ["DROP", "TRUNCATE", "EXCHANGE"].iter().any(|word| pair[0].eq_ignore_ascii_case(word))
-            && pair[1].eq_ignore_ascii_case("partition")
+        let of_partition = is_one(pair[0], &["CONVERT", "DISCARD", "DROP", "EXCHANGE", "TRUNCATE"]);
+        let of_table = is_one(pair[0], &["DISCARD"]) && is_one(pair[1], &["TABLESPACE"])
+            || is_one(pair[0], &["CONVERT"]) && is_one(pair[1], &["TABLE"]);
+        of_table || of_partition && is_one(pair[1], &["PARTITION"])
     })
 }
 
@@ -294,6 +299,11 @@ mod tests {
             ("TRUNCATE TABLE x", Statement::Truncate),
             ("ALTER TABLE x DROP PARTITION p0", Statement::Truncate),
             ("alter table `x`\n exchange partition p0 with table y", Statement::Truncate),
+            ("ALTER IGNORE TABLE x DROP PARTITION p0", Statement::Truncate),
+            ("ALTER TABLE x CONVERT PARTITION p0 TO TABLE y", Statement::Truncate),
+            ("ALTER TABLE x DISCARD TABLESPACE", Statement::Truncate),
+            ("ALTER TABLE y CONVERT TABLE x TO PARTITION p0 VALUES LESS THAN (9)", Statement::Truncate),
+            ("ALTER TABLE x IMPORT TABLESPACE", Statement::Other),
             ("ALTER TABLE x DROP COLUMN `partition`", Statement::Other),
             ("CREATE TABLE begin_x (a int)", Statement::Other),
         ] {
@@ -318,6 +328,7 @@ mod tests {
             "CALL publish(1)",
             "VALUES ROW(publish_event(1))",
             "HANDLER of servers to come",
+            "ANALYZE INSERT INTO x VALUES (publish_event(1))",
         ] {
             assert!(of(text, true), "{text}");
             assert!(!of(text, false), "{text}: a statement of its own that is not known defines something");

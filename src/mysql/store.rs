@@ -17,10 +17,12 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
-use super::error::is_transient;
+use super::error::{self, Verdict, is_transient};
 use super::servers::Servers;
 use crate::planted::{self, Bug};
-use crate::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
+use crate::position::{
+    Claim, Claimed, Parked, Pause, Position, PositionError, PositionStore, Saved, StoreError, table_of_row,
+};
 use crate::table::{TableName, quote};
 
 /// A lock's name on the server, made from one that may be longer than the server takes.
@@ -30,7 +32,7 @@ const LOCK: &str = "CONCAT('outboxd:', LEFT(SHA2(?, 256), 40))";
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// After so long without a word the server ends the connection (`wait_timeout`): a host that vanished does not close it, and
-/// would keep its claims for as long as TCP takes to notice, two hours.
+/// would keep its claims for as long as TCP takes to notice, two hours. Whoever wants these tables waits for longer.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// How often an owner says a word, so that it keeps its locks when it has nothing to save.
@@ -66,8 +68,8 @@ struct Session {
 
 /// A claimed table.
 struct Held {
-    /// Only the owner moves it, so it need not be asked for.
-    durable: Option<Position>,
+    /// Only the owner moves it, so it need not be asked for. Nothing is saved over what is not readable.
+    durable: Result<Option<Position>, StoreError>,
     /// The same goes for these.
     parked: Parked,
     /// The epoch of our claim.
@@ -123,7 +125,8 @@ impl MysqlStore {
             };
             session.before = Some(conn.id());
             let result = self.servers.patiently(request(&mut conn, &mut session.claimed)).await?;
-            if !matches!(&result, Err(Failure::Server(error)) if is_transient(error)) {
+            // With the connection go the locks of all tables: a row that somebody has locked is no reason.
+            if !matches!(&result, Err(Failure::Server(error)) if error::of(error) == Verdict::Retry) {
                 session.conn = Some(conn);
             }
             result
@@ -192,16 +195,27 @@ impl MysqlStore {
     /// A server that was behind when the one before it was lost does not know our claim yet, or what we saved last: makes
     /// both good, unless somebody else has been there meanwhile. Called under the table's lock.
     async fn restore(&self, conn: &mut Conn, table: &TableName, held: &mut Held) -> Result<(), Failure> {
+        // What was not readable is nothing to bring back.
+        let Ok(ours) = held.durable.clone() else { return Ok(()) };
         let name = table.to_string();
         let sql = format!("SELECT epoch, owner, position, parked FROM {} WHERE table_name = ?", self.table);
         let row: Option<(u64, String, Option<String>, Option<String>)> = conn.exec_first(sql, (&name,)).await?;
         if let Some((epoch, owner, position, parked)) = row {
-            let theirs = read(table, position.as_deref())?;
-            let same = theirs == held.durable && read_parked(table, parked.as_deref())? == held.parked;
-            let order = theirs.as_ref().map_or(Some(Less), |theirs| theirs.partial_cmp(held.durable.as_ref()?));
+            let found = read(table, position.as_deref())
+                .and_then(|position| Ok((position, read_parked(table, parked.as_deref())?)));
+            let (theirs, parked) = match found {
+                Ok(found) => found,
+                // The other tables of this connection go on.
+                Err(unreadable) => {
+                    held.durable = Err(unreadable);
+                    return Ok(());
+                }
+            };
+            let same = theirs == ours && parked == held.parked;
+            let order = theirs.as_ref().map_or(Some(Less), |theirs| theirs.partial_cmp(ours.as_ref()?));
             match (epoch.cmp(&held.epoch), owner == self.owner) {
                 // A save whose answer was lost may have brought it further than we know.
-                (Equal, true) if same || order != Some(Less) && theirs != held.durable => return Ok(()),
+                (Equal, true) if same || order != Some(Less) && theirs != ours => return Ok(()),
                 (Equal | Less, true) => {}
                 (Less, false) if matches!(order, Some(Less | Equal)) => {}
                 _ => {
@@ -212,7 +226,7 @@ impl MysqlStore {
             }
         }
         info!(%table, server = %self.servers, epoch = held.epoch, "claim_restored");
-        let position = held.durable.as_ref().map(ToString::to_string);
+        let position = ours.as_ref().map(ToString::to_string);
         conn.exec_drop(
             format!(
                 "INSERT INTO {} (table_name, epoch, owner, position, parked, saved_at) VALUES (?, ?, ?, ?, ?, NOW(6)) ON DUPLICATE \
@@ -265,6 +279,11 @@ impl MysqlStore {
             .await?;
         Err(StoreError::Owned { table: table.clone(), owner: owner.unwrap_or_else(|| "another process".to_owned()) }
             .into())
+    }
+
+    async fn unlock(&self, conn: &mut Conn, table: &TableName) -> Result<(), Failure> {
+        conn.exec_drop(format!("DO RELEASE_LOCK({LOCK})"), (lock_name(&self.table, table),)).await?;
+        Ok(())
     }
 }
 
@@ -337,24 +356,35 @@ fn lock_name(positions: &str, table: &TableName) -> String {
 }
 
 fn read_pause(table: &TableName, text: Option<&str>) -> Result<Option<Pause>, StoreError> {
-    let unreadable = |error: serde_json::Error| StoreError::Unreadable {
-        table: table.clone(),
-        reason: format!("column paused: {error}"),
-    };
+    let unreadable = |error: serde_json::Error| StoreError::unreadable(table, format_args!("column paused: {error}"));
     text.map(|text| serde_json::from_str(text).map_err(unreadable)).transpose()
 }
 
 fn read_parked(table: &TableName, text: Option<&str>) -> Result<Parked, StoreError> {
-    Parked::read(text)
-        .map_err(|error| StoreError::Unreadable { table: table.clone(), reason: format!("column parked: {error}") })
+    Parked::read(text).map_err(|error| StoreError::unreadable(table, format_args!("column parked: {error}")))
+}
+
+/// What is kept beside a position.
+fn read_rest(
+    table: &TableName,
+    pause: Option<&str>,
+    parked: Option<&str>,
+) -> Result<(Option<Pause>, Parked), StoreError> {
+    Ok((read_pause(table, pause)?, read_parked(table, parked)?))
 }
 
 fn read(table: &TableName, text: Option<&str>) -> Result<Option<Position>, StoreError> {
-    let unreadable = |error: crate::position::PositionError| StoreError::Unreadable {
-        table: table.clone(),
-        reason: error.to_string(),
+    text.map(|text| text.parse().map_err(|error: PositionError| StoreError::unreadable(table, error))).transpose()
+}
+
+/// A row as it is told of, whatever is in it.
+fn saved((name, position, epoch, owner, saved_micros, pause, parked): Stored) -> Saved {
+    let (table, named) = table_of_row(&name);
+    let (position, pause, parked) = match read_rest(&table, pause.as_deref(), parked.as_deref()) {
+        Ok((pause, parked)) => (named.and_then(|()| read(&table, position.as_deref())), pause, parked),
+        Err(unreadable) => (Err(unreadable), None, Parked::default()),
     };
-    text.map(|text| text.parse().map_err(unreadable)).transpose()
+    Saved { table, position, epoch, owner, saved_micros, pause, parked }
 }
 
 impl PositionStore for MysqlStore {
@@ -375,8 +405,16 @@ impl PositionStore for MysqlStore {
             let row: Option<Claimable> =
                 conn.exec_first(sql, (&name,)).await?;
             let (epoch, position, pause, parked) = row.ok_or_else(|| StoreError::Unavailable(format!("the row of {table} is gone")))?;
-            let (position, pause) = (read(table, position.as_deref())?, read_pause(table, pause.as_deref())?);
-            let parked = read_parked(table, parked.as_deref())?;
+            let (pause, parked) = match read_rest(table, pause.as_deref(), parked.as_deref()) {
+                Ok(rest) => rest,
+                Err(unreadable) => {
+                    // Without a claim, nobody could give the lock back.
+                    claimed.remove(table);
+                    self.unlock(conn, table).await?;
+                    return Err(unreadable.into());
+                }
+            };
+            let position = read(table, position.as_deref());
             let held = Held { durable: position.clone(), parked: parked.clone(), epoch, lost: false };
             claimed.insert(table.clone(), held);
             Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position, pause, parked })
@@ -389,7 +427,8 @@ impl PositionStore for MysqlStore {
             let table = &claim.table;
             let held = self.own(conn, claimed, claim).await?;
             let forward = |durable: &Position| durable.partial_cmp(position).is_some_and(std::cmp::Ordering::is_le);
-            if let Some(durable) = held.durable.as_ref().filter(|durable| !forward(durable)) {
+            let durable = held.durable.as_ref().map_err(Clone::clone)?;
+            if let Some(durable) = durable.as_ref().filter(|durable| !forward(durable)) {
                 let (from, to) = (durable.to_string(), position.to_string());
                 return Err(StoreError::Backwards { table: table.clone(), from, to }.into());
             }
@@ -402,7 +441,7 @@ impl PositionStore for MysqlStore {
                     held.parked = parked.clone();
                 }
             }
-            held.durable = Some(position.clone());
+            held.durable = Ok(Some(position.clone()));
             Ok(())
         })
         .await
@@ -412,7 +451,7 @@ impl PositionStore for MysqlStore {
         self.with(async |conn, claimed| {
             let held = self.own(conn, claimed, claim).await?;
             self.update(conn, claim, "position = ?, saved_at = NOW(6)", &[Some(position.to_string())]).await?;
-            held.durable = Some(position.clone());
+            held.durable = Ok(Some(position.clone()));
             Ok(())
         })
         .await
@@ -422,7 +461,7 @@ impl PositionStore for MysqlStore {
         self.with(async |conn, claimed| {
             let held = self.own(conn, claimed, claim).await?;
             self.update(conn, claim, "position = ?, saved_at = NOW(6)", &[None]).await?;
-            held.durable = None;
+            held.durable = Ok(None);
             Ok(())
         })
         .await
@@ -441,8 +480,7 @@ impl PositionStore for MysqlStore {
     async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
         self.with(async |conn, claimed| {
             claimed.remove(&claim.table);
-            conn.exec_drop(format!("DO RELEASE_LOCK({LOCK})"), (lock_name(&self.table, &claim.table),)).await?;
-            Ok(())
+            self.unlock(conn, &claim.table).await
         })
         .await
     }
@@ -456,16 +494,20 @@ impl PositionStore for MysqlStore {
                     self.table
                 ))
                 .await?;
-            let mut all = Vec::with_capacity(rows.len());
-            for (name, position, epoch, owner, saved_micros, pause, parked) in rows {
-                let table: TableName = name.parse().map_err(|_| StoreError::Refused(format!("`{name}` is no table name")))?;
-                let position = read(&table, position.as_deref())?;
-                let pause = read_pause(&table, pause.as_deref())?;
-                let parked = read_parked(&table, parked.as_deref())?;
-                all.push(Saved { table, position, epoch, owner, saved_micros, pause, parked });
-            }
-            Ok(all)
+            Ok(rows.into_iter().map(saved).collect())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SILENCE;
+    use crate::relay::supervisor::CLAIM_WAIT;
+
+    #[test]
+    fn an_heir_waits_for_longer_than_a_server_keeps_the_claims_of_a_host_that_vanished() {
+        // What the server takes to end a connection comes on top.
+        assert!(CLAIM_WAIT >= SILENCE + SILENCE / 4, "{CLAIM_WAIT:?} {SILENCE:?}");
     }
 }

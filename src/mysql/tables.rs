@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::decode::{ColumnValue, DecodeError, Dialect, RowsEvent, TableMap, peek_name};
-use super::definition::Definition;
-use super::statement::{feeds, mentions, names};
+use super::definition::{Definition, Feeder};
+use super::statement::{Replaced, feeds, mentions, names, replaced};
 use crate::position::TxnId;
 use crate::source::{BatchBuilder, BatchFull, Fault, RowSet, Slot, Subscription};
 use crate::table::{TableName, TablePattern};
@@ -179,10 +179,11 @@ impl Tables {
     }
 
     /// The subscribed tables that a statement run in `schema` may change, be it by a trigger, a function or a view.
-    pub(super) fn changed_by(&self, text: &str, schema: &str) -> Vec<Slot> {
+    /// `target`: the part of it that names what it changes itself.
+    pub(super) fn changed_by(&self, target: &str, text: &str, schema: &str) -> Vec<Slot> {
+        let feeds = |feeder: &Feeder| mentions(if feeder.anywhere { text } else { target }, schema, &feeder.name);
         let concerns = |slot: Slot, wanted: &Subscription| {
-            mentions(text, schema, &wanted.table)
-                || self.definitions[slot].feeders.iter().any(|feeder| mentions(text, schema, feeder))
+            mentions(target, schema, &wanted.table) || self.definitions[slot].feeders.iter().any(feeds)
         };
         let tables = self.subscriptions.iter().enumerate();
         tables.filter(|(slot, wanted)| concerns(*slot, wanted)).map(|(slot, _)| slot).collect()
@@ -190,8 +191,23 @@ impl Tables {
 
     /// The subscribed tables that a statement without comments, run in `schema`, names itself.
     pub(super) fn named_by(&self, text: &str, schema: &str) -> Vec<Slot> {
+        self.slots_of(|table| names(text, schema, table))
+    }
+
+    /// The subscribed tables that a statement without comments, run in `schema`, takes away, or puts others in the
+    /// place of.
+    pub(super) fn replaced_by(&self, text: &str, schema: &str) -> Vec<Slot> {
+        match replaced(text) {
+            None => Vec::new(),
+            Some(Replaced::Tables(part)) => self.named_by(part, schema),
+            // It has the form of a table's name without a schema.
+            Some(Replaced::Schema(part)) => self.slots_of(|table| names(part, "", &TableName::new("", table.schema()))),
+        }
+    }
+
+    fn slots_of(&self, is_meant: impl Fn(&TableName) -> bool) -> Vec<Slot> {
         let tables = self.subscriptions.iter().enumerate();
-        tables.filter(|(_, wanted)| names(text, schema, &wanted.table)).map(|(slot, _)| slot).collect()
+        tables.filter(|(_, wanted)| is_meant(&wanted.table)).map(|(slot, _)| slot).collect()
     }
 
     /// A statement of this transaction that may define tables: what it names is no longer what it was.
@@ -202,7 +218,8 @@ impl Tables {
         let feeds = feeds(text);
         for (definition, wanted) in self.definitions.iter_mut().zip(&self.subscriptions) {
             let named = mentions(text, schema, &wanted.table);
-            let feeds = feeds && (named || definition.feeders.iter().any(|feeder| mentions(text, schema, feeder)));
+            let mut feeders = definition.feeders.iter();
+            let feeds = feeds && (named || feeders.any(|feeder| mentions(text, schema, &feeder.name)));
             definition.stale |= named;
             self.wants_definitions |= feeds;
         }
@@ -272,7 +289,9 @@ impl Tables {
         if let Some((_, missing)) = columns.iter().enumerate().find(|(place, _)| !wanted.contains(&Some(*place))) {
             return Err(Fault {
                 name: "missing_column",
-                detail: format!("the table has no column `{missing}`; add it, or name another under [outbox.columns]"),
+                detail: format!(
+                    "the table had no column `{missing}`; name another under [outbox.columns], or add it for what comes"
+                ),
                 at: at.to_string(),
             });
         }

@@ -257,19 +257,25 @@ impl Unpacked {
 }
 
 /// Puts the events with these numbers together from the records of their run, in their order: each once, however often it is
-/// there. The rows have the columns of `mapping`.
+/// there. Those of a partition are in the order in which they arrived. The rows have the columns of `mapping`.
 pub fn unpack(
     mapping: &Mapping,
-    records: Vec<Unpacked>,
+    mut records: Vec<Unpacked>,
     numbers: std::ops::Range<u64>,
 ) -> Result<Option<Batch>, String> {
+    // Topics and partitions are read one after the other; what a later run has was committed later.
+    records.sort_by_key(|record| record.text(COMMITTED).and_then(|micros| micros.parse::<u64>().ok()));
     let mut events: BTreeMap<u64, BTreeMap<usize, Unpacked>> = BTreeMap::new();
     for record in records {
-        let (Some(number), Some((part, _))) = (record.number(), record.part()) else { continue };
-        // Those that came twice are the same.
-        if numbers.contains(&number) {
-            events.entry(number).or_default().entry(part).or_insert(record);
+        let (Some(number), Some((part, of))) = (record.number(), record.part()) else { continue };
+        if !numbers.contains(&number) {
+            continue;
         }
+        // The same event may have begun a run before, with others behind it, that was released or never saved: the last ones
+        // count. Those that came twice within a run are the same.
+        let parts = events.entry(number).or_default();
+        parts.retain(|_, earlier| earlier.part().is_some_and(|(_, all)| all == of));
+        parts.insert(part, record);
     }
     let mut batch = BatchBuilder::new(mapping.columns().len());
     for number in numbers {
@@ -331,8 +337,13 @@ mod tests {
     }
 
     fn batch(rows: &[[Option<&[u8]>; 5]]) -> Batch {
+        committed(1_700_000_000_123_456, rows)
+    }
+
+    /// One row each microsecond, from then on.
+    fn committed(first: u64, rows: &[[Option<&[u8]>; 5]]) -> Batch {
         let mut batch = BatchBuilder::new(5);
-        for (row, micros) in rows.iter().zip(1_700_000_000_123_456..) {
+        for (row, micros) in rows.iter().zip(first..) {
             batch.set_commit_micros(micros);
             let mut writer = batch.row();
             for (column, value) in row.iter().enumerate() {
@@ -366,6 +377,11 @@ mod tests {
         packed
     }
 
+    /// An event of the aggregate `k`.
+    fn event<'a>(id: &'a [u8], payload: &'a [u8]) -> [Option<&'a [u8]>; 5] {
+        [Some(id), Some(b"a"), Some(b"k"), Some(b"T"), Some(payload)]
+    }
+
     #[test]
     fn rows_of_any_kind_come_back_as_they_were() {
         let large = vec![7; PART_BYTES * 2 + 1];
@@ -394,6 +410,28 @@ mod tests {
         }
         records.retain(|record| record.text(PART) != Some("1/3"));
         assert!(unpack(&mapping(), records, 4..7).unwrap_err().contains("event 4"));
+    }
+
+    #[test]
+    fn given_an_event_that_began_a_run_before_when_unpacked_then_what_was_parked_behind_it_last_counts() {
+        let (long, longer) = (vec![3; PART_BYTES + 1], vec![4; PART_BYTES * 2 + 1]);
+        let before =
+            [event(b"1", b"x"), event(b"2", &longer), event(b"3", b"x"), event(b"4", &long), event(b"5", b"x")];
+        let last = [event(b"1", b"x"), event(b"6", b"y"), event(b"7", &long), event(b"8", &longer)];
+        let packed = |first, rows: &[[Option<&[u8]>; 5]]| {
+            pack(&committed(first, rows), 0).into_iter().map(|(_, record)| record).collect::<Vec<_>>()
+        };
+        // Some are in a topic that is read first. The batch was sent again after a crash, and not wholly before the next one.
+        let mut records = packed(100, &last);
+        records.extend(packed(10, &before));
+        records.extend(packed(100, &last[..3]));
+        records.extend(packed(100, &last));
+        records.truncate(records.len() - 1);
+        let unpacked = unpack(&mapping(), records.clone(), 0..4).unwrap().unwrap();
+        let found: Vec<[Option<&[u8]>; 5]> = unpacked.rows().map(|row| [0, 1, 2, 3, 4].map(|c| row.get(c))).collect();
+        assert_eq!(found, last);
+        let rest = unpack(&mapping(), records, 2..4).unwrap().unwrap();
+        assert_eq!(rest.rows().map(|row| row.get(0)).collect::<Vec<_>>(), [Some(&b"7"[..]), Some(&b"8"[..])]);
     }
 
     #[test]

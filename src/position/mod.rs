@@ -25,7 +25,7 @@ pub use margin::Margin;
 pub use mariadb::{DomainError, DomainGtid, DomainPoint};
 pub use parked::{Aggregate, AggregateError, Parked, Parking};
 pub use scan::{Key, Scan, ScanError};
-pub use store::{Claim, Claimed, Pause, PositionStore, Saved, StoreError};
+pub use store::{Claim, Claimed, Pause, PositionStore, Saved, StoreError, table_of_row};
 
 /// A place between transactions, in the terms of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +146,17 @@ impl Point {
             (Self::File(point), TxnId::File(begin)) => point.settle(begin),
             _ => {}
         }
+    }
+
+    /// Right behind a transaction that comes after this; `None` in a file, for where it ends is not known, and when the two
+    /// are of different kinds.
+    pub fn behind(&self, txn: &TxnId) -> Option<Self> {
+        let covered = self.covers(txn).filter(|_| !matches!(self, Self::File(_)));
+        covered.map(|_| {
+            let mut point = self.clone();
+            point.add(txn, FilePoint::default);
+            point
+        })
     }
 
     /// The name of the kind, as the text form begins with it.
@@ -425,6 +436,20 @@ mod tests {
         assert!(position("file=b.999999:900") < position("file=b.1000000:4"));
         let scan = |until: u8| position(&format!("gtid= scan 1 until {until}"));
         assert_eq!(scan(1).partial_cmp(&scan(2)), None);
+    }
+
+    #[test]
+    fn the_place_behind_a_transaction_is_known_where_it_has_a_number() {
+        let behind = |from: &str, txn: TxnId| position(from).point.behind(&txn).map(|point| point.to_string());
+        let gtid = |number: u64| TxnId::Gtid(format!("{A}:{number}").parse().unwrap());
+        let domain = |text: &str| TxnId::Domain(text.parse().unwrap());
+        let file = TxnId::File("b.000001:250".parse().unwrap());
+        assert_eq!(behind(&format!("gtid={A}:1-4"), gtid(5)).unwrap(), format!("gtid={A}:1-5"));
+        assert_eq!(behind(&format!("gtid={A}:1-4"), gtid(7)).unwrap(), format!("gtid={A}:1-4:7"));
+        assert_eq!(behind("domains=0-1-9,1-1-2", domain("0-2-10")).unwrap(), "domains=0-2-10,1-1-2");
+        let prepared = "domains=0-1-9 without 0-1-7 after 0-1-6";
+        assert_eq!(behind(prepared, domain("0-1-10")).unwrap(), "domains=0-1-10 without 0-1-7 after 0-1-6");
+        assert_eq!((behind("file=b.000001:200", file), behind("gtid=", domain("0-1-1"))), (None, None));
     }
 
     #[test]

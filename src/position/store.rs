@@ -28,8 +28,9 @@ pub struct Claim {
 pub struct Claimed {
     /// The right to save.
     pub claim: Claim,
-    /// The durable position; `None` for a table that has never saved one.
-    pub position: Option<Position>,
+    /// The durable position; `None` for a table that has never saved one. What is not readable stays as it is, and no save
+    /// is taken, until it is set or forgotten.
+    pub position: Result<Option<Position>, StoreError>,
     /// Somebody wants the table not to be relayed.
     pub pause: Option<Pause>,
     /// Aggregates whose events are set aside, as of the position.
@@ -59,8 +60,8 @@ impl fmt::Display for Pause {
 pub struct Saved {
     /// Whose position.
     pub table: TableName,
-    /// Where the table resumes; `None` when it was claimed but has not saved yet.
-    pub position: Option<Position>,
+    /// Where the table resumes; `None` when it was claimed but has not saved yet. The error is about this row alone.
+    pub position: Result<Option<Position>, StoreError>,
     /// The epoch of the last claim.
     pub epoch: u64,
     /// Who claimed it last: host and process id.
@@ -124,9 +125,29 @@ pub enum StoreError {
     Refused(String),
 }
 
+impl StoreError {
+    /// What is stored of a table is not readable.
+    pub fn unreadable(table: &TableName, reason: impl fmt::Display) -> Self {
+        Self::Unreadable { table: table.clone(), reason: reason.to_string() }
+    }
+}
+
+/// The table that a row of a store is about. One that names none is nobody's, and is told of as it is.
+pub fn table_of_row(row: &str) -> (TableName, Result<(), StoreError>) {
+    match row.parse::<TableName>() {
+        Ok(table) => (table, Ok(())),
+        Err(error) => {
+            let table = TableName::new("", row);
+            let unreadable = StoreError::unreadable(&table, error);
+            (table, Err(unreadable))
+        }
+    }
+}
+
 /// A place where positions are durable.
 pub trait PositionStore: Send + Sync + 'static {
-    /// Claims a table for this process, raising its epoch.
+    /// Claims a table for this process, raising its epoch. Also one whose position is not readable, so that an operator can
+    /// set another.
     fn claim(&self, table: &TableName) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
     /// Makes a position durable; when it returns, a crash does not undo it. Saving the same one again is no error.
     fn save(&self, claim: &Claim, position: &Position) -> impl Future<Output = Result<(), StoreError>> + Send {
@@ -154,6 +175,6 @@ pub trait PositionStore: Send + Sync + 'static {
     /// Forgets that this process has ever claimed a table: when it claims it again, that is as the first time, whoever has
     /// had it meanwhile. For a table that is given up on purpose.
     fn leave(&self, _table: &TableName) {}
-    /// Every stored position, by table name.
+    /// Every stored position, by table name; one that is not readable hides no other.
     fn list(&self) -> impl Future<Output = Result<Vec<Saved>, StoreError>> + Send;
 }

@@ -3,7 +3,8 @@
 //! Promise: a table's batches hold exactly the rows of committed transactions after the table's own position, in commit
 //! order, each once. Rows of a transaction are held until its end is known (R7); one that outgrows `hold_bytes` is
 //! released before its end, in parts whose positions say how many rows are relayed, and if it is then undone after all
-//! its tables halt by name. What a fault touches halts with the position before the faulted transaction (R6).
+//! its tables halt by name. What a fault touches halts with the position before the faulted transaction (R6), and is told
+//! the one behind it.
 
 mod prepared;
 mod savepoints;
@@ -76,9 +77,10 @@ impl Assembler {
             LogEvent::Rollback => self.end(position, false),
             LogEvent::Fault { slot: Some(slot), fault } => self.fault(slot, fault, position),
             LogEvent::Fault { slot: None, fault } => {
+                let behind = self.behind(position);
                 self.abandon();
                 for slot in 0..self.tables.len() {
-                    self.fault(slot, fault.clone(), position);
+                    self.halt_at(slot, fault.clone(), position, behind.clone());
                 }
             }
             LogEvent::Progress => {}
@@ -331,28 +333,38 @@ impl Assembler {
     }
 
     fn fault(&mut self, slot: Slot, fault: Fault, position: &Position) {
-        if self.open.is_some() {
-            if self.part(slot, position).is_some() {
-                self.spoil(slot, fault, position);
-            }
-            return;
+        if self.open.is_none() {
+            self.halt_at(slot, fault, position, None);
+        } else if self.part(slot, position).is_some() {
+            self.spoil(slot, fault, position);
         }
+    }
+
+    /// Right behind the open transaction, whose end is not read. It may settle a prepared one: then nobody knows.
+    fn behind(&self, position: &Position) -> Option<Arc<Position>> {
+        let open = self.open.as_ref().filter(|_| self.prepared.is_empty())?;
+        Some(Arc::new(position.point.behind(&open.txn)?.into()))
+    }
+
+    /// What the table has from before leaves, and it halts.
+    fn halt_at(&mut self, slot: Slot, fault: Fault, position: &Position, behind: Option<Arc<Position>>) {
         let table = &mut self.tables[slot];
         if !table.halted && !table.batch.is_empty() {
             self.out.push((slot, Item::Batch(table.batch.take(Arc::new(position.clone())))));
         }
-        self.halt(slot, fault);
+        self.halt(slot, fault, behind);
     }
 
-    fn halt(&mut self, slot: Slot, fault: Fault) {
+    fn halt(&mut self, slot: Slot, fault: Fault, behind: Option<Arc<Position>>) {
         if !self.tables[slot].halted {
             self.tables[slot].halted = true;
-            self.out.push((slot, Item::Fault(fault)));
+            self.out.push((slot, Item::Fault { fault, behind }));
         }
     }
 
     fn end(&mut self, position: &Position, committed: bool) {
         if let Some(open) = self.open.take() {
+            let behind = || Some(Arc::new(position.clone()));
             for &slot in &open.touched {
                 let table = &mut self.tables[slot];
                 let Some(mut part) = table.part.take() else { continue };
@@ -360,14 +372,14 @@ impl Assembler {
                     self.out.push((slot, Item::Updates(part.updates)));
                 }
                 if let Some(fault) = part.fault.take().filter(|_| committed || part.released > 0) {
-                    self.halt(slot, fault);
+                    self.halt(slot, fault, behind());
                 } else if let Some(fault) = part.short(&open.txn).filter(|_| committed) {
                     table.batch.cut(part.start);
-                    self.halt(slot, fault);
+                    self.halt(slot, fault, behind());
                 } else if !committed {
                     table.batch.cut(part.start);
                     if part.released > 0 {
-                        self.halt(slot, undone(&open.txn));
+                        self.halt(slot, undone(&open.txn), behind());
                     }
                 }
             }

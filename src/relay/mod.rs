@@ -44,13 +44,18 @@ pub enum Item {
     /// The log is that of another server now, where the table has to find its place anew.
     Displaced(String),
     /// The table's events cannot be relayed from here on.
-    Fault(Fault),
+    Fault {
+        /// Why.
+        fault: Fault,
+        /// Right behind the transaction that it is a fault of; `None` where it is none's, or where that ends is not known.
+        behind: Option<Arc<Position>>,
+    },
 }
 
 impl Item {
     /// Whether nothing comes after it.
     pub fn is_last(&self) -> bool {
-        matches!(self, Self::Displaced(_) | Self::Fault(_))
+        matches!(self, Self::Displaced(_) | Self::Fault { .. })
     }
 
     /// The position that the table has reached once this and everything before it is relayed; `None` if it tells none.
@@ -58,7 +63,7 @@ impl Item {
         match self {
             Self::Batch(batch) => Some(batch.position()),
             Self::Progress(position) => Some(position),
-            Self::Updates(_) | Self::Displaced(_) | Self::Fault(_) => None,
+            Self::Updates(_) | Self::Displaced(_) | Self::Fault { .. } => None,
         }
     }
 
@@ -66,7 +71,7 @@ impl Item {
     pub fn memory(&self) -> usize {
         match self {
             Self::Batch(batch) => batch.memory(),
-            Self::Progress(_) | Self::Updates(_) | Self::Displaced(_) | Self::Fault(_) => 0,
+            Self::Progress(_) | Self::Updates(_) | Self::Displaced(_) | Self::Fault { .. } => 0,
         }
     }
 }

@@ -139,7 +139,7 @@ impl Level {
         self.room.available_permits() == self.limit as usize
     }
 
-    /// Waits until nothing is in the queue or in work, or the relay has ended. Nothing may be put in any more.
+    /// Waits until nothing is in the queue or in work, or the relay has ended. Nothing may be put in meanwhile.
     pub async fn emptied(&self) {
         // The semaphore is never closed.
         let _ = self.room.acquire_many(self.limit).await;

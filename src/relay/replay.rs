@@ -208,7 +208,7 @@ impl<S: LogSource, N: Fn() -> S + Send + Sync> Replay<N> {
                     }
                 }
                 Item::Displaced(reason) => return Err(reason),
-                Item::Fault(fault) => return Err(fault.to_string()),
+                Item::Fault { fault, .. } => return Err(fault.to_string()),
                 Item::Progress(_) | Item::Updates(_) => {}
             }
             if let Some(reason) = progress.ended().and_then(Result::err) {

@@ -66,7 +66,7 @@ impl Default for RelaySettings {
             detach_after: Duration::from_millis(200),
             catch_up_readers: 4,
             snapshot_readers: 2,
-            snapshot_keys_bytes: ByteSize::mib(256),
+            snapshot_keys_bytes: ByteSize::mib(128),
             max_unsaved_events: 50_000,
             checkpoint_interval: Duration::from_secs(1),
             idle_checkpoint_interval: Duration::from_mins(1),

@@ -19,7 +19,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -43,8 +42,10 @@ use crate::position::{Claim, Pause, Position, PositionStore};
 use crate::source::{LogSource, Subscription};
 use crate::table::TableName;
 
-/// How long claims wait for an owner that is just leaving, all together.
-const CLAIM_WAIT: Duration = Duration::from_secs(10);
+/// How long claims wait for an owner, all together: for longer than a store keeps what is left of one whose host has
+/// vanished (30 s in MySQL), so that the next process goes on where that was and does not end instead. At a start, no other
+/// table waits for it.
+pub(crate) const CLAIM_WAIT: Duration = Duration::from_secs(45);
 
 /// The halt of a table whose log is purged.
 const PURGED: &str = "position_purged";
@@ -125,7 +126,6 @@ struct Relay {
     table: Table,
     stats: Arc<TableStats>,
     backoff: Backoff,
-    started: Instant,
     condemned: Condemned,
 }
 
@@ -253,7 +253,7 @@ where
 
     fn relay_of(&self, table: Table, stats: Arc<TableStats>) -> Box<Relay> {
         let (backoff, condemned) = (self.backoff(), Condemned::default());
-        Box::new(Relay { table, stats, backoff, started: Instant::now(), condemned })
+        Box::new(Relay { table, stats, backoff, condemned })
     }
 
     fn backoff(&self) -> Backoff {

@@ -320,6 +320,12 @@ impl<S: LogSource> Tail<S> {
                     }
                     self.assembler.take(event, stream.position());
                 }
+                Err(SourceError::Definite(fault)) => {
+                    // Now, while it is known which transaction is open.
+                    self.position.clone_from(stream.position());
+                    self.halt_all(fault.clone()).await;
+                    return Some(SourceError::Definite(fault));
+                }
                 Err(error) => {
                     self.assembler.reopen(stream.position());
                     self.assembler.flush(stream.position());

@@ -6,6 +6,7 @@
 //! is waited for within the grace period, so that a relay that starts again does not overtake itself.
 
 mod aside;
+mod past;
 mod publishing;
 mod saving;
 
@@ -31,7 +32,7 @@ use super::spans::{Sink, Spans};
 use super::stats::{State, TableStats, now_micros};
 use super::window::Window;
 use crate::outbox::Mapping;
-use crate::outlet::{Chunk, Outlet, Settled};
+use crate::outlet::{Chunk, Failing, Outlet, Settled};
 use crate::position::{Parked, Position};
 use crate::source::Fault;
 
@@ -110,6 +111,8 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 enum End {
     Stop,
     Halt(Halt),
+    /// What the log has, and the place right behind its transaction, where that is known.
+    Fault(Fault, Option<Arc<Position>>),
     Restart(String),
 }
 
@@ -191,6 +194,11 @@ impl<O: Outlet> Worker<O> {
         };
         let outcome = match end {
             End::Halt(halt) => Outcome::Halted(halt),
+            End::Fault(fault, behind) => {
+                let (stands, is_saved) = (self.stats.position(), self.window.unsaved() == 0);
+                let halt = past::halt(fault, &self.stats.table, stands.as_deref(), behind.as_deref(), is_saved);
+                Outcome::Halted(halt)
+            }
             End::Restart(reason) => Outcome::Restart(reason),
             End::Stop if self.window.unsaved() == 0 => Outcome::Drained,
             End::Stop => Outcome::Abandoned { unsaved: self.window.unsaved() },
@@ -219,10 +227,19 @@ impl<O: Outlet> Worker<O> {
             self.observe();
             self.begin_save(false);
             self.pursue_release();
+            // A release and a replay would end with it: there is one more sender while events are repeated.
+            let is_spent =
+                self.outlet.is_spent() && !self.aside.is_releasing() && self.again.sender_strong_count() <= 1;
+            // What is on its way is waited for and saved, for however long that takes, so nothing comes twice.
+            let is_level = self.window.is_settled() && self.window.unsaved() == 0 && self.saving.is_none();
+            if is_spent && is_level && !stop.is_cancelled() {
+                let reason = "no record is refused any more; they are sent in batches again".to_owned();
+                return self.again_for(Failing::Event.name(), reason);
+            }
             // What is published beside an atomic save would be in neither transaction.
-            let room = self.window.unsaved() < self.pace.max_unsaved_events
-                && !(O::ATOMIC && self.saving.is_some())
-                && !self.aside.rests();
+            let takes = !is_spent && !self.aside.rests();
+            let room =
+                takes && self.window.unsaved() < self.pace.max_unsaved_events && !(O::ATOMIC && self.saving.is_some());
             let due = self.save_due().filter(|_| self.saving.is_none());
             let done = tokio::select! {
                 biased;
@@ -280,7 +297,7 @@ impl<O: Outlet> Worker<O> {
                 Ok(())
             }
             Item::Displaced(reason) => Err(self.again_for("log", reason.clone())),
-            Item::Fault(fault) => Err(End::Halt(fault.clone().into())),
+            Item::Fault { fault, behind } => Err(End::Fault(fault.clone(), behind.clone())),
         }
     }
 

@@ -108,6 +108,8 @@ pub enum ForeignDml {
     Delete,
     /// The table was truncated, or lost a partition, by others than cleaning.
     Truncate,
+    /// The table was dropped or renamed, or another one took its place.
+    Drop,
 }
 
 /// A named reason why a table's events cannot be relayed as they were committed.

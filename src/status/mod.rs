@@ -60,17 +60,22 @@ impl Line {
 
     /// As the position store has it; what only a daemon knows is unknown.
     pub fn of_store(saved: Saved) -> Self {
+        let state = if saved.pause.is_some() { "paused" } else { "unknown" }.to_owned();
+        let (position, unreadable) = match saved.position {
+            Ok(position) => (position, None),
+            Err(unreadable) => (None, Some(unreadable.to_string())),
+        };
         Self {
             table: saved.table,
-            state: if saved.pause.is_some() { "paused" } else { "unknown" }.to_owned(),
-            reason: saved.pause.map(|pause| pause.to_string()),
+            state,
+            reason: unreadable.or_else(|| saved.pause.map(|pause| pause.to_string())),
             events: None,
             events_per_second: None,
             lag_seconds: None,
             behind: None,
             in_flight: None,
-            saved: saved.position.is_some().then(|| time(saved.saved_micros)).flatten(),
-            position: saved.position.map(|position| position.to_string()),
+            saved: position.is_some().then(|| time(saved.saved_micros)).flatten(),
+            position: position.map(|position| position.to_string()),
         }
     }
 }

@@ -60,6 +60,8 @@ struct State {
     blocked: BTreeSet<String>,
     /// Topics, and ids of events that they never take.
     poison: BTreeSet<(String, String)>,
+    /// Publishers with lower numbers are spent.
+    fresh: usize,
     partitions: Vec<VecDeque<Pending>>,
     publishers: Vec<Publisher>,
     delivered: Vec<Delivered>,
@@ -81,6 +83,7 @@ impl MemoryBroker {
             failing: BTreeSet::new(),
             blocked: BTreeSet::new(),
             poison: BTreeSet::new(),
+            fresh: 0,
             partitions,
             publishers: vec![],
             delivered: vec![],
@@ -165,6 +168,12 @@ impl MemoryBroker {
         } else {
             state.poison.remove(&poison);
         }
+    }
+
+    /// A new publisher would do better than those that there are.
+    pub fn wear_out(&self) {
+        let mut state = lock(&self.state);
+        state.fresh = state.publishers.len();
     }
 
     /// Takes no record whose id begins like this, as if its publisher had too many in flight; or takes them again.
@@ -393,6 +402,10 @@ impl Publish for MemoryPublisher {
             state.acknowledge(partition);
         }
         Ok(())
+    }
+
+    fn is_spent(&self) -> bool {
+        self.number < lock(&self.broker.state).fresh
     }
 
     fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Vec<Unpacked>, String>> + Send + 'static {

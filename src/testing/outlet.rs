@@ -39,6 +39,10 @@ impl<S: PositionStore + Clone> Outlet for MemoryTransactions<S> {
         self.publisher.room()
     }
 
+    fn is_spent(&self) -> bool {
+        self.publisher.is_spent()
+    }
+
     async fn settled(&mut self, into: &mut Vec<Settled>) {
         self.publisher.settled(into).await;
     }

@@ -12,6 +12,8 @@ use crate::table::TableName;
 #[derive(Debug, Default)]
 struct Row {
     position: Option<Position>,
+    /// Something has been written there that is no position.
+    garbled: bool,
     pause: Option<Pause>,
     parked: Parked,
     epoch: u64,
@@ -29,6 +31,12 @@ struct State {
     /// So many requests fail yet.
     failing: u64,
     saves: Vec<(TableName, Position)>,
+}
+
+impl Row {
+    fn position(&self, table: &TableName) -> Result<Option<Position>, StoreError> {
+        if self.garbled { Err(StoreError::unreadable(table, "on command")) } else { Ok(self.position.clone()) }
+    }
 }
 
 impl State {
@@ -68,6 +76,11 @@ impl MemoryPositions {
     /// The way to the store that the table was claimed with is over, until it is claimed again.
     pub fn break_claim(&self, table: &TableName) {
         lock(&self.state).rows.entry(table.clone()).or_default().broken = true;
+    }
+
+    /// What is stored as the table's position is not readable any more.
+    pub fn garble(&self, table: &TableName) {
+        lock(&self.state).rows.entry(table.clone()).or_default().garbled = true;
     }
 
     /// A process is gone, or its connection: what it held is free.
@@ -121,7 +134,7 @@ impl PositionStore for MemoryStore {
             (row.held_by, row.owner, row.broken) = (Some(self.session), self.session, false);
             row.epoch += 1;
             let claim = Claim { table: table.clone(), epoch: row.epoch };
-            let (position, pause, parked) = (row.position.clone(), row.pause.clone(), row.parked.clone());
+            let (position, pause, parked) = (row.position(table), row.pause.clone(), row.parked.clone());
             Ok(Claimed { claim, position, pause, parked })
         })
     }
@@ -131,7 +144,7 @@ impl PositionStore for MemoryStore {
             let Claim { table, .. } = claim;
             let row = state.row(claim)?;
             let forward = |durable: &Position| durable.partial_cmp(position).is_some_and(Ordering::is_le);
-            if let Some(durable) = row.position.as_ref().filter(|durable| !forward(durable)) {
+            if let Some(durable) = row.position(table)?.filter(|durable| !forward(durable)) {
                 let (from, to) = (durable.to_string(), position.to_string());
                 return Err(StoreError::Backwards { table: table.clone(), from, to });
             }
@@ -146,14 +159,16 @@ impl PositionStore for MemoryStore {
 
     async fn set(&self, claim: &Claim, position: &Position) -> Result<(), StoreError> {
         self.with(|state| {
-            state.row(claim)?.position = Some(position.clone());
+            let row = state.row(claim)?;
+            (row.position, row.garbled) = (Some(position.clone()), false);
             Ok(())
         })
     }
 
     async fn forget(&self, claim: &Claim) -> Result<(), StoreError> {
         self.with(|state| {
-            state.row(claim)?.position = None;
+            let row = state.row(claim)?;
+            (row.position, row.garbled) = (None, false);
             Ok(())
         })
     }
@@ -178,7 +193,7 @@ impl PositionStore for MemoryStore {
         self.with(|state| {
             let saved = |(table, row): (&TableName, &Row)| Saved {
                 table: table.clone(),
-                position: row.position.clone(),
+                position: row.position(table),
                 epoch: row.epoch,
                 owner: format!("session {}", row.owner),
                 saved_micros: 0,

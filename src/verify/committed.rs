@@ -186,7 +186,7 @@ impl<S: LogSource> LogReader<S> {
                     };
                     self.ready.push_back(Rows { slot, covered, first, batch });
                 }
-                Item::Fault(fault) => faults.push((slot, fault)),
+                Item::Fault { fault, .. } => faults.push((slot, fault)),
                 // Only a tail that finds another server's log displaces; this reads one log as it is.
                 Item::Progress(_) | Item::Updates(_) | Item::Displaced(_) => {}
             }

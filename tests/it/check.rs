@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::daemon::Daemon;
-use crate::stage::{PATIENCE, Stage, free_port};
+use crate::stage::{self, PATIENCE, Stage, free_port};
 
 type Environment<'a> = &'a [(&'a str, &'a str)];
 
@@ -273,5 +273,82 @@ async fn a_table_in_another_letter_case_is_refused_with_the_spelling_that_the_lo
     let daemon = start(&stage, &[("OUTBOXD__OUTBOX__0__TABLES", spelling)]);
     run(&mut stage.connect().await, &crate::order::event(1, "e1", "k1")).await;
     stage.delivered("e1").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+}
+
+/// Makes what is saved as a table's position something that is none.
+async fn garble(stage: &Stage, table: &str) {
+    let row = format!("(table_name, epoch, owner, position) VALUES ('{table}', 1, '', 'x')");
+    let sql = format!("INSERT INTO outboxd.outboxd_positions {row} ON DUPLICATE KEY UPDATE position = 'x'");
+    stage.sql([sql]).await;
+}
+
+/// Waits until the daemon's tables are in these states.
+async fn are(daemon: &Daemon, states: [&str; 4]) {
+    stage::until(&format!("the tables are {states:?}"), async || {
+        let Some((_, body)) = daemon.page("/api/v1/tables") else { return false };
+        let tables: Vec<Value> = serde_json::from_str(&body).unwrap();
+        tables.iter().map(|table| table["state"].as_str().unwrap()).eq(states)
+    })
+    .await;
+}
+
+/// R8: given saved positions that are not readable, when a daemon starts, then their tables halt alone, and of a table that is
+/// not configured it harms nobody; what others need goes on, and an operator's position cures it, with a daemon and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_is_not_readable_halts_its_table_alone() {
+    let stage = Stage::of().up().await;
+    let listen = format!("127.0.0.1:{}", free_port());
+    let here = [("OUTBOXD__ADMIN__LISTEN", listen.as_str())];
+    // Standard output, standard error, and the exit code.
+    let told = |arguments: &[&str]| {
+        let output = stage.outboxd(arguments).envs(here).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr), output.status.code())
+    };
+    let failed = || {
+        let outcome = Outcome::of(&stage, &here);
+        let failed = outcome.found().into_iter().filter(|[_, status, _]| status == "failed");
+        (outcome.code, failed.map(|[name, _, cure]| (name, cure)).collect::<Vec<_>>())
+    };
+    let (third, fourth) = ("delivery.delivery-outbox3", "delivery.delivery-outbox4");
+    garble(&stage, "elsewhere.outbox").await;
+    assert_eq!(failed(), (Some(0), Vec::new()));
+    let daemon = start(&stage, &here);
+    are(&daemon, ["running"; 4]).await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    let (shown, ..) = told(&["position", "show"]);
+    let reason = "the stored position is not readable: `x` is not a position";
+    assert!(shown.contains(&format!("elsewhere.outbox: {reason}")) && shown.contains("gtid="), "{shown}");
+    let (shown, ..) = told(&["status"]);
+    assert!(shown.contains(reason) && shown.contains("gtid="), "{shown}");
+
+    garble(&stage, third).await;
+    garble(&stage, fourth).await;
+    let (code, checks) = failed();
+    assert!(code == Some(78) && checks.len() == 2, "{checks:?}");
+    for ((name, cure), table) in checks.iter().zip([third, fourth]) {
+        assert!(name == "position" && cure.contains(&format!("outboxd position set {table} --to ")), "{cure}");
+    }
+    let daemon = start(&stage, &here);
+    are(&daemon, ["running", "running", "halted", "halted"]).await;
+    let (_, notes, code) = told(&["retry", third]);
+    assert!(code == Some(77) && notes.contains("not readable"), "{notes}");
+    // One is cured and the other is not.
+    for command in [&["position", "set", third, "--to", "earliest", "--yes"][..], &["retry", third], &["reload"]] {
+        let (_, notes, code) = told(command);
+        assert_eq!(code, Some(0), "{command:?}: {notes}");
+    }
+    are(&daemon, ["running", "running", "running", "halted"]).await;
+    stage.sql([crate::order::event(1, "e1", "k1"), crate::order::event(3, "e3", "k3")]).await;
+    stage.delivered("e1").await;
+    stage.delivered("e3").await;
+    assert_eq!(daemon.terminate().await, Some(1), "one has halted");
+
+    let (shown, notes, code) = told(&["position", "set", fourth, "--to", "earliest", "--yes"]);
+    assert!(code == Some(0) && shown.contains("nobody can read where it stood"), "{shown}{notes}");
+    assert_eq!(failed(), (Some(0), Vec::new()));
+    let daemon = start(&stage, &here);
+    are(&daemon, ["running"; 4]).await;
     assert_eq!(daemon.terminate().await, Some(0));
 }

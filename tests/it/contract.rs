@@ -9,18 +9,22 @@ use outboxd::kafka::settings::KafkaSettings;
 use outboxd::kafka::{AtLeastOnce, ExactlyOnce, KafkaStore, Producers};
 use outboxd::mysql::connect::Endpoint;
 use outboxd::mysql::{MysqlSource, MysqlStore};
-use outboxd::outlet::Limit;
-use outboxd::position::{Claim, Claimed, Parked, Pause, Position, PositionStore, Saved, StoreError};
+use outboxd::outbox::Record;
+use outboxd::outlet::{DeliveryError, Limit, Outlet, Settled};
+use outboxd::position::{
+    Aggregate, Claim, Claimed, Parked, Parking, Pause, Position, PositionStore, Saved, StoreError,
+};
 use outboxd::source::ForeignDml;
 use outboxd::table::TableName;
 use outboxd::testing::contract::{outlet, source, store};
-use outboxd::testing::log::Step;
+use outboxd::testing::log::{Step, after};
 use rdkafka::Message;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::time::Instant;
 
 use crate::account;
@@ -112,6 +116,11 @@ impl store::Bench for Store<'_> {
     async fn sever(&self, Session(_, user): &Session) {
         kill(self.stage, user).await;
     }
+
+    async fn garble(&self, table: &TableName) {
+        let sql = "UPDATE outboxd.outboxd_positions SET position = 'x' WHERE table_name = ?";
+        admin(self.stage).await.exec_drop(sql, (table.to_string(),)).await.unwrap();
+    }
 }
 
 struct Outlets<'s> {
@@ -170,6 +179,14 @@ impl store::Bench for Positions<'_> {
 
     /// It keeps nothing for a connection.
     async fn sever(&self, _: &KafkaStore) {}
+
+    async fn garble(&self, table: &TableName) {
+        let producer: FutureProducer =
+            ClientConfig::new().set("bootstrap.servers", self.stage.bootstrap()).create().unwrap();
+        let (key, entry) = (table.to_string(), r#"{"position":"x","epoch":1,"owner":"","instance":""}"#);
+        let record = FutureRecord::to(self.topic).partition(0).key(&key).payload(entry);
+        producer.send(record, PATIENCE).await.unwrap();
+    }
 }
 
 /// Exactly once.
@@ -265,6 +282,72 @@ async fn positions_in_a_topic_and_transactions_keep_the_contracts() {
     outlet::keep(&Transactions(of("contract-transactions"))).await;
     let stage = Stage::of().up().await;
     outlet::keep(&Mixed(Positions { stage: &stage, topic: "contract-mixed" })).await;
+}
+
+/// So many aggregates, which take some 500 bytes each, also compressed.
+fn parked(aggregates: u32) -> Parked {
+    let mut parked = Parked::default();
+    for number in 0..aggregates {
+        let parking = Parking {
+            run: format!("e{number}"),
+            reason: std::iter::repeat_with(fastrand::alphanumeric).take(400).collect(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            position: after(1).to_string(),
+            topics: ["outboxd.parked.t".to_owned()].into(),
+            events: 1,
+            released: 0,
+            bytes: 100,
+        };
+        parked.put(Aggregate::new(&number.to_be_bytes()), parking);
+    }
+    parked
+}
+
+/// Given more parked aggregates than the producer sends in one record, or than the topic takes, when they are kept, then that
+/// is refused for good, by the limit; exactly once, what was published with it has failed for the same reason; and what was
+/// durable stays, and can be followed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_is_larger_than_a_record_may_be_is_refused_for_good_and_the_one_before_stays() {
+    let stage = Stage::of().up().await;
+    for (topic, limit, aggregates) in [("wide-positions", "5000000", 3000), ("narrow-positions", "20000", 100)] {
+        let of_positions = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+        create(&stage, of_positions.set("max.message.bytes", limit)).await;
+        let (table, parked) = (TableName::new("contract", topic), parked(aggregates));
+        let store = Positions { stage: &stage, topic }.session();
+        let refused = |error: &StoreError| matches!(error, StoreError::Refused(why) if why.contains(topic) && why.contains("max.message.bytes"));
+
+        let claim = store.claim(&table).await.unwrap().claim;
+        store.save(&claim, &after(1)).await.unwrap();
+        let error = store.keep(&claim, &after(2), Some(&parked)).await.unwrap_err();
+        assert!(refused(&error), "{error}");
+
+        let claimed = store.claim(&table).await.unwrap();
+        assert_eq!((claimed.position, claimed.parked.len()), (Ok(Some(after(1))), 0));
+        let mut once = ExactlyOnce::new(store.clone(), claimed.claim, Limit::new(64 << 10)).unwrap();
+        let (key, value) = (b"k".as_slice(), Some(b"{}".as_slice()));
+        let record = Record {
+            topic: &stage.topic,
+            key,
+            partition: None,
+            value,
+            timestamp_millis: 1_700_000_000_000,
+            headers: &[],
+        };
+        once.publish(&record, 0).unwrap();
+        let error = once.keep(&after(2), Some(&parked)).await.unwrap_err();
+        assert!(refused(&error), "{error}");
+        let mut settled = Vec::new();
+        once.settled(&mut settled).await;
+        let [Settled { chunk: 0, records: 1, outcome: Err(DeliveryError::Definite(refusal)) }] = settled.as_slice()
+        else {
+            panic!("{settled:?}");
+        };
+        assert_eq!(refusal.name, "store_refused");
+
+        let claim = store.claim(&table).await.unwrap().claim;
+        store.keep(&claim, &after(3), Some(&self::parked(2))).await.unwrap();
+        assert_eq!(store.claim(&table).await.unwrap().position, Ok(Some(after(3))));
+    }
 }
 
 /// Records of committed transactions, and those outside of transactions.

@@ -6,6 +6,8 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::daemon::Daemon;
+use crate::exactly_once::exactly_once;
+use crate::poison::limit_of;
 use crate::stage::{Stage, free_port, until};
 
 const FIRST: &str = "delivery.delivery-outbox1";
@@ -125,6 +127,24 @@ async fn exactly_once_survives_pauses() {
     let journal = writing.stop().await;
     let verdict = bench.stage.judge(&journal, daemon).await;
     assert_eq!(verdict.total.duplicates, 0, "{verdict}");
+}
+
+/// Given a paused table whose position Kafka refuses, when the cause is cured, then the table is resumed without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resume_that_was_refused_succeeds_once_the_cause_is_cured() {
+    let setup = exactly_once(Stage::of()).set("KAFKA__CREATE_TOPICS", "true").shards(1).partitions(1);
+    let bench = Bench::new(setup.up().await);
+    let topic = bench.stage.setting("POSITIONS__TOPIC");
+    let daemon = bench.run();
+    daemon.ready().await;
+    bench.told(&["pause", FIRST]);
+    limit_of(&bench.stage, (&topic, "compact"), "100").await;
+    let (notes, code) = bench.refused(&["resume", FIRST]);
+    assert!(code == Some(77) && notes.contains("max.message.bytes"), "{notes}");
+    limit_of(&bench.stage, (&topic, "compact"), "1048588").await;
+    assert_eq!(bench.told(&["resume", FIRST]).trim(), "delivery.delivery-outbox1: paused -> starting");
+    daemon.ready().await;
+    assert_eq!(daemon.terminate().await, Some(0));
 }
 
 /// Given a paused table whose position is kept in Kafka, when somebody resumes it while Kafka is away, then that fails; and

@@ -1,19 +1,20 @@
 //! Events that cannot be delivered, on real servers: parked with their aggregate, released in order, or set aside alone.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use fastrand::Rng;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::daemon::Daemon;
 use crate::exactly_once::exactly_once;
 use crate::routing::texts;
-use crate::stage::{Setup, Stage, free_port, seed, until};
+use crate::stage::{PATIENCE, Setup, Stage, free_port, seed, until};
 
 const TABLE: &str = "delivery.delivery-outbox1";
 
@@ -88,18 +89,24 @@ impl Bench {
     }
 }
 
-fn limit(stage: &Stage, bytes: &str) -> impl Future<Output = ()> {
+pub(crate) fn limit(stage: &Stage, bytes: &str) -> impl Future<Output = ()> {
+    limit_of(stage, (&stage.topic, "delete"), bytes)
+}
+
+/// Of a topic with this policy, which the change would reset.
+pub(crate) fn limit_of(stage: &Stage, (topic, policy): (&str, &str), bytes: &str) -> impl Future<Output = ()> + use<> {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", stage.bootstrap()).create().unwrap();
-    let (topic, bytes) = (stage.topic.clone(), bytes.to_owned());
+    let (topic, policy, bytes) = (topic.to_owned(), policy.to_owned(), bytes.to_owned());
     async move {
         let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", &bytes);
+        let change = change.set("cleanup.policy", &policy);
         admin.alter_configs([&change], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     }
 }
 
 /// Text that does not become smaller by compression, as JSON.
-fn noise(bytes: usize) -> String {
+pub(crate) fn noise(bytes: usize) -> String {
     format!("\"{}\"", std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect::<String>())
 }
 
@@ -313,4 +320,96 @@ async fn one_aggregate_more_than_may_be_parked_halts_the_table_by_name() {
     daemon.logs("relay_halted table=delivery.delivery-outbox1 reason=\"parked_limit\"").await;
     assert_eq!(daemon.ended().await, Some(1));
     assert_eq!(bench.of("b").await.0, Vec::<String>::new());
+}
+
+/// Given a topic of positions, when more aggregates are parked than fit into one of its records, then the table halts by name, at
+/// once, instead of beginning anew for ever; and with a higher limit it goes on, and nothing that was to be parked is missing.
+async fn more_is_parked_than_a_position_can_hold(setup: Setup) {
+    let setup = parking(setup).set("KAFKA__PROPERTIES__COMPRESSION_TYPE", "none");
+    let bench = Bench::up(setup.set("DELIVERY__PARKED_AGGREGATES", "100000")).await;
+    let topic = bench.stage.setting("POSITIONS__TOPIC");
+    let mut daemon = bench.run(&[]);
+    daemon.ready().await;
+    limit_of(&bench.stage, (&topic, "compact"), "5000").await;
+    let mut events = 0;
+    until("the table halts", async || {
+        bench.insert(&format!("e{events}"), &format!("k{events}"), "{no").await;
+        events += 1;
+        daemon.log().contains("relay_halted")
+    })
+    .await;
+    assert_eq!(daemon.ended().await, Some(1));
+    let log = daemon.log();
+    assert!(log.contains("relay_halted table=delivery.delivery-outbox1 reason=\"store_refused\""), "{log}");
+    assert!(log.contains(&format!("topic {topic}: ")) && log.contains("max.message.bytes"), "{log}");
+    assert!(!log.contains("relay_restarts"), "{log}");
+
+    limit_of(&bench.stage, (&topic, "compact"), "1048588").await;
+    let daemon = bench.run(&[]);
+    until("all are parked", async || bench.parked().len() == events).await;
+    assert_eq!(daemon.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_is_parked_than_a_position_in_kafka_can_hold_at_least_once() {
+    let setup = exactly_once(Stage::of()).set("DELIVERY__GUARANTEE", "at_least_once");
+    more_is_parked_than_a_position_can_hold(setup.set("POSITIONS__STORE", "kafka").partitions(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_is_parked_than_a_position_in_kafka_can_hold_exactly_once() {
+    more_is_parked_than_a_position_can_hold(exactly_once(Stage::of()).partitions(1)).await;
+}
+
+/// How many of Kafka's clients the daemon has: each has a thread of this name.
+fn clients(daemon: &Daemon) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap();
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "rdk:main").count()
+}
+
+/// Waits until that number fits, and is the same for a while: some clients come and go. Gives it.
+async fn steady_clients(daemon: &Daemon, name: &str, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut found, mut looks) = (0, 0);
+    until(name, async || {
+        let now = clients(daemon);
+        looks = if now == found && fits(now) { looks + 1 } else { 0 };
+        found = now;
+        looks > 50
+    })
+    .await;
+    found
+}
+
+/// Given a release that waits for a transaction that somebody has open in the parking topic, when the daemon is told to stop,
+/// then it does not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_until_parked_events_are_read() {
+    let bench = Bench::up(parking(Stage::of().partitions(1)).set("RELAY__SHUTDOWN_GRACE", "5s")).await;
+    let mut daemon = bench.run(&[]);
+    bench.insert("a1", "a", "{no").await;
+    bench.holds(&[("a", 1)]).await;
+    let topic = format!("outboxd.parked.{}", bench.stage.topic);
+    let somebody: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bench.stage.bootstrap())
+        .set("transactional.id", &topic)
+        .set("transaction.timeout.ms", "300000")
+        .create()
+        .unwrap();
+    somebody.init_transactions(PATIENCE).unwrap();
+    somebody.begin_transaction().unwrap();
+    somebody.send(BaseRecord::<str, str>::to(&topic).partition(0).key("b").payload("1")).unwrap();
+    somebody.flush(PATIENCE).unwrap();
+
+    let before = steady_clients(&daemon, "the daemon is at rest", |clients| clients > 0).await;
+    let mut release = bench.stage.outboxd(&["parked", "release", TABLE, "--all"]);
+    release.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut release = release.env("OUTBOXD__ADMIN__LISTEN", &bench.listen).spawn().unwrap();
+    steady_clients(&daemon, "the parked events are being read", |clients| clients > before).await;
+    let began = Instant::now();
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(!release.wait().unwrap().success(), "it was not done");
+    somebody.abort_transaction(PATIENCE).unwrap();
 }

@@ -217,6 +217,45 @@ async fn a_key_that_changes_half_way_is_never_taken_for_that_of_the_position() {
     }
 }
 
+/// Given a snapshot that is broken off, when another table takes the place of the one that was being read, then it halts by
+/// name instead of taking the new one for the rest of the old one; and begins anew by the steps that the halt tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_another_one_takes_the_place_of_half_way_halts_by_name() {
+    const NAME: &str = "delivery.delivery-outbox1";
+    const TABLE: &str = "delivery.`delivery-outbox1`";
+    let swapped = vec![format!("RENAME TABLE {TABLE} TO delivery.old, delivery.spare TO {TABLE}")];
+    let dropped = vec![format!("DROP TABLE {TABLE}"), format!("CREATE TABLE {TABLE} LIKE delivery.spare")];
+    let replaced = vec![format!("CREATE OR REPLACE TABLE {TABLE} LIKE delivery.spare")];
+    for (setup, statements) in [
+        (Stage::of(), &swapped),
+        (Stage::of().without_gtids(), &dropped),
+        (Stage::of().server("mariadb-10.11"), &replaced),
+        (Stage::of().server("mariadb-11.8"), &swapped),
+    ] {
+        let setup = setup.shards(1).partitions(1).set("RELAY__MAX_UNSAVED_EVENTS", "100");
+        let stage = up(setup.set("RELAY__QUEUE_BYTES", "64 KiB")).await;
+        let rows = (0..3_000).map(|n| format!("('row-{n}', 'delivery', 'k-{}', 'T', '{{}}')", n % 7));
+        let rows = rows.collect::<Vec<_>>().join(", ");
+        let insert = format!("INSERT INTO {TABLE} (id, aggregatetype, aggregateid, type, payload) VALUES {rows}");
+        let spare = format!("CREATE TABLE delivery.spare LIKE {TABLE}");
+        stage.sql([insert.as_str(), &spare, "FLUSH BINARY LOGS"]).await;
+        let daemon = stage.run();
+        daemon.kill_when("a position within the table", || stage.positions().contains(" after ")).await;
+        stage.sql(statements).await;
+        let daemon = stage.run();
+        daemon.logs("snapshot_truncated").await;
+        let log = daemon.log();
+        assert!(!log.contains("snapshot_done"), "{statements:?}: {log}");
+        assert!(log.contains("FLUSH BINARY LOGS") && log.contains(&format!("outboxd position forget {NAME}")), "{log}");
+        assert_eq!(daemon.terminate().await, Some(1), "{statements:?}");
+        stage.sql([event(1, "in-the-new-table", "k").as_str(), "FLUSH BINARY LOGS"]).await;
+        assert!(stage.outboxd(&["position", "forget", NAME, "--yes"]).status().unwrap().success());
+        let daemon = stage.run();
+        stage.delivered("in-the-new-table").await;
+        assert_eq!(daemon.terminate().await, Some(0), "{statements:?}");
+    }
+}
+
 /// Given a transaction that has a row of the table and does not end, when the daemon starts, then the snapshot does not wait
 /// for it and no writer waits for the snapshot; its row comes once it is committed.
 #[tokio::test(flavor = "multi_thread")]

@@ -342,12 +342,17 @@ impl Stage {
         row.and_then(|mut row| row.take::<Option<String>, _>(0).flatten()).unwrap_or_default()
     }
 
-    /// Ends the connection that holds the locks, as a server does that loses the connection to a host that is cut off.
-    pub(crate) async fn kill_owner(&self) {
+    /// The connection that holds the locks.
+    pub(crate) async fn owner(&self) -> String {
         let name = format!("`outboxd`.`outboxd_positions` {}", self.outboxes[0]);
         let owner = format!("SELECT CAST(IS_USED_LOCK(CONCAT('outboxd:', LEFT(SHA2('{name}', 256), 40))) AS CHAR)");
         until("somebody has the lock", async || !self.ask(&owner).await.is_empty()).await;
-        self.sql([format!("KILL {}", self.ask(&owner).await)]).await;
+        self.ask(&owner).await
+    }
+
+    /// Ends that connection, as a server does that loses the connection to a host that is cut off.
+    pub(crate) async fn kill_owner(&self) {
+        self.sql([format!("KILL {}", self.owner().await)]).await;
     }
 
     /// Ends every connection that reads the log.

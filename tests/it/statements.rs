@@ -197,6 +197,58 @@ async fn rows_that_are_not_in_the_log_halt_the_table_by_name() {
     }
 }
 
+/// Sets the first table's position to what the halt tells that has ended the daemon.
+fn go_past(stage: &Stage, log: &str) {
+    let (_, told) = log.split_once("to go past this transaction, ").unwrap_or_else(|| panic!("no way past it: {log}"));
+    let place = told.split('\'').nth(1).unwrap_or_else(|| panic!("no place behind it: {told}"));
+    let set = ["position", "set", "delivery.delivery-outbox1", "--to", place, "--yes"];
+    assert!(stage.outboxd(&set).status().unwrap().success(), "{place}");
+}
+
+/// Given a transaction that halts its table whenever it is read, when the position is set to what the detail tells, then the
+/// table goes on right behind it, by GTIDs as by file and offset.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halt_tells_the_way_past_a_transaction_that_no_setting_cures_any_more() {
+    for setup in [Stage::of(), Stage::of().without_gtids(), Stage::of().server("mariadb-11.8")] {
+        let stage = setup.shards(1).partitions(1).up().await;
+        let mut daemon = stage.run();
+        stage.sql([&event(1, "seen", "k"), "SET SESSION binlog_format = STATEMENT", &event(1, "unseen", "k")]).await;
+        stage.sql([event(1, "later", "k")]).await;
+        assert_eq!(daemon.ended().await, Some(1));
+        let mut daemon = stage.run();
+        assert_eq!(daemon.ended().await, Some(1), "later rows are in row format, and it halts all the same");
+        go_past(&stage, &daemon.log());
+        let daemon = stage.run();
+        stage.delivered("later").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        assert_eq!(ids(&stage.records().await), ["seen", "later"]);
+    }
+}
+
+/// Given a transaction that is damaged in the log, whose end is not read, then the detail tells the place behind it all the
+/// same, where it has a GTID.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halt_tells_the_way_past_a_damaged_transaction() {
+    for server in ["mysql-9.7", "mariadb-11.8"] {
+        let stage = Stage::of().server(server).shards(1).partitions(1).up().await;
+        stage.sql([event(1, "seen", "k"), event(1, "to-be-damaged", "k"), event(1, "later", "k")]).await;
+        let file = stage.mysql.dir().join("data").join(stage.newest_log().await);
+        stage.sql(["FLUSH BINARY LOGS"]).await;
+        let mut bytes = std::fs::read(&file).unwrap();
+        let at = bytes.windows(13).rposition(|text| text == b"to-be-damaged").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        let mut daemon = stage.run();
+        assert_eq!(daemon.ended().await, Some(1), "{server}");
+        assert!(daemon.log().contains("reason=\"damaged_event\""), "{server}: {}", daemon.log());
+        go_past(&stage, &daemon.log());
+        let daemon = stage.run();
+        stage.delivered("later").await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        assert_eq!(ids(&stage.records().await), ["seen", "later"], "{server}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_are_counted_and_warned_of_once_and_nothing_leaves_for_them() {
     let stage = Stage::of().shards(2).partitions(1).up().await;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::order::event;
-use crate::stage::{Stage, free_port, until};
+use crate::stage::{PATIENCE, Stage, free_port, until, until_within};
 
 /// Standard output, standard error, and the exit code.
 fn status(stage: &Stage, port: u16, arguments: &[&str]) -> (String, String, Option<i32>) {
@@ -44,7 +44,7 @@ async fn status_asks_the_daemon_then_the_store_and_says_when_neither_answers() {
     let listen = format!("127.0.0.1:{other}");
     let second = stage.run_with(&[("OUTBOX__0__TABLES", tables), ("ADMIN__LISTEN", &listen)]);
     let halted = async || second.page("/api/v1/tables").is_some_and(|(_, body)| body.contains("not_claimed"));
-    until("the second daemon says that it is halted", halted).await;
+    until_within(2 * PATIENCE, "the second daemon says that it is halted", halted).await;
     let (table, _, code) = status(&stage, other, &[]);
     assert_eq!(code, Some(1), "{table}");
     assert!(table.contains(" delivery.delivery-outbox4: not_claimed: "), "{table}");
@@ -94,7 +94,7 @@ async fn status_asks_the_daemon_then_the_store_and_says_when_neither_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watching_shows_what_changes_until_it_is_told_to_stop() {
+async fn watching_shows_what_changes_until_it_is_told_to_stop_or_nobody_reads() {
     let stage = Stage::of().up().await;
     let port = free_port();
     let daemon = stage.run_with(&[("ADMIN__LISTEN", &format!("127.0.0.1:{port}"))]);
@@ -107,6 +107,14 @@ async fn watching_shows_what_changes_until_it_is_told_to_stop() {
     assert_eq!(answers[0]["tables"][0]["events_per_second"], Value::Null, "one look has no rate");
     assert_eq!(answers[1]["tables"][0]["events_per_second"], 0.0);
     assert!(std::process::Command::new("kill").arg(watching.id().to_string()).status().unwrap().success());
+    assert_eq!(watching.wait().unwrap().code(), Some(0));
+
+    // Given one that is read as `head` reads, when it has its line and goes, then the watching ends, too.
+    let mut watching = command.spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watching.stdout.take().unwrap()));
+    assert!(lines.next().unwrap().unwrap().contains("\"source\":\"daemon\""));
+    drop(lines);
+    until("it ends when nobody reads", async || watching.try_wait().unwrap().is_some()).await;
     assert_eq!(watching.wait().unwrap().code(), Some(0));
 }
 

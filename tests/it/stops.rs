@@ -1,6 +1,6 @@
 //! Clean stops, hasty stops, exit codes.
 
-use crate::stage::{Stage, until};
+use crate::stage::{Stage, free_port, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_stop_under_load_leaves_no_duplicate() {
@@ -42,6 +42,25 @@ async fn a_second_signal_leaves_at_once() {
     let daemon = stage.run();
     let journal = writing.stop().await;
     stage.judge(&journal, daemon).await;
+}
+
+/// Given a paused table, whose claim only MySQL can take back, when the daemon is stopped while MySQL hangs, then it
+/// ends all the same, and its exit code tells this from a clean stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_is_given_up_is_no_clean_one() {
+    let setup = Stage::of().set("RELAY__SHUTDOWN_GRACE", "1s").set("MYSQL__CONNECT_TIMEOUT", "50s");
+    let mut stage = setup.up().await;
+    let listen = format!("127.0.0.1:{}", free_port());
+    let mut daemon = stage.run_with(&[("ADMIN__LISTEN", &listen)]);
+    daemon.ready().await;
+    let mut pause = stage.outboxd(&["pause", "delivery.delivery-outbox1"]);
+    let paused = pause.env("OUTBOXD__ADMIN__LISTEN", &listen).output().unwrap();
+    assert!(paused.status.success(), "{paused:?}");
+    stage.mysql.tell("pause").unwrap();
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await, Some(70));
+    assert!(daemon.log().contains("stop_overdue"), "{}", daemon.log());
+    stage.mysql.tell("resume").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,6 +165,7 @@ fn read(
                 ForeignDml::Update => outcome.updates += 1,
                 ForeignDml::Delete => outcome.deletes += 1,
                 ForeignDml::Truncate => outcome.truncates += 1,
+                ForeignDml::Drop => {}
             },
             LogEvent::Savepoint { name } => transactions.savepoint(&name),
             LogEvent::RollbackTo { name } => transactions.rollback_to(&name)?,

@@ -18,7 +18,7 @@ use crate::config::Loaded;
 use crate::daemon::DaemonError;
 use crate::daemon::store::{self, Store};
 use crate::mysql::settings::Keeper;
-use crate::position::PositionStore;
+use crate::position::{Position, PositionStore, StoreError};
 use crate::terminal::text::harmless;
 
 /// What to do with them.
@@ -76,9 +76,18 @@ pub(super) async fn table(loaded: &Loaded) -> Result<Table, DaemonError> {
     for saved in store.list().await? {
         let micros = i64::try_from(saved.saved_micros).unwrap_or(i64::MAX);
         let when = jiff::Timestamp::from_microsecond(micros).map_or_else(|_| "?".to_owned(), |when| when.to_string());
-        let position = saved.position.map_or_else(|| "none yet".to_owned(), |position| position.to_string());
+        let position = text(&saved.position);
         let name = harmless(&saved.table.to_string()).into_owned();
         table.add_row([name, position, when, saved.owner, saved.epoch.to_string()]);
     }
     Ok(table)
+}
+
+/// A saved position for people.
+fn text(position: &Result<Option<Position>, StoreError>) -> String {
+    match position {
+        Ok(Some(position)) => position.to_string(),
+        Ok(None) => "none yet".to_owned(),
+        Err(unreadable) => harmless(&unreadable.to_string()).into_owned(),
+    }
 }

@@ -12,6 +12,7 @@ use tracing::info;
 use ureq::http::Method;
 
 use super::place::{Log, configured};
+use super::text;
 use crate::cli::hand::{Hand, Way, chosen, confirmed, told};
 use crate::cli::{code, say, show};
 use crate::config::Loaded;
@@ -62,7 +63,7 @@ struct Stand {
     table: TableName,
     /// Where it begins without a position.
     start: Start,
-    position: Option<Position>,
+    position: Result<Option<Position>, StoreError>,
     /// Whether a running daemon has it.
     online: bool,
 }
@@ -160,7 +161,8 @@ impl Stand {
     fn show(&self, to: Option<&Position>) {
         let Self { table, start, position, online } = self;
         show(&format!("{table}{}", if *online { "" } else { " (no daemon relays it at the moment)" }));
-        show(&format!("  from {}", position.as_ref().map_or_else(|| "none yet".to_owned(), ToString::to_string)));
+        show(&format!("  from {}", text(position)));
+        let from = position.as_ref().ok().and_then(Option::as_ref);
         let Some(to) = to else {
             show(&format!("  to   none: it begins anew, with start = {start}"));
             show(&format!("  {}", anew(start)));
@@ -169,15 +171,16 @@ impl Stand {
         show(&format!("  to   {to}"));
         if to.scan.is_some() {
             show(&"  REPEATS every row that is in the table, and what the log still has of it");
-            let lost =
-                position.as_ref().and_then(|from| from.point.names_to(&to.point)).filter(|lost| !lost.is_empty());
+            let lost = from.and_then(|from| from.point.names_to(&to.point)).filter(|lost| !lost.is_empty());
             if let Some(lost) = lost {
                 show(&format!("  SKIPS what {lost} inserted, as far as it was deleted before the log that is left"));
             }
             return;
         }
-        let shift = position.as_ref().and_then(|from| Shift::between(from, to));
-        let what = || "how much that repeats or skips is not known: the positions are of different kinds".to_owned();
+        let shift = from.and_then(|from| Shift::between(from, to));
+        let why =
+            if position.is_ok() { "the positions are of different kinds" } else { "nobody can read where it stood" };
+        let what = || format!("how much that repeats or skips is not known: {why}");
         show(&format!("  {}", shift.map_or_else(what, |shift| shift.to_string())));
     }
 }
@@ -204,7 +207,7 @@ async fn stands(
     let start = |name: &TableName| configured.iter().find(|table| table.subscription.table == *name);
     let stand = |table: TableName| Stand {
         start: start(&table).map_or_else(Start::default, |table| table.start.clone()),
-        position: saved.iter().find(|saved| saved.table == table).and_then(|saved| saved.position.clone()),
+        position: saved.iter().find(|saved| saved.table == table).map_or(Ok(None), |saved| saved.position.clone()),
         online: online.iter().any(|status| status.table == table),
         table,
     };
@@ -248,7 +251,7 @@ async fn take(
     if !moved? {
         return Ok(Err("a daemon has moved it meanwhile; look again".to_owned()));
     }
-    let before = position.map_or_else(|| "none yet".to_owned(), |position| position.to_string());
+    let before = text(&position);
     let (action, after) = match to {
         Some(to) => ("position_set", to.to_string()),
         None => ("position_forget", "none".to_owned()),

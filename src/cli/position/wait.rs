@@ -43,7 +43,11 @@ pub(super) async fn wait(arguments: WaitArguments, loaded: Loaded) -> Result<u8,
         let saved = store.list().await?;
         let mut still = Vec::new();
         for table in waiting {
-            let position = saved.iter().find(|saved| saved.table == table).and_then(|saved| saved.position.as_ref());
+            let position = match saved.iter().find(|saved| saved.table == table).map(|saved| &saved.position) {
+                Some(Ok(position)) => position.as_ref(),
+                Some(Err(unreadable)) => return Err(unreadable.clone().into()),
+                None => None,
+            };
             match position.map_or(Past::NotYet, |position| past_of(position, &past)) {
                 Past::Yes => show(&format!("{table} is past it")),
                 Past::NotYet => still.push(table),

@@ -22,6 +22,7 @@ use super::Tag;
 use super::care::Care;
 use super::opening::Openings;
 use super::statistics::{self, Brokers};
+use super::transaction::of_position;
 use crate::outlet::{Chunk, Client, DeliveryError, PublishError, Reach, Settled};
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -220,6 +221,11 @@ impl Context {
         Self { care, ..self }
     }
 
+    /// Whether another one would send faster.
+    pub(super) fn is_spent(&self) -> bool {
+        self.care.is_spent()
+    }
+
     /// What it has said of its brokers since the last time.
     pub(super) fn brokers(&self) -> Brokers {
         mem::take(&mut lock(&self.brokers))
@@ -308,6 +314,7 @@ impl ProducerContext<NoCustomPartitioner> for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let (tag, outcome) = match result {
             Ok(message) => {
+                self.care.acknowledge();
                 if self.openings.as_ref().is_some_and(Openings::are_awaited) {
                     let place = (message.topic().to_owned(), message.partition());
                     let mut acknowledged = lock(&self.acknowledged);
@@ -320,7 +327,13 @@ impl ProducerContext<NoCustomPartitioner> for Context {
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
                 let tag = Tag(opaque);
-                (tag, Err(self.care.judge(&self.inbox.name, meaning(code, message.topic(), tag), message)))
+                let error = meaning(code, message.topic(), tag);
+                let error = if tag == Tag::POSITION {
+                    of_position(error, message.payload().map_or(0, <[u8]>::len))
+                } else {
+                    self.care.judge(&self.inbox.name, error, message)
+                };
+                (tag, Err(error))
             }
         };
         let mut reports = lock(&self.reports);

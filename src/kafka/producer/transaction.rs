@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use super::inbox::lock;
 use super::{Publisher, Shared, Tag};
-use crate::kafka::error::{Cure, Verdict, judge as verdict};
-use crate::outlet::DeliveryError;
+use crate::kafka::error::{Cure, Verdict, classify, judge as verdict};
+use crate::outlet::{DeliveryError, Rejection};
 
 /// How long one call waits for the broker before it looks whether it is still wanted.
 const SLICE: Duration = Duration::from_millis(200);
@@ -141,7 +141,11 @@ impl Shared {
             match self.send(record) {
                 Ok(()) => break,
                 Err(Code::QueueFull) if !self.stopped() => self.pause(),
-                Err(code) => return Err(Broken::Over(code.to_string())),
+                Err(code) => {
+                    let error = of_position(classify(code, topic), value.len());
+                    self.inbox.fail(&error);
+                    return Err((&error).into());
+                }
             }
         }
         let mut reported = self.read_reports();
@@ -166,12 +170,26 @@ impl Shared {
     }
 
     fn failure(&self) -> Result<(), Broken> {
-        match self.inbox.failure() {
-            None => Ok(()),
-            Some(error @ DeliveryError::Definite { .. }) => Err(Broken::Refused(error.to_string())),
-            Some(error) => Err(Broken::Over(error.to_string())),
+        self.inbox.failure().map_or(Ok(()), |error| Err((&error).into()))
+    }
+}
+
+impl From<&DeliveryError> for Broken {
+    /// What the failure of a record is for its transaction.
+    fn from(error: &DeliveryError) -> Self {
+        match error {
+            DeliveryError::Definite(_) => Self::Refused(error.to_string()),
+            _ => Self::Over(error.to_string()),
         }
     }
+}
+
+/// What an error is for the record of a position, of so many bytes. It is no event's, so there is nothing to set aside, and
+/// the same position will not be taken the next time either.
+pub(super) fn of_position(error: DeliveryError, bytes: usize) -> DeliveryError {
+    let DeliveryError::Poison { refusal, .. } = error else { return error };
+    let reason = format!("a position with all that is parked, {bytes} bytes: {}", refusal.reason);
+    DeliveryError::Definite(Rejection { name: "store_refused", reason, ..refusal })
 }
 
 /// What an answer about a transaction means.
@@ -182,5 +200,28 @@ fn judge(error: &KafkaError) -> Broken {
         Verdict::Halt(Cure { cure, .. }) => Broken::Refused(format!("{text}; {cure}")),
         _ if native.is_retriable() => Broken::Unavailable(text),
         _ => Broken::Over(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+
+    use super::*;
+
+    #[test]
+    fn given_a_code_of_a_record_that_is_refused_when_it_is_that_of_a_position_then_the_store_refuses_for_good() {
+        for code in [Code::MessageSizeTooLarge, Code::MessageBatchTooLarge, Code::PolicyViolation] {
+            let error = of_position(classify(code, "positions"), 1_234_567);
+            assert!(matches!(&error, DeliveryError::Definite(refusal) if refusal.name == "store_refused"), "{error:?}");
+            let broken = Broken::from(&error);
+            assert!(matches!(&broken, Broken::Refused(_)), "{broken:?}");
+        }
+        let told = Broken::from(&of_position(classify(Code::MessageSizeTooLarge, "positions"), 1_234_567)).to_string();
+        assert!(told.contains("topic positions: ") && told.contains(" 1234567 bytes"), "{told}");
+        assert!(told.contains("max.message.bytes") && told.contains("message.max.bytes"), "{told}");
+        let passing = classify(Code::NotEnoughReplicas, "positions");
+        assert_eq!(of_position(passing.clone(), 1), passing);
+        assert!(matches!(Broken::from(&passing), Broken::Over(_)));
     }
 }

@@ -8,6 +8,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
 
 use super::Entry;
 use crate::kafka::consumer::{Isolation, consumer};
@@ -44,8 +45,9 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) fn entry(&self, table: &TableName) -> Result<Entry, StoreError> {
-        serde_json::from_slice(&self.value)
-            .map_err(|error| StoreError::Unreadable { table: table.clone(), reason: error.to_string() })
+        serde_json::from_slice(&self.value).map_err(|error| {
+            StoreError::unreadable(table, format_args!("the record's value is no JSON of an entry: {error}"))
+        })
     }
 }
 
@@ -62,9 +64,15 @@ pub(super) enum OpenOnes {
     Glance,
 }
 
-/// Reads everything that is committed. Blocks.
-pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Result<Log, StoreError> {
+/// Reads everything that is committed, unless it is given up. Blocks.
+pub(super) fn read(
+    settings: &KafkaSettings,
+    topic: &str,
+    open: OpenOnes,
+    given_up: &CancellationToken,
+) -> Result<Log, StoreError> {
     let deadline = Instant::now() + PATIENCE;
+    let is_late = || Instant::now() >= deadline || given_up.is_cancelled();
     let failed = |error: KafkaError| match error.rdkafka_error_code() {
         Some(Code::TopicAuthorizationFailed) => StoreError::Refused(format!(
             "kafka-acls.sh --add --operation Read --operation Write --operation Describe --topic {topic}, for the account"
@@ -104,7 +112,7 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
         if stable >= end || open == OpenOnes::Glance && Instant::now() >= glance {
             break (begin, stable);
         }
-        if Instant::now() >= deadline {
+        if is_late() {
             let reason = format!("a transaction of another table has been open in topic {topic} for {PATIENCE:?}");
             return Err(StoreError::Unavailable(reason));
         }
@@ -117,7 +125,7 @@ pub(super) fn read(settings: &KafkaSettings, topic: &str, open: OpenOnes) -> Res
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, PARTITION, Offset::Beginning).map_err(failed)?;
     reader.assign(&partitions).map_err(failed)?;
-    while Instant::now() < deadline {
+    while !is_late() {
         match reader.poll(Duration::from_millis(100)) {
             None => {}
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(log),

@@ -8,11 +8,18 @@ use super::error::DecodeError;
 /// Type codes: `mysql::binlog::event::Log_event_type`, and `MariaDB`'s `Log_event_type` from 160 on.
 #[allow(missing_docs)]
 pub mod kind {
+    pub const START_V3: u8 = 1;
     pub const QUERY: u8 = 2;
     pub const STOP: u8 = 3;
     pub const ROTATE: u8 = 4;
+    pub const INTVAR: u8 = 5;
+    pub const APPEND_BLOCK: u8 = 9;
+    pub const DELETE_FILE: u8 = 11;
+    pub const RAND: u8 = 13;
+    pub const USER_VAR: u8 = 14;
     pub const FORMAT_DESCRIPTION: u8 = 15;
     pub const XID: u8 = 16;
+    pub const BEGIN_LOAD_QUERY: u8 = 17;
     pub const EXECUTE_LOAD_QUERY: u8 = 18;
     pub const TABLE_MAP: u8 = 19;
     pub const WRITE_V1: u8 = 23;
@@ -20,17 +27,25 @@ pub mod kind {
     pub const DELETE_V1: u8 = 25;
     pub const INCIDENT: u8 = 26;
     pub const HEARTBEAT: u8 = 27;
+    pub const IGNORABLE: u8 = 28;
+    pub const ROWS_QUERY: u8 = 29;
     pub const WRITE_V2: u8 = 30;
     pub const UPDATE_V2: u8 = 31;
     pub const DELETE_V2: u8 = 32;
     pub const GTID: u8 = 33;
     pub const ANONYMOUS_GTID: u8 = 34;
+    pub const PREVIOUS_GTIDS: u8 = 35;
+    pub const TRANSACTION_CONTEXT: u8 = 36;
+    pub const VIEW_CHANGE: u8 = 37;
     pub const XA_PREPARE: u8 = 38;
     pub const PARTIAL_UPDATE: u8 = 39;
     pub const TRANSACTION_PAYLOAD: u8 = 40;
     pub const HEARTBEAT_V2: u8 = 41;
     pub const GTID_TAGGED: u8 = 42;
+    pub const MARIADB_ANNOTATE_ROWS: u8 = 160;
+    pub const MARIADB_BINLOG_CHECKPOINT: u8 = 161;
     pub const MARIADB_GTID: u8 = 162;
+    pub const MARIADB_GTID_LIST: u8 = 163;
     pub const MARIADB_START_ENCRYPTION: u8 = 164;
     pub const MARIADB_QUERY_COMPRESSED: u8 = 165;
     pub const MARIADB_WRITE_COMPRESSED_V1: u8 = 166;
@@ -65,9 +80,17 @@ impl Header {
     /// Set on events that the server made up for this connection (`LOG_EVENT_ARTIFICIAL_F`).
     const ARTIFICIAL: u16 = 0x20;
 
+    /// Set on events that a replica may pass over if it does not know them (`LOG_EVENT_IGNORABLE_F`).
+    const IGNORABLE: u16 = 0x80;
+
     /// Whether the server made the event up for this connection, so that it stands in no file.
     pub fn is_artificial(&self) -> bool {
         self.flags & Self::ARTIFICIAL != 0
+    }
+
+    /// Whether the server says that whoever does not know the event misses nothing.
+    pub fn is_ignorable(&self) -> bool {
+        self.flags & Self::IGNORABLE != 0
     }
 }
 

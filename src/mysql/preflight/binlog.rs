@@ -90,15 +90,18 @@ pub(super) fn read_columns<'a>(
     })
 }
 
-/// Without names in the log, columns are matched by their place in the table as it is now.
+/// Without names in the log, columns are matched by their place in the table as it is now. That they stood otherwise when
+/// a row was written cannot always be told: RENAME TABLE leaves a table's age as it is, and an ALTER counts from its start.
 fn row_metadata(facts: &Facts) -> Check {
+    const UNTIL: &str = "until then do not reorder or rename columns of an outbox table, nor swap it or alter it \
+                         online while it is behind; FULL has the names in the log";
     let found = facts.variable("binlog_row_metadata").unwrap_or("MINIMAL, the only one");
     let check = Check::passed(Name::BinlogRowMetadata, "binlog_row_metadata", "FULL", found);
     if facts.variable("binlog_row_metadata").is_none() {
-        return check.warned("upgrade the server; until then do not reorder or rename columns of an outbox table");
+        return check.warned(format!("upgrade the server; {UNTIL}"));
     }
     let cure = set(facts, "binlog_row_metadata", "'FULL'");
-    check.or_warned(found == "FULL", format!("{cure}; until then do not reorder or rename columns of an outbox table"))
+    check.or_warned(found == "FULL", format!("{cure}; {UNTIL}"))
 }
 
 fn expiry(facts: &Facts) -> Check {

@@ -12,6 +12,7 @@ use crate::mysql::cleanup::settings::By;
 use crate::mysql::collations::Collations;
 use crate::mysql::connect::Flavor;
 use crate::mysql::error::{self, Verdict};
+use crate::mysql::history::RECEIVED;
 use crate::mysql::indexes::Indexes;
 use crate::mysql::source::start;
 use crate::position::Position;
@@ -26,6 +27,7 @@ const VARIABLES: &[&str] = &[
     "binlog_row_metadata",
     "enforce_gtid_consistency",
     "expire_logs_days",
+    GROUP_NAME,
     "gtid_mode",
     "gtid_strict_mode",
     "log_bin",
@@ -42,6 +44,9 @@ const VARIABLES: &[&str] = &[
     "slave_parallel_workers",
     "slave_preserve_commit_order",
 ];
+
+/// Set on members of a replication group.
+const GROUP_NAME: &str = "group_replication_group_name";
 
 /// A replica that is registered with the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +134,8 @@ pub(super) struct Facts {
     /// Schemas that are logged only, and those that are not logged.
     pub(super) filters: Option<(String, String)>,
     pub(super) is_replica: Option<bool>,
+    /// Why a member of a replication group does not tell what it has received.
+    pub(super) unreceived: Option<Refusal>,
     pub(super) replicas: Option<Vec<Replica>>,
     pub(super) skew: Skew,
     /// Files of the log with their sizes.
@@ -147,6 +154,9 @@ impl Facts {
         let names = VARIABLES.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
         let variables: Vec<(String, String)> =
             conn.query(format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})")).await?;
+        let in_group = variables.iter().any(|(name, value)| name == GROUP_NAME && !value.is_empty());
+        let unreceived =
+            if in_group { refusal(conn, &format!("SELECT 1 FROM {RECEIVED} LIMIT 0")).await? } else { None };
         let account: Option<String> = conn.query_first("SELECT CURRENT_USER()").await?;
         let grants: Vec<String> = conn.query("SHOW GRANTS").await?;
         let collations = Collations::read(conn).await?;
@@ -161,6 +171,7 @@ impl Facts {
             privileges: grants.iter().flat_map(|grant| privileges(grant)).collect(),
             filters: filters(conn, flavor).await?,
             is_replica: told(conn.query::<Row, _>(flavor.replica_status()).await)?.map(|rows| !rows.is_empty()),
+            unreceived,
             replicas: replicas(conn, flavor).await?,
             skew: skew(conn).await?,
             logs: told(conn.query::<Row, _>("SHOW BINARY LOGS").await)?.map(|rows| files(&rows)),

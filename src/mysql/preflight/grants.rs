@@ -1,6 +1,7 @@
 //! What the account may do on the whole server. Roles count when they are active as soon as one is connected.
 
 use super::facts::Facts;
+use crate::mysql::history::RECEIVED;
 use crate::preflight::{Check, Name, summed_up};
 
 pub(super) fn check(facts: &Facts) -> Vec<Check> {
@@ -27,5 +28,15 @@ pub(super) fn check(facts: &Facts) -> Vec<Check> {
         .or_failed(granted, cure)
     };
     let checks = privileges.into_iter().map(one).collect();
-    summed_up(Name::Grants, "grants on *.*", &format!("REPLICATION SLAVE and {client}"), checks)
+    let mut checks = summed_up(Name::Grants, "grants on *.*", &format!("REPLICATION SLAVE and {client}"), checks);
+    checks.extend(facts.unreceived.as_ref().map(|refusal| {
+        let expected = "granted, as the server is of a replication group";
+        let cure = format!(
+            "GRANT SELECT ON {RECEIVED} TO {}; without it, what a new primary has yet to apply is taken for lost, and \
+             published again",
+            facts.account
+        );
+        Check::passed(Name::Grants, format!("grant SELECT on {RECEIVED}"), expected, &refusal.message).warned(cure)
+    }));
+    checks
 }

@@ -119,13 +119,11 @@ fn position(facts: &Facts, wanted: &Wanted, store: &Store) -> Check {
         Check::passed(Name::Position, format!("position of {table}"), "still in the server's log", found)
     };
     let Some(text) = store.saved.get(&table.to_string()) else { return unsaved(facts, wanted) };
-    let give_up = || {
-        let literal = table.to_string().replace('\'', "''");
-        format!("UPDATE {} SET position = NULL WHERE table_name = '{literal}'", store.table)
-    };
     let Ok(saved) = text.parse::<Position>() else {
-        return check(format!("`{text}`, which is not readable"))
-            .failed(format!("correct it, or start anew: {}", give_up()));
+        return check(format!("`{text}`, which is not readable")).failed(format!(
+            "outboxd position set {table} --to …, where it is known how far its events came; or outboxd position forget \
+             {table}, and it begins anew"
+        ));
     };
     let is_purged = facts.beginning.as_ref().is_some_and(|beginning| {
         let (saved, beginning) = (&saved.point, &beginning.point);

@@ -39,6 +39,7 @@ fn good() -> Facts {
         privileges: vec!["REPLICATION SLAVE".to_owned(), "REPLICATION CLIENT".to_owned()],
         filters: Some((String::new(), String::new())),
         is_replica: Some(false),
+        unreceived: None,
         replicas: Some(Vec::new()),
         skew: Skew::default(),
         logs: Some(vec![("binlog.000002".to_owned(), 1000)]),
@@ -120,7 +121,13 @@ fn given_one_wrong_variable_when_checked_then_it_alone_is_found_with_its_cure() 
         ("log_bin", "OFF", Name::LogBin, Status::Failed, "log_bin"),
         ("binlog_format", "MIXED", Name::BinlogFormat, Status::Failed, "SET PERSIST binlog_format = 'ROW'"),
         ("binlog_row_image", "MINIMAL", Name::BinlogRowImage, Status::Warned, "SET PERSIST binlog_row_image = 'FULL'"),
-        ("binlog_row_metadata", "MINIMAL", Name::BinlogRowMetadata, Status::Warned, "SET PERSIST binlog_row_metadata"),
+        (
+            "binlog_row_metadata",
+            "MINIMAL",
+            Name::BinlogRowMetadata,
+            Status::Warned,
+            "SET PERSIST binlog_row_metadata = 'FULL'; until then do not reorder or rename columns",
+        ),
         (
             "binlog_expire_logs_seconds",
             "3600",
@@ -254,8 +261,13 @@ fn given_missing_grants_when_checked_then_the_cure_names_the_account() {
     let mut facts = good();
     facts.privileges = vec!["REPLICATION SLAVE ADMIN".to_owned(), "REPLICATION CLIENT".to_owned()];
     gives(&facts, Name::Grants, Status::Failed, "GRANT REPLICATION SLAVE ON *.* TO 'u'@'%'");
+    let denied = Refusal { code: 1142, message: "SELECT command denied".to_owned() };
     facts = good();
-    facts.tables[0].refusal = Some(Refusal { code: 1142, message: "SELECT command denied".to_owned() });
+    facts.unreceived = Some(denied.clone());
+    let cure = "GRANT SELECT ON performance_schema.replication_connection_status TO 'u'@'%'";
+    gives(&facts, Name::Grants, Status::Warned, cure);
+    facts = good();
+    facts.tables[0].refusal = Some(denied);
     facts.tables[0].columns.clear();
     gives(&facts, Name::Table, Status::Failed, "GRANT SELECT ON `d`.`o-1` TO 'u'@'%'");
 }

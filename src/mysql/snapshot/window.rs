@@ -12,7 +12,7 @@ use crate::source::{Batch, BatchBuilder, Fault, ForeignDml, LogEvent, LogStream,
 
 /// What one remembered key may take, in bytes: the set is half empty after it has grown, and has the old one beside it while
 /// it grows.
-const KEY_BYTES: usize = 40;
+const KEY_BYTES: usize = 60;
 
 /// Keys by 128 bits of keyed hash, for they may be many: among a thousand million, two are alike once in 10²⁰ times.
 #[derive(Default)]
@@ -152,11 +152,13 @@ impl Window {
                     self.open.push(Gone { rows, is_later });
                 }
             }
-            LogEvent::Foreign { kind: ForeignDml::Truncate, .. } => {
+            LogEvent::Foreign { kind: ForeignDml::Truncate | ForeignDml::Drop, .. } => {
                 let table = &layout.table;
+                // Where positions are files, a start is at the beginning of the newest one.
                 let detail = format!(
-                    "the table was truncated before all of its rows were relayed, and the log does not have them; begin \
-                     anew with what there is: outboxd position forget {table}, then outboxd retry {table}"
+                    "the table was truncated, dropped, renamed or replaced before all of its rows were relayed, and the \
+                     log does not have them; begin anew with what there is: FLUSH BINARY LOGS where the server has no \
+                     GTIDs, outboxd position forget {table}, then outboxd retry {table}"
                 );
                 return Err(Fault { name: "snapshot_truncated", detail, at: table.to_string() });
             }

@@ -30,6 +30,32 @@ const AROUND: [u8; 8] = [
     kind::INCIDENT,
 ];
 
+/// Events that change no rows and end no transaction, as servers from `MySQL` 5.7 and `MariaDB` 10.5 on write them. Those of
+/// statements say what a QUERY means that is looked at itself.
+const WITHOUT_ROWS: [u8; 21] = [
+    kind::START_V3,
+    kind::STOP,
+    kind::ROTATE,
+    kind::INTVAR,
+    kind::APPEND_BLOCK,
+    kind::DELETE_FILE,
+    kind::RAND,
+    kind::USER_VAR,
+    kind::FORMAT_DESCRIPTION,
+    kind::BEGIN_LOAD_QUERY,
+    kind::HEARTBEAT,
+    kind::IGNORABLE,
+    kind::ROWS_QUERY,
+    kind::PREVIOUS_GTIDS,
+    kind::TRANSACTION_CONTEXT,
+    kind::VIEW_CHANGE,
+    kind::HEARTBEAT_V2,
+    kind::MARIADB_ANNOTATE_ROWS,
+    kind::MARIADB_BINLOG_CHECKPOINT,
+    kind::MARIADB_GTID_LIST,
+    kind::MARIADB_START_ENCRYPTION,
+];
+
 /// The transaction being read.
 struct Open {
     txn: TxnId,
@@ -257,7 +283,15 @@ impl Reader {
             kind::ROTATE | kind::HEARTBEAT | kind::HEARTBEAT_V2 if self.open.is_none() => {
                 self.pending.push_back(LogEvent::Progress);
             }
-            _ => {}
+            code if WITHOUT_ROWS.contains(&code) || event.header.is_ignorable() || event.header.is_artificial() => {}
+            code => {
+                let detail = format!(
+                    "an event of type {code}, which this version of outboxd does not know: it may have rows; use a newer \
+                     one, or set back what has the server write it"
+                );
+                let fault = self.fault("unknown_event", detail);
+                self.pending.push_back(LogEvent::Fault { slot: None, fault });
+            }
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ struct Log {
     delivered: Vec<Vec<String>>,
     durable: Vec<Position>,
     faults: Vec<Option<&'static str>>,
+    /// The places that were told with them.
+    behind: Vec<Option<Position>>,
     updates: Vec<u64>,
 }
 
@@ -59,6 +61,7 @@ impl Log {
             delivered: vec![Vec::new(); resumes.len()],
             durable: resumes.to_vec(),
             faults: vec![None; resumes.len()],
+            behind: vec![None; resumes.len()],
             updates: vec![0; resumes.len()],
         }
     }
@@ -90,7 +93,10 @@ impl Log {
                     self.delivered[slot].extend(texts);
                 }
                 Item::Progress(position) => self.durable[slot] = Position::clone(&position),
-                Item::Fault(fault) => self.faults[slot] = Some(fault.name),
+                Item::Fault { fault, behind } => {
+                    self.faults[slot] = Some(fault.name);
+                    self.behind[slot] = behind.map(Arc::unwrap_or_clone);
+                }
                 Item::Updates(count) => self.updates[slot] += count,
                 Item::Displaced(_) => {}
             }
@@ -167,7 +173,9 @@ fn what_a_transaction_does_to_rows_beside_inserting_them_takes_no_memory() {
     let mut log = Log::new(&[at(0)], WIDE);
     log.begin(1);
     for _ in 0..100_000 {
-        log.take(LogEvent::Foreign { slot: 0, kind: ForeignDml::Delete });
+        for kind in [ForeignDml::Delete, ForeignDml::Truncate, ForeignDml::Drop] {
+            log.take(LogEvent::Foreign { slot: 0, kind });
+        }
         log.take(LogEvent::Foreign { slot: 0, kind: ForeignDml::Update });
     }
     assert_eq!(log.assembler.held_bytes(), 0);
@@ -196,6 +204,7 @@ fn parts_that_left_and_were_undone_halt_the_table_by_name() {
     let mut log = Log::new(&[at(0), at(0)], NARROW);
     log.begin(1).insert(0, &["a"]).take(LogEvent::Rollback).begin(2).insert(1, &["x"]).take(LogEvent::Commit).flush();
     assert_eq!(log.faults, [Some("undone_after_release"), None]);
+    assert_eq!(log.behind, [Some(at(1)), None]);
     assert_eq!(log.delivered[1], ["x"]);
 }
 
@@ -208,6 +217,36 @@ fn a_row_that_cannot_be_decoded_halts_its_table_only_and_just_before_its_transac
     assert_eq!(log.delivered, [vec!["a"], vec!["x", "y", "z"]]);
     assert_eq!(log.faults, [Some("bad_row"), None]);
     assert_eq!(log.durable, [at(1), at(3)]);
+    assert_eq!(log.behind, [Some(at(2)), None]);
+}
+
+#[test]
+fn a_transaction_whose_end_is_not_read_tells_the_place_behind_it_unless_it_may_settle_another() {
+    let fails = |log: &mut Log| {
+        log.take(LogEvent::Fault { slot: None, fault: fault("damaged") });
+        assert_eq!(log.faults, [Some("damaged")]);
+        log.behind[0].clone()
+    };
+    let mut log = Log::new(&[at(0)], WIDE);
+    log.begin(1).insert(0, &["a"]).take(LogEvent::Commit).begin(2).insert(0, &["b"]);
+    assert_eq!(fails(&mut log), Some(at(2)));
+    assert_eq!((log.delivered[0].clone(), log.durable[0].clone()), (vec!["a".to_owned()], at(1)));
+    let mut log = Log::new(&[at(0)], WIDE);
+    log.begin(1).insert(0, &["a"]).take(LogEvent::Commit);
+    assert_eq!(fails(&mut log), None, "between two");
+    let mut log = Log::new(&[at(0)], WIDE);
+    prepared(&mut log, 1, &["a"]);
+    log.begin(2);
+    assert_eq!(fails(&mut log), None, "it may be the outcome of the first");
+}
+
+#[test]
+fn a_fault_of_a_prepared_transaction_tells_the_place_behind_its_outcome() {
+    let mut log = Log::new(&[at(0)], WIDE);
+    prepared(&mut log, 1, &[""]);
+    log.begin(2).insert(0, &["b"]).take(LogEvent::Commit);
+    settled(&mut log, 3, true);
+    assert_eq!((log.faults[0], log.behind[0].clone()), (Some("bad_row"), Some(at(3))));
 }
 
 #[test]

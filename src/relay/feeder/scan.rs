@@ -1,19 +1,21 @@
 //! The rows that are in a table itself, before the log.
 //!
 //! Promise: they go through the table's line as everything does, with positions that say how far they are relayed; the
-//! shared tail comes behind them, at the position's point. While the relay can take nothing, the scan waits.
+//! shared tail comes behind them, at the position's point. A relay that takes nothing for long holds neither a turn nor
+//! a view of the table: the scan ends, and another one goes on where it was once the queue is empty.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::Feeder;
 use crate::planted::{self, Bug};
 use crate::position::{Position, Scan};
 use crate::relay::Item;
+use crate::relay::backoff::Backoff;
 use crate::relay::queue::{self, Sender};
 use crate::relay::stats::State;
 use crate::source::{BatchBuilder, LogSource, SourceError, TableScan};
@@ -24,10 +26,16 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 /// How often the progress is told to the log.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
+/// How long a full queue is waited for before another table has the turn. To open a table again costs more than a short
+/// stall.
+const FULL_FOR: Duration = Duration::from_secs(10);
+
 /// Why a scan breaks off.
 enum Broken {
     /// The relay has ended.
     Closed,
+    /// The queue stayed full.
+    Full,
     Source(SourceError),
 }
 
@@ -52,38 +60,52 @@ where
         }
         let (queue, receiver) = queue::bounded(self.shared.queue_bytes);
         self.line.push(receiver);
-        self.stats
-            .set_apart(State::Snapshot, "it waits for its turn to be read; relay.snapshot_readers others are".into());
-        let _turn = self.shared.scans.next().await?;
         let mut backoff = self.shared.making.backoff.clone();
         while self.resume.scan.is_some() {
-            let before = self.resume.clone();
-            match self.scan(&queue).await {
-                Ok(()) => {}
-                Err(Broken::Closed) => return None,
-                Err(Broken::Source(SourceError::Transient(reason))) => {
-                    warn!(table = %self.stats.table, position = %self.resume, %reason, "snapshot_interrupted");
-                    self.stats.set_apart(State::Snapshot, format!("waits to read the table on: {reason}"));
-                    if self.resume != before {
-                        backoff.reset();
-                    }
-                    sleep(backoff.wait()).await;
-                }
-                Err(Broken::Source(SourceError::Displaced(reason))) => {
-                    let _ = queue.send(Item::Displaced(reason)).await;
-                    return None;
-                }
-                Err(Broken::Source(SourceError::Definite(fault))) => {
-                    let _ = queue.send(Item::Fault(fault)).await;
-                    return None;
-                }
-            }
+            self.read_on(&queue, &mut backoff).await?;
         }
         self.stats.snapshot_total.store(0, Relaxed);
         // What reads the log next fills a queue of its own.
         let level = queue.level();
         drop(queue);
         level.emptied().await;
+        Some(())
+    }
+
+    /// Reads on for one turn. What has to be waited for behind it is waited for without one.
+    async fn read_on(&mut self, queue: &Sender, backoff: &mut Backoff) -> Option<()> {
+        self.stats
+            .set_apart(State::Snapshot, "it waits for its turn to be read; relay.snapshot_readers others are".into());
+        let turn = self.shared.scans.next().await?;
+        let before = self.resume.clone();
+        let ended = self.scan(queue).await;
+        drop(turn);
+        match ended {
+            Ok(()) => {}
+            Err(Broken::Closed) => return None,
+            Err(Broken::Full) => {
+                info!(table = %self.stats.table, position = %self.resume, "snapshot_waits");
+                let reason = "its queue stayed full; it reads the table on once the queue is empty".to_owned();
+                self.stats.set_apart(State::Snapshot, reason);
+                queue.level().emptied().await;
+            }
+            Err(Broken::Source(SourceError::Transient(reason))) => {
+                warn!(table = %self.stats.table, position = %self.resume, %reason, "snapshot_interrupted");
+                self.stats.set_apart(State::Snapshot, format!("waits to read the table on: {reason}"));
+                if self.resume != before {
+                    backoff.reset();
+                }
+                sleep(backoff.wait()).await;
+            }
+            Err(Broken::Source(SourceError::Displaced(reason))) => {
+                let _ = queue.send(Item::Displaced(reason)).await;
+                return None;
+            }
+            Err(Broken::Source(SourceError::Definite(fault))) => {
+                let _ = queue.send(Item::Fault { fault, behind: None }).await;
+                return None;
+            }
+        }
         Some(())
     }
 
@@ -105,7 +127,12 @@ where
             } else {
                 Item::Batch(batch.take(Arc::clone(&position)))
             };
-            queue.send(item).await.map_err(|_| Broken::Closed)?;
+            // An item is sent whole or not at all; one that is not is read again, from where we are.
+            match timeout(FULL_FOR, queue.send(item)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Broken::Closed),
+                Err(_) => return Err(Broken::Full),
+            }
             self.resume = Arc::unwrap_or_clone(position);
             if let Some(rows) = rows {
                 let total = scan.total().max(rows);

@@ -22,7 +22,7 @@ use crate::relay::stats::{State, TableStats};
 use crate::relay::worker::{Halt, Outcome, Worker};
 use crate::source::{LogSource, Lost, Place, SourceError};
 
-/// How often a claim is tried while its owner is just leaving.
+/// How often a claim is tried while it has an owner.
 const CLAIM_EVERY: Duration = Duration::from_millis(200);
 
 /// Why a claim has to be tried again, or cannot be.
@@ -80,8 +80,8 @@ where
         Found::Here(Ready { worker, line: end, resume })
     }
 
-    /// The right to relay a table, and from where; `None` when `stop` came first. An owner that is just leaving is waited
-    /// for until `deadline`.
+    /// The right to relay a table, and from where; `None` when `stop` came first. An owner is waited for until `deadline`: it
+    /// may be just leaving, or its host have vanished.
     pub(super) async fn claim(
         &self,
         table: &Table,
@@ -94,13 +94,17 @@ where
         while !stop.is_cancelled() {
             let obstacle = match self.store.claim(name).await {
                 Ok(Claimed { claim, position, pause: Some(pause), parked }) => {
-                    if let Some(position) = position {
+                    if let Ok(Some(position)) = position {
                         stats.set_position(Arc::new(position));
                     }
                     stats.set_parked(Arc::new(parked));
                     return Ok(Some(Found::Paused(claim, pause)));
                 }
-                Ok(Claimed { claim, position, pause: None, parked }) => {
+                Ok(Claimed { claim, position: Err(unreadable), .. }) => {
+                    let _ = self.store.release(&claim).await;
+                    unreadable.into()
+                }
+                Ok(Claimed { claim, position: Ok(position), pause: None, parked }) => {
                     let from = match position {
                         Some(position) => self.resume(stats, &claim, position).await.map(|found| found.map(Some)),
                         None => self.begin(table, stats, &claim, stop).await,
@@ -127,7 +131,11 @@ where
                     let _ = stop.run_until_cancelled(sleep(CLAIM_EVERY)).await;
                 }
                 Obstacle::Store(error) => {
-                    let name = if matches!(error, StoreError::Fenced { .. }) { "fenced" } else { "not_claimed" };
+                    let name = match error {
+                        StoreError::Fenced { .. } => "fenced",
+                        StoreError::Unreadable { .. } => "position_unreadable",
+                        _ => "not_claimed",
+                    };
                     return Err(Halt { name, detail: error.to_string() });
                 }
             }

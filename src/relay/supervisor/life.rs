@@ -45,7 +45,8 @@ pub(super) enum Turn<O, S> {
 /// How an attempt to relay has ended.
 enum Ended {
     Paused(Claim, Pause),
-    Outcome(Outcome),
+    /// And how long the table was relayed: what it has waited for before does not count.
+    Outcome(Outcome, Duration),
 }
 
 /// How many tables have not halted.
@@ -76,9 +77,10 @@ where
                 Turn::Halt(mut halt) => {
                     // What the table could not cure is not tried again: it halts.
                     if recovery::may_cure(&relay.table, &halt) {
-                        match stop.run_until_cancelled(self.recover(&mut relay, halt, &shared, &stop)).await {
-                            Some(Ok(wait)) => {
-                                turn = Turn::Claim(wait);
+                        let recovering = self.recover(&mut relay, &mut orders, halt, &shared, &stop);
+                        match stop.run_until_cancelled(recovering).await {
+                            Some(Ok(next)) => {
+                                turn = next;
                                 continue;
                             }
                             Some(Err(uncured)) => halt = uncured,
@@ -182,7 +184,7 @@ where
         relay.stats.rests();
         let table = relay.stats.table.clone();
         match (ended, between) {
-            (Ended::Outcome(Outcome::Halted(halt)), told) => match told {
+            (Ended::Outcome(Outcome::Halted(halt), _), told) => match told {
                 Some(told) if told.order == Order::Leave => {
                     told.answer(Ok(done(State::Halted.name(), LEFT)));
                     Ok(Turn::Leave)
@@ -198,14 +200,14 @@ where
             },
             (_, Some(told)) if !stop.is_cancelled() => Ok(self.intervene(relay, told, stop).await),
             (Ended::Paused(claim, pause), _) => Ok(Turn::Pause(claim, pause)),
-            (Ended::Outcome(Outcome::Restart(reason)), _) if !stop.is_cancelled() => {
+            (Ended::Outcome(Outcome::Restart(reason), lasted), _) if !stop.is_cancelled() => {
                 warn!(%table, %reason, "relay_restarts");
-                if relay.started.elapsed() > self.settings.borrow().retry_max {
+                if lasted > self.settings.borrow().retry_max {
                     relay.backoff.reset();
                 }
                 Ok(Turn::Claim(relay.backoff.wait()))
             }
-            (Ended::Outcome(outcome), _) => Err(outcome),
+            (Ended::Outcome(outcome, _), _) => Err(outcome),
         }
     }
 
@@ -229,20 +231,21 @@ where
                         (ready.worker, feeder)
                     }
                     Found::Paused(claim, pause) => return Ended::Paused(claim, pause),
-                    Found::Ended(outcome) => return Ended::Outcome(outcome),
+                    Found::Ended(outcome) => return Ended::Outcome(outcome, Duration::ZERO),
                 }
             }
             Turn::Pause(claim, pause) => return Ended::Paused(claim, pause),
-            Turn::Halt(halt) => return Ended::Outcome(Outcome::Halted(halt)),
-            Turn::Leave => return Ended::Outcome(Outcome::Drained),
+            Turn::Halt(halt) => return Ended::Outcome(Outcome::Halted(halt), Duration::ZERO),
+            Turn::Leave => return Ended::Outcome(Outcome::Drained, Duration::ZERO),
         };
+        let begun = Instant::now();
         let mut worker = pin!(worker.repeating(again, releases).run(one.clone(), process.clone()));
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            outcome = &mut worker => return Ended::Outcome(outcome),
-            _ = one.run_until_cancelled(feeder.run()) => {}
-        }
-        Ended::Outcome(worker.await)
+            outcome = &mut worker => outcome,
+            _ = one.run_until_cancelled(feeder.run()) => worker.await,
+        };
+        Ended::Outcome(outcome, begun.elapsed())
     }
 
     /// Begins to publish again what a relay at work has published before.

@@ -4,6 +4,7 @@
 //! that is left is passed over; so events may come twice, which is said. A row that was inserted and deleted in the lost
 //! part alone is in neither: unless the table rules that out by its numbers, it halts and names the part. See docs/adr/0014-recovery-from-the-table.md.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,9 +12,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::life::Turn;
 use super::{PURGED, Reader, Relay, Supervisor, Table};
 use crate::outlet::Outlet;
 use crate::position::{Claim, Claimed, Position, PositionStore};
+use crate::relay::control::{Order, Orders};
 use crate::relay::feeder::Shared;
 use crate::relay::settings::OnPurged;
 use crate::relay::stats::State;
@@ -35,27 +38,47 @@ where
     O: Outlet,
     M: Fn(Claim) -> Result<O, String> + Send + Sync + 'static,
 {
-    /// Has a table go on with itself, if its log is purged; gives after how long it is to be claimed, or why it halts.
+    /// Has a table go on with itself, if its log is purged; gives what is next, or why it halts. Until its turn comes,
+    /// it takes orders as one that has halted.
     pub(super) async fn recover(
         &self,
         relay: &mut Relay,
+        orders: &mut Orders,
         halt: Halt,
         shared: &Shared,
         stop: &CancellationToken,
-    ) -> Result<Duration, Halt> {
+    ) -> Result<Turn<O, S>, Halt> {
+        let waits = "the log is purged, waits for its turn: relay.snapshot_readers other tables are read";
+        relay.stats.set_state(State::Starting, Some(format!("{waits}: {halt}")));
+        let mut turn = pin!(shared.scans.next());
+        let turn = loop {
+            tokio::select! {
+                biased;
+                turn = &mut turn => break turn,
+                told = orders.next() => {
+                    let moves = matches!(told.order, Order::Set(_) | Order::Forget);
+                    match self.carry_out_unclaimed(relay, told, &halt).await {
+                        Some(next) => return Ok(next),
+                        // Where it stands now may be in the log.
+                        None if moves => return Ok(Turn::Claim(Duration::ZERO)),
+                        None => {}
+                    }
+                }
+            }
+        };
+        let Some(_turn) = turn else { return Err(halt) };
         relay.stats.set_state(State::Starting, Some(format!("the log is purged, looks at the table: {halt}")));
-        let Some(_turn) = shared.scans.next().await else { return Err(halt) };
         let Ok(Claimed { claim, position, .. }) = self.claim_for_order(relay, stop).await else { return Err(halt) };
         let going = match position {
-            Some(position) => self.go_on(relay, &claim, &position, halt).await,
-            None => Ok(None),
+            Ok(Some(position)) => self.go_on(relay, &claim, &position, halt).await,
+            Ok(None) | Err(_) => Ok(None),
         };
         let _ = self.store.release(&claim).await;
         match going? {
-            None => Ok(Duration::ZERO),
+            None => Ok(Turn::Claim(Duration::ZERO)),
             Some(reason) => {
                 warn!(table = %claim.table, %reason, "recovery_interrupted");
-                Ok(relay.backoff.wait())
+                Ok(Turn::Claim(relay.backoff.wait()))
             }
         }
     }

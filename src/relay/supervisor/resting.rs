@@ -50,10 +50,13 @@ where
         &self,
         stats: &TableStats,
         claim: &Claim,
-        from: Option<Position>,
+        from: Result<Option<Position>, StoreError>,
         to: Option<&Position>,
     ) -> Result<Done, Refusal> {
-        let before = from.map_or_else(|| "none".to_owned(), |from| from.to_string());
+        let before = match from {
+            Ok(from) => from.map_or_else(|| "none".to_owned(), |from| from.to_string()),
+            Err(unreadable) => unreadable.to_string(),
+        };
         let Some(to) = to else {
             self.store.forget(claim).await?;
             stats.forget_position();
@@ -109,7 +112,7 @@ where
     }
 
     /// Does with a paused table what an order says; and once more under another claim, which is given too, where the store
-    /// was away or the claim has broken.
+    /// was away, has refused it, or the claim has broken.
     async fn carry_out(
         &self,
         relay: &mut Relay,
@@ -120,11 +123,15 @@ where
         let deadline = Instant::now() + STORE_WAIT;
         let from = relay.stats.position().map(|position| (*position).clone());
         // A claim that has broken may take longer to say so than anybody waits.
-        let done = match timeout(FIRST_TRY, self.obey(relay, claim, from, (order, pause))).await {
+        let done = match timeout(FIRST_TRY, self.obey(relay, claim, Ok(from), (order, pause))).await {
             Ok(done) => done,
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {FIRST_TRY:?}")).into()),
         };
-        let Err(Refusal::Store(StoreError::Unavailable(_) | StoreError::Broken(_))) = done else { return (done, None) };
+        // A client that a record was refused to is over, too.
+        let Err(Refusal::Store(StoreError::Unavailable(_) | StoreError::Broken(_) | StoreError::Refused(_))) = done
+        else {
+            return (done, None);
+        };
         let claimed = self.claim_until(relay, deadline).await;
         relay.stats.set_state(State::Paused, Some(pause.to_string()));
         let Claimed { claim, position, pause: kept, .. } = match claimed {
@@ -133,8 +140,8 @@ where
         };
         // What was answered with an error may have been done all the same.
         match &position {
-            Some(position) => relay.stats.set_position(Arc::new(position.clone())),
-            None => relay.stats.forget_position(),
+            Ok(Some(position)) => relay.stats.set_position(Arc::new(position.clone())),
+            Ok(None) | Err(_) => relay.stats.forget_position(),
         }
         if kept.is_none()
             && *order != Order::Resume
@@ -151,7 +158,7 @@ where
         &self,
         relay: &Relay,
         claim: &Claim,
-        from: Option<Position>,
+        from: Result<Option<Position>, StoreError>,
         (order, pause): (&Order, &Pause),
     ) -> Result<Done, Refusal> {
         if *order != Order::Resume {
@@ -181,7 +188,7 @@ where
         &self,
         relay: &Relay,
         claim: &Claim,
-        from: Option<Position>,
+        from: Result<Option<Position>, StoreError>,
         to: Option<&Position>,
     ) -> Result<Done, Refusal> {
         let done = self.move_to(&relay.stats, claim, from, to).await?;
@@ -193,43 +200,51 @@ where
     pub(super) async fn halted(&self, relay: &mut Relay, orders: &mut Orders, halt: Halt) -> Turn<O, S> {
         loop {
             let told = orders.next().await;
-            let table = relay.stats.table.clone();
-            match &told.order {
-                Order::Retry => match (self.fitness)(table.clone()).await {
-                    Ok(()) => {
-                        info!(%table, reason = halt.name, "relay_retried");
-                        relay.stats.set_state(State::Starting, None);
-                        relay.backoff.reset();
-                        told.answer(Ok(done(State::Halted.name(), State::Starting.name())));
-                        return Turn::Claim(Duration::ZERO);
-                    }
-                    Err(detail) => told.answer(Err(Refusal::Unfit { table, detail })),
-                },
-                // What has made it halt may be what has changed.
-                Order::Renew(renewed) => {
-                    relay.table = (**renewed).clone();
+            if let Some(next) = self.carry_out_unclaimed(relay, told, &halt).await {
+                return next;
+            }
+        }
+    }
+
+    /// Does with a table that has halted, and is nobody's, what an order says; gives what is next, if it goes on.
+    pub(super) async fn carry_out_unclaimed(&self, relay: &mut Relay, told: Told, halt: &Halt) -> Option<Turn<O, S>> {
+        let table = relay.stats.table.clone();
+        match &told.order {
+            Order::Retry => match (self.fitness)(table.clone()).await {
+                Ok(()) => {
+                    info!(%table, reason = halt.name, "relay_retried");
                     relay.stats.set_state(State::Starting, None);
                     relay.backoff.reset();
                     told.answer(Ok(done(State::Halted.name(), State::Starting.name())));
-                    return Turn::Claim(Duration::ZERO);
+                    return Some(Turn::Claim(Duration::ZERO));
                 }
-                Order::Leave => {
-                    told.answer(Ok(done(State::Halted.name(), LEFT)));
-                    return Turn::Leave;
-                }
-                Order::Pause(_) => told.answer(Err(Refusal::Halted { table, detail: halt.to_string() })),
-                Order::Resume => told.answer(Err(Refusal::NotPaused(table))),
-                Order::Replay(_) => told.answer(Err(at_rest(&table, State::Halted))),
-                Order::Release(aggregate) => {
-                    let refused = stays_parked(&table, aggregate, format!("the table has halted: {halt}"));
-                    told.answer(Err(refused));
-                }
-                order @ (Order::Set(_) | Order::Forget) => {
-                    let moved = self.move_halted(relay, goal(order)).await;
-                    told.answer(moved);
-                }
+                Err(detail) => told.answer(Err(Refusal::Unfit { table, detail })),
+            },
+            // What has made it halt may be what has changed.
+            Order::Renew(renewed) => {
+                relay.table = (**renewed).clone();
+                relay.stats.set_state(State::Starting, None);
+                relay.backoff.reset();
+                told.answer(Ok(done(State::Halted.name(), State::Starting.name())));
+                return Some(Turn::Claim(Duration::ZERO));
+            }
+            Order::Leave => {
+                told.answer(Ok(done(State::Halted.name(), LEFT)));
+                return Some(Turn::Leave);
+            }
+            Order::Pause(_) => told.answer(Err(Refusal::Halted { table, detail: halt.to_string() })),
+            Order::Resume => told.answer(Err(Refusal::NotPaused(table))),
+            Order::Replay(_) => told.answer(Err(at_rest(&table, State::Halted))),
+            Order::Release(aggregate) => {
+                let refused = stays_parked(&table, aggregate, format!("the table has halted: {halt}"));
+                told.answer(Err(refused));
+            }
+            order @ (Order::Set(_) | Order::Forget) => {
+                let moved = self.move_halted(relay, goal(order)).await;
+                told.answer(moved);
             }
         }
+        None
     }
 
     /// A halted table is nobody's: claimed for the moment.

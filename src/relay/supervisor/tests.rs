@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use tokio::time::Instant;
 
 use super::stage::{Process, Stage, pass};
 use super::*;
@@ -321,6 +322,32 @@ async fn a_table_that_starts_again_and_again_holds_no_other_up() {
     assert_eq!(stage.arrived(failed).len(), 1);
 }
 
+/// Given a table that was relayed for long, when its records fail again and again, then it starts again after waits
+/// that grow; and from a short one on after it was relayed for long again.
+#[tokio::test(start_paused = true)]
+async fn waits_between_starts_grow_until_an_attempt_lasts() {
+    let stage = Stage::new(1, 1);
+    let process = stage.run();
+    let starts = || stage.outlets.lock().unwrap().len();
+    pass(60_000).await;
+    (0..8).for_each(|_| stage.broker.refuse(retriable()));
+    insert(&stage, 0, 1..=1);
+    pass(2_000).await;
+    assert!(starts() < 8 && stage.arrived(0).is_empty(), "{} starts in two seconds", starts());
+    pass(120_000).await;
+    assert_eq!((starts(), stage.arrived(0)), (9, ids(0, 1..=1)));
+    stage.broker.refuse(retriable());
+    insert(&stage, 0, 2..=2);
+    pass(1_000).await;
+    assert_eq!((starts(), stage.arrived(0)), (10, ids(0, 1..=2)), "the first wait is short again");
+    pass(60_000).await;
+    stage.broker.fail_topic("t");
+    insert(&stage, 0, 3..=3);
+    pass(600_000).await;
+    assert!(starts() < 10 + 40, "{} starts in ten minutes", starts() - 10);
+    assert_eq!(process.stats[0].state(), State::Starting);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_table_that_starts_now_loses_nothing_when_it_starts_again_before_its_first_save() {
     let mut stage = Stage::new(1, 1);
@@ -461,6 +488,70 @@ async fn a_purged_table_that_lacks_rows_halts_and_names_what_is_lost() {
     assert_eq!(process.stats[1].state(), State::Running);
 }
 
+/// Given a table that is to recover while others are read, when it has to wait for its turn, then it says so and takes
+/// orders.
+#[tokio::test(start_paused = true)]
+async fn a_purged_table_that_waits_for_its_turn_takes_orders() {
+    let mut stage = stuck(2);
+    stage.on_purged = OnPurged::RecoverFromTable;
+    stage.settings.snapshot_readers = 1;
+    let mut process = stage.run();
+    pass(100).await;
+    order(&process, 1, pause()).await.unwrap();
+    process.kill(&stage, |_| 0).await;
+    insert(&stage, 0, 11..=60);
+    insert(&stage, 1, 11..=13);
+    stage.log.purge(53);
+    let process = stage.run();
+    pass(1_000).await;
+    assert_eq!((process.stats[0].state(), process.stats[1].state()), (State::Snapshot, State::Paused));
+    order(&process, 1, Order::Resume).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(process.stats[1].state(), State::Starting);
+    assert!(process.stats[1].reason().unwrap().starts_with("the log is purged, waits for its turn"));
+    let begun = Instant::now();
+    assert!(matches!(order(&process, 1, pause()).await, Err(Refusal::Halted { .. })));
+    assert_eq!(order(&process, 1, Order::Leave).await.unwrap().after, "left");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    stage.broker.block("0/", false);
+    pass(5_000).await;
+    assert_eq!((stage.arrived(0), stage.arrived(1).len()), (ids(0, 11..=60), 0), "the other goes on");
+}
+
+/// Given as many tables that take nothing as may be read at the same time, when another one has its first start, then it
+/// is read all the same; what they have not taken comes once, in order, as soon as they take it.
+#[tokio::test(start_paused = true)]
+async fn tables_that_take_nothing_hold_no_other_first_start_up() {
+    let mut stage = stuck(3);
+    stage.broker.block("1/", true);
+    stage.start = Start::Snapshot;
+    stage.settings.snapshot_readers = 2;
+    stage.settings.shutdown_grace = Duration::from_secs(5);
+    (0..3).for_each(|table| insert(&stage, table, 11..=60));
+    let process = stage.run();
+    pass(5_000).await;
+    let says = |table: usize, what: &str| process.stats[table].reason().is_some_and(|reason| reason.starts_with(what));
+    assert!(says(2, "it waits for its turn to be read") && stage.arrived(2).is_empty(), "the others have the turns");
+    pass(10_000).await;
+    assert_eq!((stage.arrived(2), process.stats[2].state()), (ids(2, 11..=60), State::Running));
+    for table in 0..2 {
+        assert!(says(table, "its queue stayed full") && process.stats[table].state() == State::Snapshot);
+    }
+    // While it waits, it is as ready for an order as any other.
+    order(&process, 1, pause()).await.unwrap();
+    assert_eq!(process.stats[1].state(), State::Paused);
+    order(&process, 1, Order::Resume).await.unwrap();
+    pass(60_000).await;
+    (0..2).for_each(|table| stage.broker.block(&format!("{table}/"), false));
+    insert(&stage, 0, 61..=62);
+    pass(60_000).await;
+    assert_eq!((stage.arrived(0), stage.arrived(1)), (ids(0, 11..=62), ids(1, 11..=60)));
+    assert!(process.stats.iter().all(|stats| stats.state() == State::Running) && stage.log.streams() == 1);
+    process.stop.cancel();
+    assert_eq!(process.running.await.unwrap().unwrap(), Summary { halted: 0 });
+    assert!((0..3).all(|table| stage.saved(table).unwrap().scan.is_none()));
+}
+
 /// Given tables that are to recover when their log is purged, when the server says that it does not have the log and yet has
 /// lost nothing of it, then they halt by the server's word, once.
 #[tokio::test(start_paused = true)]
@@ -488,6 +579,24 @@ async fn a_second_daemon_halts_and_the_first_goes_on() {
     pass(100).await;
     assert_eq!(stage.arrived(0).len(), 1);
     assert!(!first.running.is_finished());
+}
+
+/// Given an owner whose host has vanished, when its claims last for half a minute, then the next process has waited for them,
+/// and relays.
+#[tokio::test(start_paused = true)]
+async fn an_heir_waits_until_the_claims_of_a_host_that_vanished_are_given_up() {
+    let stage = Stage::new(2, 1);
+    let vanished = stage.run();
+    pass(10).await;
+    vanished.running.abort();
+    let heir = stage.run();
+    pass(30_000).await;
+    assert!(heir.stats[0].reason().unwrap().starts_with("waits until"), "{:?}", heir.stats[0].reason());
+    stage.positions.sever(&vanished.session);
+    insert(&stage, 0, 1..=1);
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0), heir.stats[0].state()), (ids(0, 1..=1), State::Running));
+    assert!(!heir.running.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
@@ -882,6 +991,26 @@ async fn a_table_that_failed_its_checks_can_be_retried_too_and_the_daemon_ends_w
     assert_eq!((stage.arrived(0), process.stats[0].state()), (ids(0, 1..=1), State::Running));
     assert!(!process.running.is_finished());
     assert!(matches!(order(&process, 0, Order::Retry).await, Err(Refusal::NotHalted { .. })));
+}
+
+/// R8: given a table whose stored position is not readable, when a daemon starts, then that one halts by name and the other
+/// is relayed; and once an operator has set another position, a retry has it relayed too.
+#[tokio::test(start_paused = true)]
+async fn a_table_whose_position_is_not_readable_halts_alone_until_another_is_set() {
+    let stage = Stage::new(2, 1);
+    insert(&stage, 0, 1..=2);
+    insert(&stage, 1, 1..=1);
+    stage.positions.garble(&stage.tables[0]);
+    let process = stage.run();
+    pass(1_000).await;
+    let reason = process.stats[0].reason().unwrap();
+    assert!(reason.starts_with("position_unreadable"), "{reason}");
+    assert_eq!((stage.arrived(0), stage.arrived(1)), (Vec::new(), ids(1, 1..=1)));
+    let done = order(&process, 0, Order::Set(after(1))).await.unwrap();
+    assert!(done.before.contains("not readable"), "{done:?}");
+    order(&process, 0, Order::Retry).await.unwrap();
+    pass(1_000).await;
+    assert_eq!((stage.arrived(0), process.stats[0].state()), (ids(0, 2..=2), State::Running));
 }
 
 #[tokio::test(start_paused = true)]

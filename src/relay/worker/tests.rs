@@ -94,7 +94,7 @@ impl Bench {
         let mapping = mapping.with_aside(Arc::new(aside));
         let stop = CancellationToken::new();
         let worker = Worker::new(mapping, outlet, receiver.into(), self.settings.subscribe(), Arc::clone(&self.stats));
-        let position = Arc::new(claimed.position.unwrap_or_else(|| after(0)));
+        let position = Arc::new(claimed.position.unwrap().unwrap_or_else(|| after(0)));
         let worker = worker.resuming(position, claimed.parked, condemned.clone());
         let running = tokio::spawn(worker.run(stop.clone(), stop.clone()));
         Self { queue, stop, running, ..self }
@@ -243,6 +243,28 @@ async fn a_record_that_fails_for_now_ends_for_a_restart_once_all_is_settled_and_
     assert!(matches!(bench.ended().await, Outcome::Restart(_)));
     assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
     assert_eq!(positions.position(&table), Some(after(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn given_a_spent_outlet_when_noticed_then_all_is_acknowledged_and_saved_before_the_relay_begins_anew() {
+    let bench = bench(UNSAVED, 1, 100).await;
+    bench.broker.hold();
+    bench.send(1, 2).await;
+    bench.pass(1).await;
+    bench.broker.wear_out();
+    bench.send(2, 2).await;
+    bench.pass(5_000).await;
+    bench.send(3, 2).await;
+    bench.pass(60_000).await;
+    assert!(!bench.running.is_finished(), "what is on its way is waited for");
+    assert_eq!(bench.broker.pending(0), 4, "and nothing follows it");
+    bench.broker.release();
+    let (broker, positions, table) = (bench.broker.clone(), bench.positions.clone(), bench.table.clone());
+    let stats = Arc::clone(&bench.stats);
+    assert!(matches!(bench.ended().await, Outcome::Restart(_)));
+    assert_eq!(positions.position(&table), Some(after(2)));
+    assert_eq!(broker.ids(), ["1.0", "1.1", "2.0", "2.1"]);
+    assert_eq!(stats.retries(), [0, 0, 1, 0, 0], "an event was looked for");
 }
 
 #[tokio::test(start_paused = true)]
@@ -459,5 +481,22 @@ async fn a_refused_event_is_known_no_longer_than_until_its_place_aside_is_durabl
         };
         let expected = [(aside, "1.0"), ("t", "1.1"), (anew, "1.0")];
         assert_eq!(delivered, expected.map(|(topic, id)| (topic.to_owned(), id.to_owned())));
+    }
+}
+
+/// Given a fault of the log, when not everything before its transaction is saved, then no place is told to go on from, for
+/// that would skip events.
+#[tokio::test(start_paused = true)]
+async fn a_fault_tells_the_place_behind_its_transaction_only_once_everything_before_it_is_saved() {
+    for (is_held, told) in [(false, format!("--to '{}'", after(2))), (true, "first outboxd retry".to_owned())] {
+        let bench = bench(UNSAVED, 1, 100).await;
+        if is_held {
+            bench.broker.hold();
+        }
+        bench.send(1, 1).await;
+        let fault = Fault { name: "statement_format", detail: "so it is".to_owned(), at: "there".to_owned() };
+        bench.give(Item::Fault { fault, behind: Some(Arc::new(after(2))) }).await;
+        let Outcome::Halted(halt) = bench.ended().await else { panic!("it halts") };
+        assert_eq!((halt.name, halt.detail.contains(&told)), ("statement_format", true), "{halt}");
     }
 }

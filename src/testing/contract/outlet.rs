@@ -165,7 +165,7 @@ pub async fn a_save_is_durable_and_a_release_frees_the_table<B: Bench>(bench: &B
         assert!(matches!(store.claim(&table).await, Err(StoreError::Owned { .. })));
     }
     run.outlet.release().await.unwrap();
-    assert_eq!(store.claim(&table).await.unwrap().position, Some(after(4)));
+    assert_eq!(store.claim(&table).await.unwrap().position, Ok(Some(after(4))));
 }
 
 /// Given records that were published and not saved, when the outlet is released, then nobody has seen them, and what the

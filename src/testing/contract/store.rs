@@ -16,6 +16,8 @@ pub trait Bench: Sync {
     fn session(&self) -> impl Future<Output = Self::Store>;
     /// The process is cut off: what the store keeps for its connection is given up, and the process does not know.
     fn sever(&self, session: &Self::Store) -> impl Future<Output = ()>;
+    /// What is stored as the table's position is overwritten with what is none.
+    fn garble(&self, table: &TableName) -> impl Future<Output = ()>;
 }
 
 /// Every check, each on tables of its own.
@@ -27,6 +29,8 @@ pub async fn keep<B: Bench>(bench: &B) {
     an_operator_has_it_forgotten(bench).await;
     a_pause_lasts_until_it_is_ended(bench).await;
     parked_aggregates_are_kept_with_the_position(bench).await;
+    what_is_not_readable_concerns_its_table_alone(bench).await;
+    an_operator_replaces_what_is_not_readable(bench).await;
     if B::TAKES_OVER {
         a_claim_takes_the_table_over(bench).await;
         of_many_at_once_one_can_save(bench).await;
@@ -44,21 +48,21 @@ fn table(name: &str) -> TableName {
 }
 
 async fn durable<S: PositionStore>(store: &S, table: &TableName) -> Option<Position> {
-    store.list().await.unwrap().into_iter().find(|saved| saved.table == *table).unwrap().position
+    store.list().await.unwrap().into_iter().find(|saved| saved.table == *table).unwrap().position.unwrap()
 }
 
 /// Given a claimed table, when a position is saved, then the next owner and the list find it.
 pub async fn a_position_is_found_again(bench: &impl Bench) {
     let (first, table) = (bench.session().await, table("found-again"));
     let claimed = first.claim(&table).await.unwrap();
-    assert_eq!((claimed.claim.epoch, &claimed.position), (1, &None));
+    assert_eq!((claimed.claim.epoch, &claimed.position), (1, &Ok(None)));
     assert_eq!(durable(&first, &table).await, None);
     let position = Position { partial: Some(Partial { txn: transaction(8), rows: 3 }), ..after(7) };
     first.save(&claimed.claim, &position).await.unwrap();
     assert_eq!(durable(&bench.session().await, &table).await.as_ref(), Some(&position));
     first.release(&claimed.claim).await.unwrap();
     let again = bench.session().await.claim(&table).await.unwrap();
-    assert_eq!((again.claim.epoch, again.position), (2, Some(position)));
+    assert_eq!((again.claim.epoch, again.position), (2, Ok(Some(position))));
 }
 
 /// Given a table that was left, and that another process has had since, then it can be claimed as by a newcomer.
@@ -72,7 +76,7 @@ pub async fn a_table_that_was_left_can_come_back(bench: &impl Bench) {
     second.save(&other.claim, &after(2)).await.unwrap();
     second.release(&other.claim).await.unwrap();
     let again = first.claim(&table).await.unwrap();
-    assert_eq!((again.claim.epoch, again.position), (3, Some(after(2))));
+    assert_eq!((again.claim.epoch, again.position), (3, Ok(Some(after(2)))));
     first.save(&again.claim, &after(3)).await.unwrap();
 }
 
@@ -158,7 +162,56 @@ pub async fn an_operator_has_it_forgotten(bench: &impl Bench) {
     assert_eq!(durable(&store, &table).await, None);
     store.save(&claim, &after(2)).await.unwrap();
     store.release(&claim).await.unwrap();
-    assert_eq!(bench.session().await.claim(&table).await.unwrap().position, Some(after(2)));
+    assert_eq!(bench.session().await.claim(&table).await.unwrap().position, Ok(Some(after(2))));
+}
+
+fn is_unreadable<T>(result: &Result<T, StoreError>, table: &TableName) -> bool {
+    matches!(result, Err(StoreError::Unreadable { table: of, .. }) if of == table)
+}
+
+/// R8: given a stored position that is not readable, then the list says so of that table and has the others; whoever claims
+/// it hears it, and cannot save; and a process that has it and another one, and loses its connection, goes on with the other.
+pub async fn what_is_not_readable_concerns_its_table_alone(bench: &impl Bench) {
+    let (store, bad, good) = (bench.session().await, table("garbled"), table("not-garbled"));
+    let (bad_claim, good_claim) = (store.claim(&bad).await.unwrap().claim, store.claim(&good).await.unwrap().claim);
+    store.save(&bad_claim, &after(1)).await.unwrap();
+    store.save(&good_claim, &after(1)).await.unwrap();
+    bench.garble(&bad).await;
+    bench.sever(&store).await;
+    settled(async || store.save(&good_claim, &after(2)).await).await.unwrap();
+    let all = store.list().await.unwrap();
+    let listed = |table: &TableName| &all.iter().find(|saved| saved.table == *table).unwrap().position;
+    assert!(is_unreadable(listed(&bad), &bad), "{all:?}");
+    assert_eq!(listed(&good), &Ok(Some(after(2))));
+    store.release(&bad_claim).await.unwrap();
+    let other = bench.session().await;
+    let claimed = other.claim(&bad).await.unwrap();
+    assert!(is_unreadable(&claimed.position, &bad), "{claimed:?}");
+    let saved = other.save(&claimed.claim, &after(9)).await;
+    assert!(is_unreadable(&saved, &bad), "{saved:?}");
+    other.release(&claimed.claim).await.unwrap();
+    let again = bench.session().await.claim(&bad).await.unwrap();
+    assert!(is_unreadable(&again.position, &bad), "a claim changes nothing: {again:?}");
+}
+
+/// Given a stored position that is not readable, when an operator sets another or has it forgotten, then that is cured.
+pub async fn an_operator_replaces_what_is_not_readable(bench: &impl Bench) {
+    for (name, to) in [("garbled-and-set", Some(after(3))), ("garbled-and-forgotten", None)] {
+        let (store, table) = (bench.session().await, table(name));
+        let claim = store.claim(&table).await.unwrap().claim;
+        store.save(&claim, &after(9)).await.unwrap();
+        store.release(&claim).await.unwrap();
+        bench.garble(&table).await;
+        let claim = store.claim(&table).await.unwrap().claim;
+        match &to {
+            Some(to) => store.set(&claim, to).await.unwrap(),
+            None => store.forget(&claim).await.unwrap(),
+        }
+        assert_eq!(durable(&store, &table).await, to);
+        store.save(&claim, &after(4)).await.unwrap();
+        store.release(&claim).await.unwrap();
+        assert_eq!(bench.session().await.claim(&table).await.unwrap().position, Ok(Some(after(4))));
+    }
 }
 
 /// Given a table that was paused, then the next owner and the list find that, whatever is saved, until it is ended.
@@ -173,7 +226,7 @@ pub async fn a_pause_lasts_until_it_is_ended(bench: &impl Bench) {
     store.release(&first.claim).await.unwrap();
     let other = bench.session().await;
     let again = other.claim(&table).await.unwrap();
-    assert_eq!((again.pause.as_ref(), again.position), (Some(&pause), Some(after(2))));
+    assert_eq!((again.pause.as_ref(), again.position), (Some(&pause), Ok(Some(after(2)))));
     other.set(&again.claim, &after(1)).await.unwrap();
     let listed = other.list().await.unwrap().into_iter().find(|saved| saved.table == table).unwrap();
     assert_eq!(listed.pause, Some(pause));
@@ -190,7 +243,7 @@ pub async fn a_table_has_one_owner(bench: &impl Bench) {
     assert!(matches!(error, StoreError::Owned { .. }), "{error}");
     first.save(&claim, &after(1)).await.unwrap();
     first.release(&claim).await.unwrap();
-    assert_eq!(second.claim(&table).await.unwrap().position, Some(after(1)));
+    assert_eq!(second.claim(&table).await.unwrap().position, Ok(Some(after(1))));
 }
 
 /// Given many processes that claim at once, then one gets it.
@@ -211,7 +264,7 @@ pub async fn a_claim_takes_the_table_over(bench: &impl Bench) {
     let old = first.claim(&table).await.unwrap().claim;
     first.save(&old, &after(1)).await.unwrap();
     let new = second.claim(&table).await.unwrap();
-    assert_eq!((new.claim.epoch, new.position), (2, Some(after(1))));
+    assert_eq!((new.claim.epoch, new.position), (2, Ok(Some(after(1)))));
     let error = first.save(&old, &after(2)).await.unwrap_err();
     assert!(matches!(error, StoreError::Fenced { ours: 1, theirs: 2, .. }), "{error}");
     let error = first.claim(&table).await.unwrap_err();

@@ -20,6 +20,10 @@ impl store::Bench for MemoryPositions {
     async fn sever(&self, session: &MemoryStore) {
         MemoryPositions::sever(self, session);
     }
+
+    async fn garble(&self, table: &TableName) {
+        MemoryPositions::garble(self, table);
+    }
 }
 
 #[tokio::test]

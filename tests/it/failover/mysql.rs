@@ -3,9 +3,10 @@
 use outboxd::position::GtidSet;
 
 use super::cluster::Cluster;
+use super::replicas::in_kafka;
 use crate::account;
 use crate::daemon::Daemon;
-use crate::order::event;
+use crate::order::{event, ids};
 use crate::stage::{Stage, until};
 
 const EXECUTED: &str = "SELECT @@GLOBAL.gtid_executed";
@@ -127,6 +128,36 @@ async fn lost_transactions_halt_the_tables_when_told_so() {
     cluster.sql(1, [event(1, "after", "after")]).await;
     cluster.stage.delivered("after").await;
     assert_eq!(daemon.terminate().await, Some(0));
+}
+
+/// Given a server that has lost its last transaction, when it comes back read-only and nothing replicates to it, then that is
+/// told, and what gets the same number later is relayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_read_only_server_has_lost_of_its_own_is_told_and_what_comes_instead_is_relayed() {
+    let cluster = Cluster::mysql(in_kafka(Stage::of().shards(1)), 0, &[]).await;
+    let daemon = cluster.run(&[0], &[]);
+    cluster.sql(0, [event(1, "kept", "k")]).await;
+    cluster.stage.delivered("kept").await;
+    let kept = cluster.ask(0, EXECUTED).await;
+    cluster.sql(0, [event(1, "lost", "k")]).await;
+    cluster.stage.delivered("lost").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    // What a crash leaves where the log is not synchronised.
+    let crash = [
+        "SET GLOBAL read_only = ON".to_owned(),
+        "SET SESSION sql_log_bin = 0".to_owned(),
+        "DELETE FROM delivery.`delivery-outbox1` WHERE id = 'lost'".to_owned(),
+        "RESET BINARY LOGS AND GTIDS".to_owned(),
+        format!("SET GLOBAL gtid_purged = '{kept}'"),
+    ];
+    cluster.sql(0, crash).await;
+    let daemon = cluster.run(&[0], &[]);
+    daemon.logs("transactions_lost_by_failover").await;
+    // It is given the number of the lost one.
+    cluster.sql(0, ["SET GLOBAL read_only = OFF".to_owned(), event(1, "again", "k")]).await;
+    cluster.stage.delivered("again").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    assert_eq!(ids(&cluster.stage.records().await), ["kept", "lost", "again"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use crate::order::event;
 use crate::stage::{Setup, Stage, until};
 
 /// Positions in Kafka, which stages share.
-fn in_kafka(setup: Setup) -> Setup {
+pub(super) fn in_kafka(setup: Setup) -> Setup {
     let name = format!("positions-{}", fastrand::u64(..));
     let setup = setup.set("POSITIONS__STORE", "kafka").set("POSITIONS__TOPIC", &name);
     setup.set("DELIVERY__TRANSACTIONAL_ID", &name).set("KAFKA__CREATE_TOPICS", "true")

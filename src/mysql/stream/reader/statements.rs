@@ -5,8 +5,8 @@
 
 use super::Reader;
 use crate::mysql::decode::QueryEvent;
-use crate::mysql::statement::{Statement, cleans, plain};
-use crate::source::{ForeignDml, LogEvent};
+use crate::mysql::statement::{Statement, cleans, plain, target};
+use crate::source::{ForeignDml, LogEvent, Slot};
 
 impl Reader {
     /// A statement that began at this time, in seconds since the Unix epoch.
@@ -35,22 +35,24 @@ impl Reader {
             Statement::XaCommit(xid) => self.settle(&xid, true),
             Statement::XaRollback(xid) => self.settle(&xid, false),
             Statement::Dml => {
-                self.statement(text, schema);
+                self.statement(target(text), text, schema);
                 self.end_of_single();
             }
             Statement::Truncate => {
                 // What cleaning takes away has no reader any more.
                 if !cleans(text) {
-                    self.truncate(&plain, schema);
+                    self.lose(self.tables.named_by(&plain, schema), ForeignDml::Truncate);
                 }
                 self.end_of_single();
             }
             Statement::Filled(made) => {
-                self.statement(made, schema);
+                self.statement(made, text, schema);
+                self.lose(self.tables.replaced_by(&plain, schema), ForeignDml::Drop);
                 self.define(text, schema, ended);
                 self.end_of_single();
             }
             Statement::Other => {
+                self.lose(self.tables.replaced_by(&plain, schema), ForeignDml::Drop);
                 self.define(text, schema, ended);
                 self.end_of_single();
             }
@@ -78,12 +80,13 @@ impl Reader {
         }
     }
 
-    /// Statement-format changes of a subscribed table: its rows are not in the log.
-    fn statement(&mut self, text: &str, schema: &str) {
+    /// Statement-format changes of a subscribed table: its rows are not in the log. `target`: what the statement names in
+    /// it may change; the rest is read or called.
+    fn statement(&mut self, target: &str, text: &str, schema: &str) {
         const DETAIL: &str =
             "rows were changed in statement format, so the log does not have them; use binlog_format=ROW";
-        let changed = self.tables.changed_by(text, schema);
-        if changed.is_empty() && self.tables.may_be_changed_by(text, schema) {
+        let changed = self.tables.changed_by(target, text, schema);
+        if changed.is_empty() && self.tables.may_be_changed_by(target, schema) {
             let fault = self.fault("statement_format", DETAIL);
             self.pending.push_back(LogEvent::Fault { slot: None, fault });
         }
@@ -94,11 +97,11 @@ impl Reader {
         }
     }
 
-    /// A statement without comments that takes rows of the tables that it names, of no others.
-    fn truncate(&mut self, text: &str, schema: &str) {
-        for slot in self.tables.named_by(text, schema) {
+    /// These tables lose rows without the log's having them.
+    fn lose(&mut self, slots: Vec<Slot>, kind: ForeignDml) {
+        for slot in slots {
             self.touch(slot);
-            self.pending.push_back(LogEvent::Foreign { slot, kind: ForeignDml::Truncate });
+            self.pending.push_back(LogEvent::Foreign { slot, kind });
         }
     }
 }

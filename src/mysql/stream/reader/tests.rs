@@ -1,6 +1,6 @@
 use super::*;
 use crate::mysql::decode::{Dialect, Header};
-use crate::mysql::definition::Definition;
+use crate::mysql::definition::{Definition, Feeder};
 use crate::mysql::statement::CLEANING;
 use crate::source::{BatchBuilder, RowSet, Subscription};
 
@@ -98,14 +98,32 @@ fn given_an_incident_when_taken_then_it_is_a_fault_of_every_table() {
 #[test]
 fn given_events_without_meaning_when_taken_then_nothing_is_said() {
     let mut reader = reader("gtid=");
-    // Stop, rows query, annotate, ignorable and those of servers to come.
-    for code in [kind::STOP, 29, 160, 28, 35, 161, 163, 200] {
+    let without_rows = [1, 3, 5, 9, 11, 13, 14, 15, 17, 28, 29, 35, 36, 37, 160, 161, 163, 164];
+    for code in without_rows {
         reader.take(&event(code, 30, 30, &[1, 2, 3])).unwrap();
         assert!(reader.pop().is_none(), "{code}");
+    }
+    // Those of servers to come that may be passed over, and that the server makes up.
+    for flags in [0x80, 0x20] {
+        let unknown = event(200, 30, 30, &[1, 2, 3]);
+        reader.take(&Event { header: Header { flags, ..unknown.header }, ..unknown }).unwrap();
+        assert!(reader.pop().is_none(), "{flags}");
     }
     for code in [kind::HEARTBEAT, kind::HEARTBEAT_V2] {
         reader.take(&event(code, 30, 30, &[1, 2, 3])).unwrap();
         assert!(matches!(reader.pop(), Some(LogEvent::Progress)), "{code}");
+    }
+}
+
+#[test]
+fn given_an_event_of_an_unknown_type_when_taken_then_it_is_a_fault_of_every_table() {
+    let mut reader = reader("gtid=");
+    // No event; rows as before MySQL 5.1.18; a payload within one; a part of a row of MariaDB 12.3; one to come.
+    for code in [0, 20, 21, 22, kind::TRANSACTION_PAYLOAD, 172, 200] {
+        reader.take(&event(code, 30, 30, &[1, 2, 3])).unwrap();
+        let Some(LogEvent::Fault { slot: None, fault }) = reader.pop() else { panic!("{code}: a fault") };
+        assert_eq!(fault.name, "unknown_event");
+        assert!(fault.detail.contains(&format!("type {code},")), "{}", fault.detail);
     }
 }
 
@@ -302,10 +320,12 @@ fn given_other_statements_that_define_the_table_when_the_log_is_opened_again_the
     assert_eq!(again(Older::All), Some(Ok("42 made".to_owned())), "all that is read was there before");
 }
 
-/// A reader that has met these statements of a transaction; what is called so fills the table too.
-fn after(feeder: &str, statements: &[&str]) -> Reader {
+/// A reader that has met these statements of a transaction. The function `publish_event` fills the table, and a trigger of
+/// `orders` does.
+fn after(statements: &[&str]) -> Reader {
     let mut told = definition("varchar(20)", 1);
-    told.feeders = vec![TableName::new("delivery", feeder)];
+    let feeder = |name, anywhere| Feeder { name: TableName::new("delivery", name), anywhere };
+    told.feeders = vec![feeder("publish_event", true), feeder("orders", false)];
     let mut reader = of_outbox(Dialect::MySql, "gtid=", told);
     reader.take(&event(kind::GTID, 30, 30, &[1; 42])).unwrap();
     for text in statements {
@@ -323,17 +343,56 @@ fn given_a_function_called_by_any_statement_in_a_transaction_when_it_fills_the_t
         ("SELECT `delivery`.`another`(1)", 0),
         ("CREATE TEMPORARY TABLE copied AS SELECT * FROM outbox", 0),
         ("CREATE TABLE outbox AS SELECT * FROM another", 1),
+        ("CREATE TABLE copied AS SELECT publish_event(1)", 1),
         ("RELEASE SAVEPOINT outbox", 0),
     ] {
-        let mut reader = after("publish_event", &["BEGIN", text]);
-        assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
-        let mut found = 0;
-        while let Some(event) = reader.pop() {
-            let LogEvent::Fault { slot: Some(0), fault } = event else { panic!("{text}: no fault of the table") };
-            assert_eq!(fault.name, "statement_format", "{text}");
-            found += 1;
-        }
-        assert_eq!(found, faults, "{text}");
+        assert_eq!(statement_faults(text), faults, "{text}");
+    }
+}
+
+/// How often the table is told to have rows of this statement that are not in the log.
+fn statement_faults(text: &str) -> usize {
+    let mut reader = after(&["BEGIN", text]);
+    assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
+    let mut found = 0;
+    while let Some(event) = reader.pop() {
+        let LogEvent::Fault { slot: Some(0), fault } = event else { panic!("{text}: no fault of the table") };
+        assert_eq!(fault.name, "statement_format", "{text}");
+        found += 1;
+    }
+    found
+}
+
+#[test]
+fn given_statement_format_when_a_statement_only_reads_the_table_then_it_is_no_matter() {
+    for text in [
+        "INSERT INTO other SELECT id FROM outbox",
+        "INSERT INTO other SELECT id FROM orders",
+        "INSERT INTO other (name) VALUES ('outbox')",
+        // As pt-table-checksum writes.
+        "REPLACE INTO `percona`.`checksums` (db, tbl, chunk, this_cnt) SELECT 'delivery', 'outbox', '1', COUNT(*) FROM \
+         `delivery`.`outbox` FORCE INDEX(`PRIMARY`) WHERE ((`id` >= '1')) /*checksum chunk*/",
+        "UPDATE `percona`.`checksums` SET chunk_time = '0.01' WHERE db = 'delivery' AND tbl = 'outbox' AND chunk = '1'",
+        "UPDATE other SET id=1 WHERE 'outbox' = 'x'",
+        "DELETE FROM other WHERE id IN (SELECT id FROM outbox)",
+    ] {
+        assert_eq!(statement_faults(text), 0, "{text}");
+    }
+    for text in [
+        "INSERT INTO outbox SELECT id, 'x' FROM other",
+        "INSERT INTO orders SELECT id FROM other",
+        "REPLACE `delivery`.`outbox` SET id = 1",
+        "INSERT INTO other SELECT publish_event(1)",
+        "INSERT INTO other VALUES (publish_event(1))",
+        "UPDATE other SET id = publish_event(1)",
+        "UPDATE orders SET id = 1",
+        "UPDATE other JOIN outbox ON TRUE SET outbox.id = 1",
+        "DELETE FROM other WHERE publish_event(id)",
+        "DELETE orders FROM other JOIN orders WHERE TRUE",
+        "WITH c AS (SELECT 1) UPDATE outbox SET id = 1",
+        "LOAD DATA INFILE 'x' INTO TABLE outbox (id)",
+    ] {
+        assert_eq!(statement_faults(text), 1, "{text}");
     }
 }
 
@@ -352,13 +411,44 @@ fn given_rows_that_a_statement_takes_away_when_they_are_of_others_or_acknowledge
         // Its trigger fills the table, and is not asked.
         ("TRUNCATE orders", false),
     ] {
-        let mut reader = after("orders", &[text]);
-        assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
-        if said {
-            let event = reader.pop();
-            assert!(matches!(event, Some(LogEvent::Foreign { slot: 0, kind: ForeignDml::Truncate })), "{text}");
-        }
-        assert!(matches!(reader.pop(), Some(LogEvent::Commit)), "{text}");
+        assert_eq!(lost(text), said.then_some(ForeignDml::Truncate), "{text}");
+    }
+}
+
+/// What a statement that is a transaction of its own is told to take from the table.
+fn lost(text: &str) -> Option<ForeignDml> {
+    let mut reader = after(&[text]);
+    assert!(matches!(reader.pop(), Some(LogEvent::Begin { .. })));
+    let (lost, end) = match reader.pop() {
+        Some(LogEvent::Foreign { slot: 0, kind }) => (Some(kind), reader.pop()),
+        end => (None, end),
+    };
+    assert!(matches!(end, Some(LogEvent::Commit)), "{text}");
+    lost
+}
+
+#[test]
+fn given_a_table_that_is_dropped_renamed_or_replaced_when_read_then_it_is_told_of_that_table_alone() {
+    for (text, said) in [
+        ("DROP TABLE IF EXISTS `other`, `Outbox` /* generated by server */", true),
+        ("SET STATEMENT lock_wait_timeout = 1 FOR DROP TABLE outbox", true),
+        ("RENAME TABLE outbox TO outbox_old, outbox_new TO outbox", true),
+        ("RENAME TABLES delivery.outbox TO away.outbox", true),
+        ("ALTER TABLE outbox ENGINE = InnoDB, RENAME AS away", true),
+        ("CREATE OR REPLACE TABLE `delivery`.`outbox` LIKE other", true),
+        ("CREATE OR REPLACE TABLE outbox (id INT)", true),
+        ("DROP SCHEMA IF EXISTS `Delivery`", true),
+        ("CREATE OR REPLACE DATABASE delivery", true),
+        ("DROP TABLE outbox_old, other.outbox, `outbox~outboxd`", false),
+        ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `outbox`", false),
+        ("RENAME TABLE outbox_new TO outbox_old", false),
+        ("ALTER TABLE outbox RENAME COLUMN payload TO body, RENAME KEY a TO b", false),
+        ("ALTER TABLE outbox ADD COLUMN more INT", false),
+        ("CREATE OR REPLACE TABLE other LIKE outbox", false),
+        ("CREATE TABLE outbox (id INT)", false),
+        ("DROP DATABASE `delivery-old`", false),
+    ] {
+        assert_eq!(lost(text), said.then_some(ForeignDml::Drop), "{text}");
     }
 }
 
@@ -371,7 +461,7 @@ fn given_a_view_or_a_trigger_that_is_made_when_it_changes_the_table_by_others_th
         ("CREATE VIEW shown AS SELECT * FROM another", false),
         ("ALTER TABLE publish_event ADD a INT", false),
     ] {
-        let reader = after("publish_event", &[text]);
+        let reader = after(&[text]);
         assert_eq!(reader.wants_definitions(), wanted, "{text}");
     }
 }
