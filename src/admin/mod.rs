@@ -125,7 +125,19 @@ fn router(guard: Arc<Guard>, current: Current, live: Arc<Live>) -> Router {
         .merge(changes)
         .fallback(|| async { Failure::new(404, "not_found", "there is no such page") })
         .method_not_allowed_fallback(|| async { Failure::new(405, "method_not_allowed", "not by this method") })
+        .layer(middleware::map_response(failures))
         .with_state(current)
+}
+
+/// What the library refuses by itself, as a body that is too large or a path that is no text, is told like everything else.
+async fn failures(response: Response) -> Response {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !response.status().is_client_error() || !kind.starts_with("text/plain") {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let detail = axum::body::to_bytes(body, LARGEST_BODY).await.unwrap_or_default();
+    Failure::new(parts.status.as_u16(), "bad_request", String::from_utf8_lossy(&detail)).into_response()
 }
 
 /// Shows what may be read.

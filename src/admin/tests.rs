@@ -102,6 +102,10 @@ async fn changes_reach_the_relay_and_nothing_that_is_not_one_does() {
         let (status, answer) = bench.change(what, body).await;
         assert_eq!((status, &answer["error"]), (400, &json!("bad_request")), "{what} {body}: {answer}");
     }
+    let (status, answer) = bench.change("pause", &"x".repeat(2 << 20)).await;
+    assert_eq!((status, &answer["error"]), (413, &json!("bad_request")), "{answer}");
+    let (status, answer) = bench.ask("GET", "/api/v1/tables/%ff", &[], "").await;
+    assert_eq!((status, &answer["error"]), (400, &json!("bad_request")), "{answer}");
     let (status, answer) = bench.ask("GET", "/api/v1/tables/d.out-box%2F1/pause", &[], "").await;
     assert_eq!((status, &answer["error"]), (405, &json!("method_not_allowed")));
     let (status, answer) =

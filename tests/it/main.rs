@@ -34,6 +34,7 @@ mod monitoring;
 mod names;
 mod network;
 mod nights;
+mod openapi;
 mod order;
 mod outages;
 mod ownership;
