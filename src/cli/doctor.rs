@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::whereabouts::Whereabouts;
 use super::{check, code, config, position, say, show};
+use crate::admin::settings::AdminSettings;
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::preflight::{self, Asker};
 use crate::daemon::{DaemonError, servers};
@@ -63,6 +64,7 @@ impl Report {
 
 pub(super) async fn doctor(
     DoctorArguments { output, log, whereabouts }: DoctorArguments,
+    admin: Result<AdminSettings, ConfigErrors>,
     loaded: Result<Loaded, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
     let mut report = Report::default();
@@ -79,7 +81,7 @@ pub(super) async fn doctor(
         }
         Err(errors) => report.part("configuration", Err::<&str, _>(errors)),
     }
-    match whereabouts.client(loaded.as_ref().map(|loaded| &loaded.config.admin), ANSWER) {
+    match whereabouts.client(admin.as_ref(), ANSWER) {
         Ok(client) => {
             for (title, page) in [
                 ("the daemon: readiness", "readyz"),

@@ -12,7 +12,7 @@ use ureq::http::Method;
 use super::whereabouts::Whereabouts;
 use super::{code, say, show};
 use crate::admin::settings::{AdminSettings, read_token};
-use crate::config::{ConfigErrors, Loaded};
+use crate::config::ConfigErrors;
 use crate::daemon::DaemonError;
 use crate::status::client::{self, Client, Unchanged};
 use crate::table::{TableName, TablePattern};
@@ -155,27 +155,27 @@ pub(super) fn somebody() -> String {
 
 pub(super) async fn pause(
     PauseArguments { hand, reason }: PauseArguments,
-    loaded: Result<Loaded, ConfigErrors>,
+    admin: Result<AdminSettings, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
-    each(hand, &loaded, "pause", &json!({ "reason": reason })).await
+    each(hand, &admin, "pause", &json!({ "reason": reason })).await
 }
 
-pub(super) async fn resume(hand: HandArguments, loaded: Result<Loaded, ConfigErrors>) -> Result<u8, DaemonError> {
-    each(hand, &loaded, "resume", &json!({})).await
+pub(super) async fn resume(hand: HandArguments, admin: Result<AdminSettings, ConfigErrors>) -> Result<u8, DaemonError> {
+    each(hand, &admin, "resume", &json!({})).await
 }
 
-pub(super) async fn retry(hand: HandArguments, loaded: Result<Loaded, ConfigErrors>) -> Result<u8, DaemonError> {
-    each(hand, &loaded, "retry", &json!({})).await
+pub(super) async fn retry(hand: HandArguments, admin: Result<AdminSettings, ConfigErrors>) -> Result<u8, DaemonError> {
+    each(hand, &admin, "retry", &json!({})).await
 }
 
 /// Asks the same of every table; says what became of each.
 async fn each(
     HandArguments { tables, way }: HandArguments,
-    loaded: &Result<Loaded, ConfigErrors>,
+    admin: &Result<AdminSettings, ConfigErrors>,
     what: &str,
     body: &Value,
 ) -> Result<u8, DaemonError> {
-    let hand = Hand::new(way, loaded.as_ref().map(|loaded| &loaded.config.admin))?;
+    let hand = Hand::new(way, admin.as_ref())?;
     let mut exit = code::CLEAN;
     for table in hand.select(&tables).await? {
         match hand.change(Method::POST, &table, what, body.clone()).await {

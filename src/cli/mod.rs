@@ -78,7 +78,7 @@ pub mod code {
     about = "Relays transactional outbox tables from MySQL's binlog to Kafka, in order"
 )]
 #[command(
-    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd reload --dry-run   what a changed configuration would change\n  outboxd doctor             everything a bug report needs, in one file\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 done or stopped, 1 a relay halted, 2 verify found differences, 64 configuration, 65 a binlog is not wholly decoded, 66 a file cannot be read, 69 a server is unavailable, 70 internal or a stop that was given up, 77 a change is refused, 78 preflight refused"
+    after_help = "Examples:\n  outboxd demo               see it work on private servers, in a checkout\n  outboxd migrate            create the tables that are missing\n  outboxd check              say what is not set up as it must be\n  outboxd run                relay until SIGTERM\n  outboxd status --watch     what every relay is doing\n  outboxd pause TABLE…       relay nothing of it until resume; also retry\n  outboxd reload --dry-run   what a changed configuration would change\n  outboxd doctor             everything a bug report needs, in one file\n  outboxd verify             whether anything is missing in Kafka\n  outboxd decode FILE…       events in binlog files, without a server\n  outboxd config             every key in force, and where it comes from\n  OUTBOXD__MYSQL__PASSWORD=… outboxd --set log.level=debug run\n\nExit codes: 0 done or stopped, 1 a relay has halted (`run`, `status`) or the daemon is not ready (`health`), 2 `verify` found differences, 64 configuration, 65 a binlog or Debezium's offsets cannot be understood, or `verify` could not look at all of the log, 66 a file cannot be read (`decode`, `import-debezium`), 69 a server is unavailable or refuses, 70 internal, left at once by a second signal, or a stop that was given up, 77 a change is refused, 78 preflight refused, 130 interrupted"
 )]
 struct Arguments {
     /// Configuration file [default: ./outboxd.toml, then /etc/outboxd/outboxd.toml]
@@ -216,18 +216,18 @@ async fn execute(Arguments { config, sets, command }: Arguments) -> Result<u8, D
         }
         Command::Check { format } => check::check(&loaded()?, format).await,
         Command::Migrate { print } => migrate::migrate(&loaded()?, print).await,
-        Command::Status(arguments) => status::status(arguments, load(&options)).await,
+        Command::Status(arguments) => status::status(arguments, load_admin(&options), load(&options)).await,
         Command::Health(arguments) => health::health(arguments, load_admin(&options)).await,
-        Command::Pause(arguments) => hand::pause(arguments, load(&options)).await,
-        Command::Resume(arguments) => hand::resume(arguments, load(&options)).await,
-        Command::Retry(arguments) => hand::retry(arguments, load(&options)).await,
+        Command::Pause(arguments) => hand::pause(arguments, load_admin(&options)).await,
+        Command::Resume(arguments) => hand::resume(arguments, load_admin(&options)).await,
+        Command::Retry(arguments) => hand::retry(arguments, load_admin(&options)).await,
         Command::Replay(arguments) => replay::replay(arguments, &loaded()?).await,
-        Command::Reload(arguments) => reload::reload(arguments, load(&options)).await,
-        Command::Log(arguments) => reload::log(arguments, load(&options)).await,
-        Command::Parked { command } => parked::parked(command, load(&options)).await,
+        Command::Reload(arguments) => reload::reload(arguments, load_admin(&options)).await,
+        Command::Log(arguments) => reload::log(arguments, load_admin(&options)).await,
+        Command::Parked { command } => parked::parked(command, load_admin(&options)).await,
         Command::Position { command } => position::position(command, loaded()?).await,
         Command::Verify(arguments) => verify::verify(arguments, &loaded()?).await,
-        Command::Doctor(arguments) => doctor::doctor(arguments, load(&options)).await,
+        Command::Doctor(arguments) => doctor::doctor(arguments, load_admin(&options), load(&options)).await,
         Command::Config => Ok(config::config(&loaded()?)),
         Command::Decode(arguments) => decode::decode(arguments, || load(&options)),
         Command::ImportDebezium(arguments) => import_debezium::import(arguments, &loaded()?).await,

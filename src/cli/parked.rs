@@ -9,7 +9,8 @@ use ureq::http::Method;
 use super::hand::{Hand, Way, told};
 use super::{code, say, show};
 use crate::admin::pages::ParkedStatus;
-use crate::config::{ConfigErrors, Loaded};
+use crate::admin::settings::AdminSettings;
+use crate::config::ConfigErrors;
 use crate::daemon::DaemonError;
 use crate::status::client::{Silent, Unchanged};
 use crate::table::TableName;
@@ -59,15 +60,18 @@ pub(super) struct ReleaseArguments {
     way: Way,
 }
 
-pub(super) async fn parked(command: ParkedCommand, loaded: Result<Loaded, ConfigErrors>) -> Result<u8, DaemonError> {
+pub(super) async fn parked(
+    command: ParkedCommand,
+    admin: Result<AdminSettings, ConfigErrors>,
+) -> Result<u8, DaemonError> {
     match command {
-        ParkedCommand::List(arguments) => list(arguments, &loaded).await,
-        ParkedCommand::Release(arguments) => release(arguments, &loaded).await,
+        ParkedCommand::List(arguments) => list(arguments, &admin).await,
+        ParkedCommand::Release(arguments) => release(arguments, &admin).await,
     }
 }
 
-fn hand(way: Way, loaded: &Result<Loaded, ConfigErrors>) -> Result<Hand, DaemonError> {
-    Hand::new(way, loaded.as_ref().map(|loaded| &loaded.config.admin))
+fn hand(way: Way, admin: &Result<AdminSettings, ConfigErrors>) -> Result<Hand, DaemonError> {
+    Hand::new(way, admin.as_ref())
 }
 
 async fn of(hand: &Hand, table: &TableName) -> Result<Vec<ParkedStatus>, DaemonError> {
@@ -77,9 +81,9 @@ async fn of(hand: &Hand, table: &TableName) -> Result<Vec<ParkedStatus>, DaemonE
 
 async fn list(
     ListArguments { tables, format, way }: ListArguments,
-    loaded: &Result<Loaded, ConfigErrors>,
+    admin: &Result<AdminSettings, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
-    let hand = hand(way, loaded)?;
+    let hand = hand(way, admin)?;
     let patterns = if tables.is_empty() { vec!["*.*".to_owned()] } else { tables };
     let mut all = Vec::new();
     for table in hand.select(&patterns).await? {
@@ -120,9 +124,9 @@ async fn list(
 
 async fn release(
     ReleaseArguments { tables, aggregate, all, way }: ReleaseArguments,
-    loaded: &Result<Loaded, ConfigErrors>,
+    admin: &Result<AdminSettings, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
-    let hand = hand(way, loaded)?;
+    let hand = hand(way, admin)?;
     let mut exit = code::CLEAN;
     for table in hand.select(&tables).await? {
         let aggregates = if all {

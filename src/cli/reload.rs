@@ -8,7 +8,8 @@ use super::hand::{Hand, Way};
 use super::{code, say, show};
 use crate::admin::Failure;
 use crate::admin::reload::{LogLevel, Reloaded};
-use crate::config::{ConfigErrors, Loaded};
+use crate::admin::settings::AdminSettings;
+use crate::config::ConfigErrors;
 use crate::daemon::DaemonError;
 use crate::status::client::Unchanged;
 use crate::table::TableName;
@@ -37,9 +38,9 @@ pub(super) struct LogArguments {
 
 pub(super) async fn reload(
     ReloadArguments { dry_run, way }: ReloadArguments,
-    loaded: Result<Loaded, ConfigErrors>,
+    admin: Result<AdminSettings, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
-    let hand = Hand::new(way, loaded.as_ref().map(|loaded| &loaded.config.admin))?;
+    let hand = Hand::new(way, admin.as_ref())?;
     match hand.send(Method::POST, "reload", json!({ "rehearse": dry_run })).await {
         Ok(answer) => {
             let reloaded: Reloaded = understood(answer)?;
@@ -52,9 +53,9 @@ pub(super) async fn reload(
 
 pub(super) async fn log(
     LogArguments { level, way }: LogArguments,
-    loaded: Result<Loaded, ConfigErrors>,
+    admin: Result<AdminSettings, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
-    let hand = Hand::new(way, loaded.as_ref().map(|loaded| &loaded.config.admin))?;
+    let hand = Hand::new(way, admin.as_ref())?;
     let now = match level {
         None => hand.client.log_level().await.map_err(Unchanged::from),
         Some(level) => match hand.send(Method::PUT, "log", json!({ "level": level })).await {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::whereabouts::Whereabouts;
 use super::{code, say, show_on, signals};
 use crate::admin::pages::TableStatus;
+use crate::admin::settings::AdminSettings;
 use crate::config::{Config, ConfigErrors, Loaded};
 use crate::daemon::DaemonError;
 use crate::daemon::behind::{Counted, behind};
@@ -154,15 +155,16 @@ fn tell(line: &mut Line, counted: &Counted) {
     line.lag_seconds = Some(seconds_since(behind.oldest_micros.unwrap_or(0), now_micros()));
 }
 
-/// Asks once, or again and again. The configuration is needed for what the arguments do not say.
+/// Asks once, or again and again. The rest of the configuration is needed where no daemon answers.
 pub(super) async fn status(
     arguments: StatusArguments,
+    admin: Result<AdminSettings, ConfigErrors>,
     loaded: Result<Loaded, ConfigErrors>,
 ) -> Result<u8, DaemonError> {
-    let daemon = arguments.whereabouts.client(loaded.as_ref().map(|loaded| &loaded.config.admin), PATIENCE)?;
+    let daemon = arguments.whereabouts.client(admin.as_ref(), PATIENCE)?;
     let store = match &loaded {
         Ok(loaded) => store(loaded),
-        Err(_) => Err("the configuration does not say where positions are".to_owned()),
+        Err(errors) => Err(format!("the configuration does not say where positions are: {errors}")),
     };
     let config = loaded.ok().map(|loaded| loaded.config);
     let mut sources =

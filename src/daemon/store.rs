@@ -223,10 +223,12 @@ pub enum Adopted {
     Had(Position),
 }
 
-/// Saves a position for every configured table that has none; with `dry_run` it only tells which these are.
+/// Saves a position for those of the configured tables that are chosen and have none; with `dry_run` it only tells
+/// which these are. The choice sees the tables with the positions that they have; it may refuse, and nothing is saved.
 pub async fn adopt(
     config: &Config,
     position: &Position,
+    choose: impl FnOnce(&[(TableName, Option<Position>)]) -> Result<Vec<TableName>, DaemonError>,
     dry_run: bool,
 ) -> Result<Vec<(TableName, Adopted)>, DaemonError> {
     let asker = preflight::Asker { server_id: config.mysql.resolve_server_id(), relays: false, creates: false };
@@ -240,9 +242,10 @@ pub async fn adopt(
         let of = saved.iter().find(|(name, _)| *name == table).map(|(_, position)| position.clone());
         of.transpose().map(|position| (table, position))
     };
-    let tables = survey.tables.into_iter().map(|table| own(table.subscription.table));
+    let tables = survey.tables.into_iter().map(|table| own(table.subscription.table)).collect::<Result<Vec<_>, _>>()?;
+    let chosen = choose(&tables)?;
     let mut adopted = Vec::new();
-    for (table, mut own) in tables.collect::<Result<Vec<_>, _>>()? {
+    for (table, mut own) in tables.into_iter().filter(|(table, _)| chosen.contains(table)) {
         if own.is_none() && !dry_run {
             let claimed = store.claim(&table).await?;
             match claimed.position? {

@@ -65,17 +65,21 @@ impl Offsets {
         Self(offsets)
     }
 
+    /// The names of the connectors.
+    pub fn connectors(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
     /// Where the connector of this name would go on; or the only one there is.
     pub fn position(&self, connector: Option<&str>) -> Result<(String, Position), OffsetError> {
-        let names = || self.0.keys().cloned().collect::<Vec<_>>();
         let (name, offset) = match (connector, self.0.iter().next()) {
             (_, None) => return Err(OffsetError::None),
             (Some(wanted), _) => {
-                let unknown = || OffsetError::Unknown { wanted: wanted.to_owned(), others: names() };
+                let unknown = || OffsetError::Unknown { wanted: wanted.to_owned(), others: self.connectors() };
                 self.0.get_key_value(wanted).ok_or_else(unknown)?
             }
             (None, Some(only)) if self.0.len() == 1 => only,
-            (None, _) => return Err(OffsetError::Several(names())),
+            (None, _) => return Err(OffsetError::Several(self.connectors())),
         };
         let in_snapshot = !matches!(offset["snapshot"], Value::Null | Value::Bool(false));
         if in_snapshot && offset["snapshot_completed"] != Value::Bool(true) {

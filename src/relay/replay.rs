@@ -2,7 +2,8 @@
 //!
 //! Promise: what is repeated goes through the table's own relay, between its other events, in the order in which it was
 //! committed; so new events of an aggregate come after the repeated ones. The durable position is not touched, and nothing
-//! is repeated that it does not cover. A crash, a pause or a failed delivery ends a replay; what is left of it is asked for again.
+//! is repeated that it does not cover. A crash, a pause or a failed delivery ends a replay; all that is wanted up to the place it
+//! names is acknowledged, and what comes after that is asked for again.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
@@ -70,9 +71,14 @@ impl Progress {
         Self { run, from, to, published: AtomicU64::new(0), at, ended: Mutex::new(None) }
     }
 
-    /// How far it has read.
+    /// How far all that is wanted is acknowledged.
     pub fn at(&self) -> Position {
         self.at.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All that is wanted up to here is acknowledged.
+    pub(super) fn reach(&self, at: Position) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     /// Whether it is over, and why before its end if so.
@@ -180,7 +186,12 @@ impl<S: LogSource, N: Fn() -> S + Send + Sync> Replay<N> {
         }
         // The semaphore is never closed; whoever drops a batch unacknowledged says so.
         let _ = under_way.acquire_many(UNDER_WAY).await;
-        if self.worker.is_closed() { Err("the relay stopped before all was acknowledged".to_owned()) } else { Ok(()) }
+        if self.worker.is_closed() {
+            return Err("the relay stopped before all was acknowledged".to_owned());
+        }
+        progress.ended().unwrap_or(Ok(()))?;
+        progress.reach(progress.to.clone());
+        Ok(())
     }
 
     async fn hand_on(
@@ -211,11 +222,13 @@ impl<S: LogSource, N: Fn() -> S + Send + Sync> Replay<N> {
                 Item::Fault { fault, .. } => return Err(fault.to_string()),
                 Item::Progress(_) | Item::Updates(_) => {}
             }
+            // Looked at in this order: a relay that ends lets go of what is under way after it has closed the channel.
+            let is_level = under_way.available_permits() == UNDER_WAY as usize && !self.worker.is_closed();
             if let Some(reason) = progress.ended().and_then(Result::err) {
                 return Err(reason);
             }
-            if let Some(at) = at {
-                *progress.at.lock().unwrap_or_else(PoisonError::into_inner) = at;
+            if let Some(at) = at.filter(|_| is_level) {
+                progress.reach(at);
             }
         }
         Ok(())

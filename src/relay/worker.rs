@@ -73,7 +73,7 @@ pub struct Worker<O> {
     mapping: Mapping,
     outlet: O,
     queue: Line,
-    /// What is published again.
+    /// What is published again. Dropped before `repeated`: who waits for those finds the channel closed then.
     again: mpsc::Receiver<Again>,
     /// Batches that are, until they are acknowledged.
     repeated: VecDeque<(Chunk, Again)>,

@@ -9,6 +9,9 @@ use super::entry::{
 use super::sort::{Room, Sorted, Sorter};
 use super::verdict::{Examples, Finding, Kind, TableCounts, TopicCounts, Verdict};
 
+/// How far clocks may be apart, and commits out of the order of their times, in milliseconds.
+pub const CLOCKS: i64 = 600_000;
+
 /// What is known of a topic.
 #[derive(Debug, Clone, Default)]
 pub struct TopicScope {
@@ -22,7 +25,8 @@ pub struct TopicScope {
 }
 
 impl TopicScope {
-    /// Whether a record of this time may have been in the topic and be gone.
+    /// Whether a record of this time may have been in the topic and be gone. Tables that share a topic, each published at
+    /// its own pace, are not in the order of their times.
     fn may_have_lost(&self, partition: Option<i32>, millis: Option<i64>) -> bool {
         let own = partition.and_then(|partition| usize::try_from(partition).ok());
         let of_own = own.map_or(Some(i64::MAX), |own| self.horizons.get(own).copied().flatten());
@@ -30,7 +34,7 @@ impl TopicScope {
         let others = self.horizons.iter().flatten().filter(|horizon| **horizon != i64::MAX);
         let any = self.horizons.iter().any(Option::is_some);
         let latest = others.chain(of_own.as_ref()).max();
-        any && latest.is_some_and(|latest| millis.is_none_or(|millis| millis <= *latest))
+        any && latest.is_some_and(|latest| millis.is_none_or(|millis| millis <= latest.saturating_add(CLOCKS)))
     }
 }
 
@@ -44,6 +48,9 @@ pub struct Scope {
     /// Since when every committed row is known, in milliseconds since the Unix epoch: `i64::MIN` if all are, `i64::MAX` if
     /// that cannot be told.
     pub known_since: i64,
+    /// The tables, by number, of which the log could not be read to the end: a row that only the table has may be one of
+    /// those that were not read, and not due.
+    pub unread: Vec<usize>,
     /// How many findings of each kind to keep.
     pub examples: usize,
 }
@@ -232,11 +239,14 @@ impl<'s> Judge<'s> {
         let came = matches!(group.first, Some(Sighting::Topic { turn: Turn::Log, .. }));
         let in_turn = order.is_some() && group.in_log == 1 && came;
         let outcome = Outcome { table, place, order, in_turn, asked, partition, millis };
+        let missing = group.records == 0 && duty == Duty::Due;
+        let is_unknown = missing && order.is_none() && self.scope.unread.contains(&usize::from(table));
         if asked {
             let counts = &mut self.verdict.tables[usize::from(table)];
             counts.committed += 1;
             counts.published_again += group.again;
             counts.delivered += u64::from(group.records > 0);
+            counts.unknown += u64::from(is_unknown);
             // Rows that say the same of themselves cannot be told from one another.
             let rows = group.in_log.max(group.in_table);
             let duplicates = (group.records - group.again).saturating_sub(rows);
@@ -248,9 +258,8 @@ impl<'s> Judge<'s> {
                 self.verdict.examples.add(Kind::Duplicate, finding(&event, &outcome));
             }
         }
-        let missing = group.records == 0 && duty == Duty::Due;
         // However it came: consumers have it, and a topic that is compacted has let go of what was before it.
-        if missing || group.records > 0 {
+        if missing && !is_unknown || group.records > 0 {
             write_outcome(&mut self.string, &event, &outcome);
             self.outcomes.push(&self.string)?;
         }

@@ -21,7 +21,7 @@ mod sort;
 mod verdict;
 
 pub use committed::{LogReader, Reading, Rows};
-pub use compare::{Comparison, Judgement, Missing, Scope, TopicScope};
+pub use compare::{CLOCKS, Comparison, Judgement, Missing, Scope, TopicScope};
 pub use entry::{Committed, Delivered, Duty, Event, Turn};
 pub use sort::Room;
 pub use verdict::{Examples, Finding, Kind, TableCounts, TopicCounts, Verdict};

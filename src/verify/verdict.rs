@@ -31,6 +31,8 @@ pub struct TableCounts {
     pub expired: u64,
     /// Not in the topic, and not missed: the topic is compacted, and has a later record of the key, or may have.
     pub compacted: u64,
+    /// Not in the topic, and only the table has them: the log could not be read to the end, and may have them as not due.
+    pub unknown: u64,
 }
 
 /// One topic.

@@ -59,14 +59,58 @@ async fn goes_on(setup: Setup, kind: &str) {
     assert!(several.0 == Some(65) && several.1.contains("delivery, snapshotting"), "{several:?}");
     let unfinished = import(&["--connector", "snapshotting"]);
     assert!(unfinished.0 == Some(65) && unfinished.1.contains("has not finished its snapshot"), "{unfinished:?}");
-    let dry = import(&["--connector", "delivery", "--dry-run"]);
+    let all = ["--connector", "delivery", "--table", "delivery.delivery-outbox{1..2}"];
+    let dry = import(&[&all[..], &["--dry-run"]].concat());
     assert!(dry.0 == Some(0) && dry.1.contains(kind) && dry.1.contains("would start there"), "{dry:?}");
     assert!(!stage.positions().contains(kind), "nothing is saved: {}", stage.positions());
-    let imported = import(&["--connector", "delivery"]);
+    let imported = import(&all);
     assert!(imported.0 == Some(0) && imported.1.matches(": starts there").count() == 2, "{imported:?}");
     let again = import(&["--connector", "delivery"]);
     assert!(again.0 == Some(0) && again.1.matches("left alone").count() == 2, "{again:?}");
 
+    let daemon = stage.run();
+    stage.delivered("next-1").await;
+    stage.delivered("next-2").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    let records = stage.records().await;
+    let mut ids = ids(&records);
+    ids.sort_unstable();
+    assert_eq!(ids, ["next-1", "next-2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_table_goes_on_where_its_own_connector_has_stopped() {
+    // Given a connector per table, and the second one stopped before the first.
+    let stage = Stage::of().shards(2).up().await;
+    let topic = format!("connect-offsets-{}", fastrand::u32(..));
+    stage.create(&topic).await;
+    let stopped = async |connector: &str| {
+        let gtids = stage.ask("SELECT @@GLOBAL.gtid_executed").await.replace('\n', "");
+        leave_offset(&stage, &topic, connector, &format!(r#"{{"file":"binlog.000001","pos":4,"gtids":"{gtids}"}}"#));
+    };
+    stage.sql([event(2, "published-2", "k")]).await;
+    stopped("c2").await;
+    stage.sql([event(2, "next-2", "k"), event(1, "published-1", "k")]).await;
+    stopped("c1").await;
+    stage.sql([event(1, "next-1", "k")]).await;
+
+    // When each is imported; without its table it is refused, and nothing is saved.
+    let import = |more: &[&str]| {
+        let output = stage.outboxd(&[&["import-debezium", "--topic", &topic], more].concat()).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (output.status.code(), text)
+    };
+    let refused = import(&["--connector", "c1"]);
+    assert!(refused.0 == Some(64) && refused.1.contains("(c1, c2)") && refused.1.contains("--table"), "{refused:?}");
+    assert!(!stage.positions().contains("gtid="), "nothing is saved: {}", stage.positions());
+    for (connector, table) in [("c1", "delivery.delivery-outbox1"), ("c2", "delivery.delivery-outbox2")] {
+        let imported = import(&["--connector", connector, "--table", table]);
+        let starts = format!("{table}: starts there");
+        assert!(imported.0 == Some(0) && imported.1.contains(&starts), "{imported:?}");
+        assert_eq!(imported.1.matches(": starts there").count(), 1, "{imported:?}");
+    }
+
+    // Then nothing of either is left out or repeated.
     let daemon = stage.run();
     stage.delivered("next-1").await;
     stage.delivered("next-2").await;

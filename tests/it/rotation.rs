@@ -1,6 +1,9 @@
 //! The log goes from file to file, and positions with it.
 
-use crate::order::event;
+use mysql_async::Row;
+use mysql_async::prelude::Queryable;
+
+use crate::order::{event, ids};
 use crate::stage::{Setup, Stage, until};
 
 /// Small files, a rotation now and then, restarts in between.
@@ -131,4 +134,31 @@ async fn a_table_that_stands_still_is_warned_of_before_its_position_is_purged() 
         assert!(behind(0) > behind(1), "{metrics}");
         daemon.terminate().await;
     }
+}
+
+/// Given a place behind the event that begins a transaction, where Debezium's are, when a table starts there, then all rows of
+/// that transaction are relayed; and one behind its BEGIN halts by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_within_a_transaction_is_one_to_start_at_before_its_first_row_only() {
+    let stage = Stage::of().without_gtids().shards(1).up().await;
+    let mut conn = stage.connect().await;
+    conn.query_drop("START TRANSACTION").await.unwrap();
+    for id in ["first", "second"] {
+        conn.query_drop(event(1, id, "k")).await.unwrap();
+    }
+    conn.query_drop("COMMIT").await.unwrap();
+    let logs: Vec<Row> = conn.query("SHOW BINARY LOGS").await.unwrap();
+    let file: String = logs.last().unwrap().get(0).unwrap();
+    let events: Vec<Row> = conn.query(format!("SHOW BINLOG EVENTS IN '{file}'")).await.unwrap();
+    let begin = events.iter().rposition(|event| event.get::<String, _>("Info").unwrap() == "BEGIN").unwrap();
+    let place = |event: &Row| format!("file={file}:{}", event.get::<u64, _>("Pos").unwrap());
+
+    let mut daemon = stage.run_with(&[("OUTBOX__0__START", &place(&events[begin + 1]))]);
+    assert_eq!(daemon.ended().await, Some(1));
+    assert!(daemon.log().contains("reason=\"position_mismatch\""), "{}", daemon.log());
+    stage.sql(["DELETE FROM outboxd.outboxd_positions"]).await;
+    let daemon = stage.run_with(&[("OUTBOX__0__START", &place(&events[begin]))]);
+    stage.delivered("second").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    assert_eq!(ids(&stage.records().await), ["first", "second"]);
 }

@@ -346,8 +346,14 @@ async fn older_files_of_the_log_are_not_read_when_a_time_is_given() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_lost_records_is_not_taken_for_one_that_never_had_them() {
-    let stage = one(Stage::of()).up().await;
-    relay(&stage, &[("old", "k"), ("next", "k")]).await;
+    // This server lets a session say when it commits: the beginning is lost further back than commit times may interleave.
+    let stage = one(Stage::of().server("mariadb-11.8")).up().await;
+    let daemon = stage.run();
+    daemon.ready().await;
+    let past = "SET timestamp = UNIX_TIMESTAMP() - 3600".to_owned();
+    stage.sql([past, event(1, "old", "k"), event(1, "next", "k")]).await;
+    stage.delivered("next").await;
+    assert_eq!(daemon.terminate().await, Some(0));
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&stage.topic, 0, Offset::Offset(1)).unwrap();
     admin(&stage).delete_records(&list, &AdminOptions::new()).await.unwrap();

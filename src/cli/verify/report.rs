@@ -192,7 +192,7 @@ impl Report {
                 counts.missing,
                 counts.duplicates,
                 counts.out_of_order,
-                counts.expired + counts.compacted,
+                counts.expired + counts.compacted + counts.unknown,
             ];
             table.add_row([harmless(name).into_owned()].into_iter().chain(numbers.map(|number| number.to_string())));
         }
@@ -254,6 +254,10 @@ impl Report {
         remark(
             self.sum(|counts| counts.compacted),
             "not checked: the topic is compacted and has a later record of the key, or may have",
+        );
+        remark(
+            self.sum(|counts| counts.unknown),
+            "not checked: in their table alone, and the log could not be read to its end",
         );
         remark(self.sum(|counts| counts.published_again), "published again on request");
         let unknown = self.topics.iter().map(|topic| topic.counts.unknown).sum();

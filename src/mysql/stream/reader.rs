@@ -298,6 +298,11 @@ impl Reader {
 
     fn rows(&mut self, code: u8, body: &[u8], compressed: bool) {
         let Some((slot, layout)) = self.tables.of_rows(body) else { return };
+        if self.open.is_none() && !self.archived && matches!(self.position.point, Point::File(_)) {
+            let fault = self.fault("position_mismatch", "the position stands within a transaction, behind its BEGIN");
+            self.pending.push_back(LogEvent::Fault { slot: Some(slot), fault });
+            return;
+        }
         self.touch(slot);
         self.pending.push_back(match layout.and_then(|layout| self.rows_of(layout, code, body, compressed)) {
             Ok(rows) => LogEvent::Rows { slot, rows },

@@ -1157,6 +1157,38 @@ async fn a_replay_keeps_to_its_rate_lets_others_through_and_ends_with_a_pause() 
     assert_eq!(process.stats[0].state(), State::Running);
 }
 
+/// Given records that the brokers do not acknowledge, when a pause ends a replay,
+/// then the place it names leaves none of them out, and from there it comes to its end.
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_is_broken_off_names_the_place_up_to_which_all_is_acknowledged() {
+    // The first of them is a transaction of its own, which is committed; the next is not.
+    for (transactional, reached) in [(false, 20), (true, 1)] {
+        let mut stage = Stage::new(1, 1);
+        stage.transactional = transactional;
+        let process = stage.run();
+        insert(&stage, 0, 1..=50);
+        pass(2_000).await;
+        stage.broker.hold();
+        order(&process, 0, Order::Replay(Box::new(plan(0, None, 1000)))).await.unwrap();
+        pass(1_000).await;
+        let replay = process.stats[0].replay().unwrap();
+        assert_eq!((replay.at(), replay.ended()), (after(0), None), "nothing is acknowledged");
+        stage.broker.acknowledge(0, 20);
+        pass(10).await;
+        order(&process, 0, pause()).await.unwrap();
+        assert!(ended(&process, 0).await.is_err());
+        assert_eq!(replay.at(), after(reached));
+        assert_eq!(stage.arrived(0).len() as u64, 50 + reached, "and that has arrived");
+        stage.broker.release();
+        order(&process, 0, Order::Resume).await.unwrap();
+        pass(2_000).await;
+        order(&process, 0, Order::Replay(Box::new(plan(reached, None, 1000)))).await.unwrap();
+        assert_eq!(ended(&process, 0).await, Ok(()));
+        let replay = process.stats[0].replay().unwrap();
+        assert_eq!(replay.at(), replay.to);
+    }
+}
+
 /// A stage whose topic refuses the event `0/2`, and a daemon that has met it between others.
 async fn poisoned(on_poison: OnPoison, transactional: bool) -> (Stage, Process) {
     let mut stage = Stage::new(1, 1);

@@ -64,10 +64,26 @@ impl<O: Outlet> Worker<O> {
 
     /// Publishes what is wanted of a batch once more. A row that is no record today ends the replay, not the relay.
     pub(super) async fn repeat(&mut self, again: Again, stop: &CancellationToken) -> Result<(), End> {
+        // What comes after such a row is not repeated: the replay names the place before it.
+        if again.progress.ended().is_some() {
+            return Ok(());
+        }
         let Some(chunk) = self.window.open_again(now_micros()) else { return Ok(()) };
-        let (plan, progress) = (Arc::clone(&again.plan), Arc::clone(&again.progress));
+        let repeated = self.repeat_rows(&again, chunk, stop).await;
+        // One that was given up half-way stays under way until the relay has ended.
+        if !matches!(repeated, Ok(false)) {
+            self.repeated.push_back((chunk, again));
+        }
+        repeated?;
+        self.window.close();
+        self.forget_repeated();
+        Ok(())
+    }
+
+    /// Whether all of its rows that are wanted were handed over.
+    async fn repeat_rows(&mut self, again: &Again, chunk: Chunk, stop: &CancellationToken) -> Result<bool, End> {
+        let (plan, progress) = (&again.plan, &again.progress);
         let mut patience = None;
-        let mut bytes = 0;
         for row in again.batch.rows() {
             // What is parked was not published before.
             if !plan.wants(&self.mapping, row) || self.is_parked(row) {
@@ -75,25 +91,24 @@ impl<O: Outlet> Worker<O> {
             }
             let mark = Header { name: REPLAY_HEADER, value: Some(plan.run.as_bytes()) };
             match self.row(row, Some(mark), chunk, stop, &mut patience).await? {
-                Ok(size) => bytes += size,
+                Ok(size) => self.stats.bytes.fetch_add(size, Relaxed),
                 Err(Poison { name, detail }) => {
                     progress.end(Err(format!("{name}: after {}: {detail}", progress.at())));
-                    break;
+                    return Ok(false);
                 }
-            }
+            };
             progress.published.fetch_add(1, Relaxed);
         }
-        self.repeated.push_back((chunk, again));
-        self.window.close();
-        self.stats.bytes.fetch_add(bytes, Relaxed);
-        self.forget_repeated();
-        Ok(())
+        Ok(true)
     }
 
-    /// Lets go of repeated batches that are acknowledged.
+    /// Notes how far repeated batches are acknowledged, and lets go of them. After a failure they stay until the relay has
+    /// ended, so that the replay does not take them for acknowledged.
     pub(super) fn forget_repeated(&mut self) {
-        while self.repeated.front().is_some_and(|(chunk, _)| *chunk < self.window.first()) {
-            self.repeated.pop_front();
+        while !self.window.is_torn() && self.repeated.front().is_some_and(|(chunk, _)| *chunk < self.window.first()) {
+            if let Some((_, again)) = self.repeated.pop_front() {
+                again.progress.reach((**again.batch.position()).clone());
+            }
         }
     }
 

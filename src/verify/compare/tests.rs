@@ -3,7 +3,7 @@ use super::*;
 /// Everything known, one topic of two partitions, one table.
 fn scope() -> Scope {
     let topic = TopicScope { compacted: false, horizons: vec![None; 2], has_commit_times: true };
-    Scope { tables: 1, topics: vec![topic], known_since: i64::MIN, examples: 3 }
+    Scope { tables: 1, topics: vec![topic], known_since: i64::MIN, unread: Vec::new(), examples: 3 }
 }
 
 fn event<'a>(key: &'a str, id: &'a str) -> Event<'a> {
@@ -168,12 +168,13 @@ fn given_rows_that_are_not_asked_after_when_judged_then_their_records_are_expect
 
 #[test]
 fn given_a_topic_that_lost_its_beginning_when_judged_then_older_events_are_not_missing() {
-    // Rows are from 1000, 1001 and 1002.
+    // Rows are from 1000, 1001 and 1002; horizons are moved by what clocks may be apart.
     let with = |horizons: &[Option<i64>]| {
         let mut case = Case::new();
         case.due("a", &["1", "2", "3"]).kept("old", "0");
         let mut scope = scope();
-        scope.topics[0].horizons = horizons.to_vec();
+        let cut = |at: &Option<i64>| at.map(|at| if at == i64::MAX { at } else { at - CLOCKS });
+        scope.topics[0].horizons = horizons.iter().map(cut).collect();
         let (counts, ..) = case.verdict(&scope);
         (counts.missing, counts.expired)
     };
@@ -182,6 +183,41 @@ fn given_a_topic_that_lost_its_beginning_when_judged_then_older_events_are_not_m
     assert_eq!(with(&[None, Some(1_000)]), (2, 2), "the number of partitions may have been another one");
     assert_eq!(with(&[Some(i64::MAX), None]), (0, 4), "nothing is left of the partition");
     assert_eq!(with(&[None, Some(i64::MAX)]), (4, 0), "nothing is left of another partition");
+}
+
+#[test]
+fn given_tables_that_share_a_topic_when_it_is_cut_between_their_records_then_what_is_gone_is_expired() {
+    let mut case = Case::new();
+    // The table that was published first, and is cut off, has the later time.
+    let gone = Committed {
+        event: event("a", "gone"),
+        table: 1,
+        order: Some(0),
+        duty: Duty::Due,
+        millis: Some(1_003),
+        partition: Some(0),
+    };
+    case.comparison.committed(&gone).unwrap();
+    case.due("b", &["kept"]).record("b", "kept", (0, 0), Turn::Log);
+    let mut scope = Scope { tables: 2, ..scope() };
+    scope.topics[0].horizons[0] = Some(1_000);
+    let tables = case.judge(&scope).verdict.tables;
+    assert_eq!((tables[1].missing, tables[1].expired, tables[0].delivered), (0, 1, 1));
+}
+
+#[test]
+fn given_a_log_that_was_not_read_to_its_end_when_judged_then_what_only_the_table_has_is_not_missing() {
+    let judged = |unread| {
+        let mut case = Case::new();
+        case.due("a", &["lost"]).kept("a", "unread").kept("a", "there").record("a", "there", (0, 0), Turn::Log);
+        let judgement = case.judge(&Scope { unread, ..scope() });
+        let counts = judgement.verdict.tables[0].clone();
+        let mut missing = judgement.missing;
+        let is_repaired = missing.next_beyond_log().unwrap().is_some();
+        (counts.committed, counts.delivered, counts.missing, counts.unknown, is_repaired)
+    };
+    assert_eq!(judged(vec![]), (3, 1, 2, 0, true));
+    assert_eq!(judged(vec![0]), (3, 1, 1, 1, false), "what the log told is judged");
 }
 
 #[test]

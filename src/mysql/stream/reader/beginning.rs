@@ -117,7 +117,7 @@ impl Reader {
         file_point(&self.file, self.offset.saturating_sub(size.into()))
     }
 
-    fn begin(&mut self, txn: TxnId, commit_micros: u64, begun: bool) {
+    pub(super) fn begin(&mut self, txn: TxnId, commit_micros: u64, begun: bool) {
         let open = Open { txn: txn.clone(), commit_micros, defined: 0, begun, touched: SmallVec::new(), settles: None };
         self.open = Some(open);
         self.pending.push_back(LogEvent::Begin { txn, commit_micros });

@@ -3,9 +3,10 @@
 //! Promise: a statement that may have changed a subscribed table without leaving its rows in the log is a fault of that table,
 //! or of all of them where it cannot be told which.
 
-use super::Reader;
+use super::{Reader, file_point};
 use crate::mysql::decode::QueryEvent;
 use crate::mysql::statement::{Statement, cleans, plain, target};
+use crate::position::{Point, TxnId};
 use crate::source::{ForeignDml, LogEvent, Slot};
 
 impl Reader {
@@ -14,7 +15,7 @@ impl Reader {
         let (text, schema) = (&*query.text, &*query.schema);
         // Every transaction has it, just so.
         if text == "BEGIN" {
-            self.begun();
+            self.begun(began);
             return;
         }
         let plain = plain(text);
@@ -22,9 +23,9 @@ impl Reader {
         let statement = Statement::classify(&plain, within);
         let ended = u64::from(began).saturating_add_signed(query.seconds.into());
         match statement {
-            Statement::Begin => self.begun(),
+            Statement::Begin => self.begun(began),
             Statement::XaStart => {
-                self.begun();
+                self.begun(began);
                 self.pending.push_back(LogEvent::XaStart);
             }
             Statement::XaEnd => {}
@@ -67,9 +68,16 @@ impl Reader {
         self.tables.defined_anew(text, schema, self.open.as_ref().map(|open| &open.txn));
     }
 
-    fn begun(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.begun = true;
+    /// A transaction's BEGIN, at this time in seconds since the Unix epoch.
+    fn begun(&mut self, began: u32) {
+        match (&mut self.open, &self.position.point) {
+            (Some(open), _) => open.begun = true,
+            // Opened behind the event that begins every transaction, where Debezium's places are.
+            (None, Point::File(point)) if !self.archived => {
+                let txn = TxnId::File(file_point(&point.at.file, point.at.offset));
+                self.begin(txn, u64::from(began) * 1_000_000, true);
+            }
+            (None, _) => {}
         }
     }
 
