@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
-use tokio_util::sync::CancellationToken;
 
 use super::readback::{self, ReadbackError};
 use super::settings::KafkaSettings;
@@ -17,13 +16,10 @@ use crate::outlet::Wanted;
 pub(super) async fn read(settings: Arc<KafkaSettings>, wanted: Wanted) -> Result<Vec<Unpacked>, String> {
     let topics: Vec<_> = wanted.topics.iter().filter_map(|topic| TopicTemplate::parse(topic).ok()).collect();
     let extents = readback::extents(&settings, &topics).await.map_err(|error| error.to_string())?;
-    let given_up = CancellationToken::new();
-    // Together with this future: the process does not end before the thread does.
-    let _guard = given_up.clone().drop_guard();
-    let reading = tokio::task::spawn_blocking(move || -> Result<_, ReadbackError> {
+    let reading = readback::blocking(move |given_up| -> Result<_, ReadbackError> {
         let mut found = Vec::new();
         for extent in extents {
-            readback::read(&settings, &extent, None, &given_up, |seen, message| {
+            readback::read(&settings, &extent, None, given_up, |seen, message| {
                 if seen.key == wanted.key && has(message, &wanted) {
                     found.push(unpacked(message));
                 }

@@ -11,6 +11,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::{Consumer, Isolation, consumer};
@@ -110,7 +111,7 @@ pub struct Seen<'a> {
 pub async fn extents(settings: &KafkaSettings, wanted: &[TopicTemplate]) -> Result<Vec<Extent>, ReadbackError> {
     let described = describe(settings, wanted).await.map_err(|error| ReadbackError::Kafka(error.reason))?;
     let settings = settings.clone();
-    let asked = tokio::task::spawn_blocking(move || {
+    let asked = spawn_blocking(move || {
         // Everything that is acknowledged is in front of this end, also behind transactions that are open.
         let reader = consumer(&settings, GROUP, Isolation::Uncommitted)?;
         described.into_iter().map(|topic| extent(&reader, topic)).collect()
@@ -128,6 +129,16 @@ fn extent(reader: &Consumer, Described { name, partitions, settings }: Described
     let (compacted, has_append_times) =
         (is("cleanup.policy", "compact"), is("message.timestamp.type", "LogAppendTime"));
     Ok(Extent { topic: name, partitions, compacted, has_append_times })
+}
+
+/// Does what blocks on a thread of its own, which is told when nobody waits for the outcome any more: the process does not end
+/// before the thread does.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce(&CancellationToken) -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let given_up = CancellationToken::new();
+    let _guard = given_up.clone().drop_guard();
+    spawn_blocking(move || work(&given_up)).await
 }
 
 /// Reads a topic up to its end, from `since` in milliseconds since the Unix epoch, or from its beginning. Gives, for each

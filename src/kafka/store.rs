@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
 
 use self::log::OpenOnes;
 use super::producer::{Broken, PositionRecord, Producers, Publisher};
+use super::readback;
 use super::settings::KafkaSettings;
 use crate::outlet::Reach;
 use crate::position::{
@@ -54,9 +54,13 @@ struct Held {
 }
 
 impl Held {
+    /// All that is kept, with this position.
+    fn kept(&self, position: Option<Position>) -> Kept {
+        Kept { position, pause: self.pause.clone(), parked: self.parked.clone() }
+    }
+
     /// What is kept after a change. A save that is not at or after the durable position is refused.
     fn after(&self, table: &TableName, change: Change) -> Result<Kept, StoreError> {
-        let now = |position| Kept { position, pause: self.pause.clone(), parked: self.parked.clone() };
         match change {
             Change::Save(to, parked) => {
                 let forward = |durable: &&Position| durable.partial_cmp(&&to).is_some_and(Ordering::is_le);
@@ -65,12 +69,12 @@ impl Held {
                     let (from, to) = (durable.to_string(), to.to_string());
                     return Err(StoreError::Backwards { table: table.clone(), from, to });
                 }
-                let now = now(Some(to));
+                let now = self.kept(Some(to));
                 Ok(Kept { parked: parked.unwrap_or(now.parked), ..now })
             }
-            Change::Set(to) => Ok(now(Some(to))),
-            Change::Forget => Ok(now(None)),
-            Change::Pause(pause) => Ok(Kept { pause, ..now(self.durable.clone()?) }),
+            Change::Set(to) => Ok(self.kept(Some(to))),
+            Change::Forget => Ok(self.kept(None)),
+            Change::Pause(pause) => Ok(Kept { pause, ..self.kept(self.durable.clone()?) }),
         }
     }
 }
@@ -151,10 +155,7 @@ impl KafkaStore {
     /// Everything in the topic that is committed.
     async fn read(&self, open: OpenOnes) -> Result<log::Log, StoreError> {
         let (settings, topic) = (self.inner.settings.clone(), self.inner.topic.clone());
-        let given_up = CancellationToken::new();
-        // Together with this future: the process does not end before the thread does.
-        let _guard = given_up.clone().drop_guard();
-        let read = tokio::task::spawn_blocking(move || log::read(&settings, &topic, open, &given_up)).await;
+        let read = readback::blocking(move |given_up| log::read(&settings, &topic, open, given_up)).await;
         read.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
@@ -296,13 +297,12 @@ impl PositionStore for KafkaStore {
         let position = found.as_ref().map_or(Ok(None), |entry| entry.position(table));
         let epoch = found.as_ref().map_or(0, |entry| entry.epoch) + 1;
         let (pause, parked) = found.map(|entry| (entry.pause, entry.parked)).unwrap_or_default();
+        let held = Held { epoch, durable: position, pause, parked, producer: Some(Arc::clone(&producer)) };
         // An entry that is not readable stays as it is: without its position the table would begin anew.
-        if let Ok(position) = &position {
-            let kept = Kept { position: position.clone(), pause: pause.clone(), parked: parked.clone() };
-            producer.commit(self.record(table, epoch, &kept)?).await.map_err(answer)?;
+        if let Ok(position) = &held.durable {
+            producer.commit(self.record(table, epoch, &held.kept(position.clone()))?).await.map_err(answer)?;
         }
-        let (durable, paused, aside) = (position.clone(), pause.clone(), parked.clone());
-        let held = Held { epoch, durable, pause: paused, parked: aside, producer: Some(producer) };
+        let (position, pause, parked) = (held.durable.clone(), held.pause.clone(), held.parked.clone());
         self.held().insert(table.clone(), held);
         Ok(Claimed { claim: Claim { table: table.clone(), epoch }, position, pause, parked })
     }

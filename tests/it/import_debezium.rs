@@ -18,6 +18,25 @@ fn leave_offset(stage: &Stage, topic: &str, connector: &str, offset: &str) {
     producer.flush(Timeout::After(Duration::from_secs(30))).unwrap();
 }
 
+/// The exit code, and all that is said.
+fn import(stage: &Stage, topic: &str, more: &[&str]) -> (Option<i32>, String) {
+    let output = stage.outboxd(&[&["import-debezium", "--topic", topic], more].concat()).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code(), text)
+}
+
+/// A daemon relays what comes next of both tables, and nothing else.
+async fn next_is_relayed(stage: &Stage) {
+    let daemon = stage.run();
+    stage.delivered("next-1").await;
+    stage.delivered("next-2").await;
+    assert_eq!(daemon.terminate().await, Some(0));
+    let records = stage.records().await;
+    let mut ids = ids(&records);
+    ids.sort_unstable();
+    assert_eq!(ids, ["next-1", "next-2"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_go_on_where_a_connector_has_stopped() {
     let mariadb = Stage::of().server("mariadb-11.8");
@@ -50,11 +69,7 @@ async fn goes_on(setup: Setup, kind: &str) {
     leave_offset(&stage, &topic, "snapshotting", &offset.replace("\"row\"", "\"snapshot\":\"INITIAL\",\"row\""));
     stage.sql([event(1, "next-1", "k"), event(2, "next-2", "k")]).await;
 
-    let import = |more: &[&str]| {
-        let output = stage.outboxd(&[&["import-debezium", "--topic", &topic], more].concat()).output().unwrap();
-        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-        (output.status.code(), text)
-    };
+    let import = |more: &[&str]| import(&stage, &topic, more);
     let several = import(&[]);
     assert!(several.0 == Some(65) && several.1.contains("delivery, snapshotting"), "{several:?}");
     let unfinished = import(&["--connector", "snapshotting"]);
@@ -68,14 +83,7 @@ async fn goes_on(setup: Setup, kind: &str) {
     let again = import(&["--connector", "delivery"]);
     assert!(again.0 == Some(0) && again.1.matches("left alone").count() == 2, "{again:?}");
 
-    let daemon = stage.run();
-    stage.delivered("next-1").await;
-    stage.delivered("next-2").await;
-    assert_eq!(daemon.terminate().await, Some(0));
-    let records = stage.records().await;
-    let mut ids = ids(&records);
-    ids.sort_unstable();
-    assert_eq!(ids, ["next-1", "next-2"]);
+    next_is_relayed(&stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,11 +103,7 @@ async fn each_table_goes_on_where_its_own_connector_has_stopped() {
     stage.sql([event(1, "next-1", "k")]).await;
 
     // When each is imported; without its table it is refused, and nothing is saved.
-    let import = |more: &[&str]| {
-        let output = stage.outboxd(&[&["import-debezium", "--topic", &topic], more].concat()).output().unwrap();
-        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-        (output.status.code(), text)
-    };
+    let import = |more: &[&str]| import(&stage, &topic, more);
     let refused = import(&["--connector", "c1"]);
     assert!(refused.0 == Some(64) && refused.1.contains("(c1, c2)") && refused.1.contains("--table"), "{refused:?}");
     assert!(!stage.positions().contains("gtid="), "nothing is saved: {}", stage.positions());
@@ -111,12 +115,5 @@ async fn each_table_goes_on_where_its_own_connector_has_stopped() {
     }
 
     // Then nothing of either is left out or repeated.
-    let daemon = stage.run();
-    stage.delivered("next-1").await;
-    stage.delivered("next-2").await;
-    assert_eq!(daemon.terminate().await, Some(0));
-    let records = stage.records().await;
-    let mut ids = ids(&records);
-    ids.sort_unstable();
-    assert_eq!(ids, ["next-1", "next-2"]);
+    next_is_relayed(&stage).await;
 }
