@@ -417,7 +417,7 @@ mod tests {
         let (long, longer) = (vec![3; PART_BYTES + 1], vec![4; PART_BYTES * 2 + 1]);
         let before =
             [event(b"1", b"x"), event(b"2", &longer), event(b"3", b"x"), event(b"4", &long), event(b"5", b"x")];
-        let last = [event(b"1", b"x"), event(b"6", b"y"), event(b"7", &long), event(b"8", &longer)];
+        let last = [event(b"1", b"x"), event(b"6", b"y"), event(b"7", &long), event(b"8", &longer), event(b"9", b"z")];
         let packed = |first, rows: &[[Option<&[u8]>; 5]]| {
             pack(&committed(first, rows), 0).into_iter().map(|(_, record)| record).collect::<Vec<_>>()
         };
@@ -427,7 +427,7 @@ mod tests {
         records.extend(packed(100, &last[..3]));
         records.extend(packed(100, &last));
         records.truncate(records.len() - 1);
-        let unpacked = unpack(&mapping(), records.clone(), 0..4).unwrap().unwrap();
+        let unpacked = unpack(&mapping(), records.clone(), 0..5).unwrap().unwrap();
         let found: Vec<[Option<&[u8]>; 5]> = unpacked.rows().map(|row| [0, 1, 2, 3, 4].map(|c| row.get(c))).collect();
         assert_eq!(found, last);
         let rest = unpack(&mapping(), records, 2..4).unwrap().unwrap();
