@@ -162,6 +162,10 @@ pub trait Publish: Send + 'static {
     fn in_flight_bytes(&self) -> u64 {
         0
     }
+    /// As [`Outlet::is_busy`].
+    fn is_busy(&self) -> bool {
+        false
+    }
     /// As [`Outlet::is_spent`].
     fn is_spent(&self) -> bool {
         false
@@ -184,6 +188,11 @@ pub trait Outlet: Send + 'static {
     /// What is published and not settled takes so many bytes of memory; 0 where nobody counts them.
     fn in_flight_bytes(&self) -> u64 {
         0
+    }
+    /// Whether a record that is handed over now would wait for the acknowledgements of others before it is sent. Each of these
+    /// is told by [`Outlet::settled`], in an atomic outlet by [`Outlet::room`].
+    fn is_busy(&self) -> bool {
+        false
     }
     /// Whether a new outlet would deliver faster than this one, which goes on all the same. The relay begins anew as soon as
     /// everything is settled and saved.

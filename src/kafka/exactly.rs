@@ -40,6 +40,10 @@ impl Outlet for ExactlyOnce {
         self.producer.in_flight_bytes()
     }
 
+    fn is_busy(&self) -> bool {
+        self.producer.is_busy()
+    }
+
     fn is_spent(&self) -> bool {
         self.producer.is_spent()
     }

@@ -321,6 +321,10 @@ impl Publish for Publisher {
         self.shared.inbox.in_flight_bytes() as u64
     }
 
+    fn is_busy(&self) -> bool {
+        self.shared.inbox.is_busy()
+    }
+
     fn is_spent(&self) -> bool {
         self.shared.lanes.all().iter().any(|lane| lane.native.context().is_spent())
     }

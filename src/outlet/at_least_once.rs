@@ -33,6 +33,10 @@ impl<P: Publish, S: PositionStore + Clone> Outlet for AtLeastOnce<P, S> {
         self.publisher.in_flight_bytes()
     }
 
+    fn is_busy(&self) -> bool {
+        self.publisher.is_busy()
+    }
+
     fn is_spent(&self) -> bool {
         self.publisher.is_spent()
     }

@@ -120,6 +120,11 @@ impl Line {
         }
     }
 
+    /// Whether nothing can be had from the queue that is read now without waiting.
+    pub fn is_empty(&self) -> bool {
+        self.ahead.is_none() && self.now.as_ref().is_none_or(|queue| queue.items.is_empty())
+    }
+
     /// Bytes in the queue that is read now, and in work.
     pub fn bytes(&self) -> usize {
         self.now.as_ref().map_or(0, Receiver::bytes)

@@ -99,6 +99,8 @@ pub struct Worker<O> {
     aside: Aside,
     spans: Spans,
     lags: Lags,
+    /// What comes next waits for acknowledgements.
+    gathers: bool,
 }
 
 /// How long giving up the table may take.
@@ -149,6 +151,7 @@ impl<O: Outlet> Worker<O> {
             aside: Aside::default(),
             spans: Spans::default(),
             lags: Lags::default(),
+            gathers: false,
         }
     }
 
@@ -238,6 +241,8 @@ impl<O: Outlet> Worker<O> {
             }
             // What is published beside an atomic save would be in neither transaction.
             let takes = !is_spent && !self.aside.rests();
+            let gathers = self.gathers();
+            let lull = self.outlet.room();
             let room =
                 takes && self.window.unsaved() < self.pace.max_unsaved_events && !(O::ATOMIC && self.saving.is_some());
             let due = self.save_due().filter(|_| self.saving.is_none());
@@ -254,7 +259,9 @@ impl<O: Outlet> Worker<O> {
                     }
                     Turn::Read(read) => self.put_back(read, stop).await,
                 },
-                held = self.queue.recv_if(room) => match held {
+                // Else `settled` tells of acknowledgements.
+                () = lull, if gathers && O::ATOMIC => Ok(()),
+                held = self.queue.recv_if(room && !gathers) => match held {
                     Some(held) => self.item(&held.item, stop).await,
                     // The tail has ended; it says itself why. What is in flight goes on.
                     None => self.wait_after_the_tail(stop).await,
@@ -269,6 +276,19 @@ impl<O: Outlet> Worker<O> {
                 return end;
             }
         }
+    }
+
+    /// Whether what comes next is gathered in the queue until the outlet is less busy: handed over now it would wait there all
+    /// the same, and leave in more and smaller batches. Nothing is gathered while the queue has more, which fills batches by
+    /// itself, nor in a replay, which would keep the outlet busy and the queue waiting.
+    fn gathers(&mut self) -> bool {
+        let is_repeating = self.again.sender_strong_count() > 1;
+        if is_repeating || !self.outlet.is_busy() {
+            self.gathers = false;
+        } else if self.queue.is_empty() {
+            self.gathers = true;
+        }
+        self.gathers
     }
 
     /// Without a tail there is nothing to publish; acknowledgements are the drain's work.

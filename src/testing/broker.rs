@@ -60,6 +60,8 @@ struct State {
     blocked: BTreeSet<String>,
     /// Topics, and ids of events that they never take.
     poison: BTreeSet<(String, String)>,
+    /// A publisher with more records in flight is busy.
+    busy_beyond: usize,
     /// Publishers with lower numbers are spent.
     fresh: usize,
     partitions: Vec<VecDeque<Pending>>,
@@ -83,6 +85,7 @@ impl MemoryBroker {
             failing: BTreeSet::new(),
             blocked: BTreeSet::new(),
             poison: BTreeSet::new(),
+            busy_beyond: usize::MAX,
             fresh: 0,
             partitions,
             publishers: vec![],
@@ -103,6 +106,11 @@ impl MemoryBroker {
         let publisher = self.publisher(limit);
         lock(&self.state).publishers[publisher.number].open = Some(Vec::new());
         publisher
+    }
+
+    /// Publishers are busy from now on while more records are in flight.
+    pub fn busy_beyond(&self, records: usize) {
+        lock(&self.state).busy_beyond = records;
     }
 
     /// From now on records wait to be acknowledged on command.
@@ -402,6 +410,11 @@ impl Publish for MemoryPublisher {
             state.acknowledge(partition);
         }
         Ok(())
+    }
+
+    fn is_busy(&self) -> bool {
+        let state = lock(&self.broker.state);
+        state.publishers[self.number].in_flight > state.busy_beyond
     }
 
     fn is_spent(&self) -> bool {

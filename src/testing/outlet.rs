@@ -39,6 +39,10 @@ impl<S: PositionStore + Clone> Outlet for MemoryTransactions<S> {
         self.publisher.room()
     }
 
+    fn is_busy(&self) -> bool {
+        self.publisher.is_busy()
+    }
+
     fn is_spent(&self) -> bool {
         self.publisher.is_spent()
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientContext;
@@ -28,6 +28,11 @@ use crate::outlet::{Chunk, Client, DeliveryError, PublishError, Reach, Settled};
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// An idempotent producer has so many records of a partition in requests on their way, or one request of more; further ones wait,
+/// and its thread asks again and again meanwhile whether they may be sent (librdkafka 2.12.1, `RD_KAFKA_IDEMP_MAX_INFLIGHT`,
+/// which `rd_kafka_toppar_producer_serve` compares with records, not requests).
+const SENT_AT_ONCE: u64 = 5;
 
 /// A transaction that is open on our side.
 #[derive(Debug, Default)]
@@ -56,6 +61,8 @@ pub(super) struct Inbox {
     news: Notify,
     /// Bytes sent and not reported.
     in_flight: AtomicUsize,
+    /// Records that these are of.
+    records: AtomicU64,
     pub(super) room: Arc<Notify>,
 }
 
@@ -67,6 +74,7 @@ impl Inbox {
             state: Mutex::new(state),
             news: Notify::new(),
             in_flight: AtomicUsize::new(0),
+            records: AtomicU64::new(0),
             room: Arc::default(),
         }
     }
@@ -74,6 +82,11 @@ impl Inbox {
     /// Bytes sent and not reported.
     pub(super) fn in_flight_bytes(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether librdkafka may keep what is sent now until others are reported.
+    pub(super) fn is_busy(&self) -> bool {
+        self.records.load(Ordering::Relaxed) > SENT_AT_ONCE
     }
 
     /// Counts a record that is about to be sent.
@@ -96,12 +109,14 @@ impl Inbox {
             }
         }
         self.in_flight.fetch_add(tag.bytes(), Ordering::Relaxed);
+        self.records.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// The record that has just entered was not sent.
     pub(super) fn leave(&self, tag: Tag) {
         self.in_flight.fetch_sub(tag.bytes(), Ordering::Relaxed);
+        self.records.fetch_sub(1, Ordering::Relaxed);
         let mut state = lock(&self.state);
         let State { settled, open, .. } = &mut *state;
         let Some(open) = open else { return };
@@ -159,6 +174,10 @@ impl Inbox {
     fn report(&self, reports: Vec<Report>) {
         for Report { mut settled, bytes } in reports {
             self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
+            // A position is sent for itself, and has not entered.
+            if settled.chunk != Tag::POSITION.chunk() {
+                self.records.fetch_sub(settled.records, Ordering::Relaxed);
+            }
             if let Err(error) = &settled.outcome {
                 self.fail(error);
             }
@@ -369,6 +388,31 @@ mod tests {
             assert_eq!(matches!(error, DeliveryError::Poison { .. }), blamed, "{error:?}");
             assert!(matches!(meaning(RDKafkaErrorCode::MessageSizeTooLarge, "t", tag), DeliveryError::Poison { .. }));
         }
+    }
+
+    #[test]
+    fn given_records_in_flight_when_all_but_a_few_are_reported_then_it_is_busy_no_more_and_a_position_counts_for_nothing()
+     {
+        let inbox = Inbox::new("delivery-outbox1", false);
+        let report = |tag: Tag, records: u64| {
+            let settled = Settled { chunk: tag.chunk(), records, outcome: Ok(()) };
+            inbox.report(vec![Report { settled, bytes: tag.bytes() * usize::try_from(records).unwrap() }]);
+        };
+        let tag = Tag::new(0, 64);
+        report(Tag::POSITION, 1);
+        let mut busy = Vec::new();
+        for _ in 0..=SENT_AT_ONCE {
+            busy.push(inbox.is_busy());
+            inbox.enter(tag, usize::MAX).unwrap();
+        }
+        assert!(busy.iter().all(|busy| !busy) && inbox.is_busy(), "{busy:?}");
+        inbox.leave(tag);
+        assert!(!inbox.is_busy());
+        inbox.enter(tag, usize::MAX).unwrap();
+        report(Tag::POSITION, 1);
+        assert!(inbox.is_busy());
+        report(tag, 1);
+        assert!(!inbox.is_busy());
     }
 
     #[test]

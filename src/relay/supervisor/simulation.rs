@@ -91,6 +91,7 @@ impl Simulation {
         stage.transactional = random.bool();
         stage.aside.on_poison = *random.choice(&[OnPoison::Halt, OnPoison::Park]).unwrap();
         stage.broker.hold();
+        stage.broker.busy_beyond(*random.choice(&[0, 3, usize::MAX]).unwrap());
         // The rows in a table come in the order of their keys, which here is that of their commits.
         let committed = if stage.start == Start::Snapshot { fill(&mut random, &stage) } else { Vec::new() };
         let process = stage.run();

@@ -173,6 +173,41 @@ async fn no_batch_begins_while_too_much_is_unsaved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_while_the_outlet_is_busy_is_gathered_and_leaves_at_once() {
+    let bench = bench(UNSAVED, 1, 100).await;
+    bench.broker.hold();
+    bench.broker.busy_beyond(5);
+    // What is in the queue at the same time is not taken apart.
+    for number in 1..=3 {
+        bench.send(number, 3).await;
+    }
+    bench.pass(1_000).await;
+    assert_eq!(bench.broker.pending(0), 9);
+    for number in 4..=13 {
+        bench.send(number, 2).await;
+        bench.pass(10).await;
+    }
+    assert_eq!(bench.broker.pending(0), 9);
+    bench.broker.acknowledge(0, 3);
+    bench.pass(1_000).await;
+    assert_eq!(bench.broker.pending(0), 6);
+    bench.broker.acknowledge(0, 1);
+    bench.pass(1_000).await;
+    assert_eq!(bench.broker.pending(0), 25);
+    // With few in flight nothing waits for anything.
+    bench.broker.acknowledge(0, 25);
+    bench.pass(1_000).await;
+    for number in 14..=18 {
+        bench.send(number, 1).await;
+        bench.pass(10).await;
+        assert_eq!(bench.broker.pending(0), number as usize - 13);
+    }
+    bench.broker.release();
+    bench.stop.cancel();
+    assert_eq!((bench.saved(), bench.ended().await), (Some(after(13)), Outcome::Drained));
+}
+
+#[tokio::test(start_paused = true)]
 async fn limits_that_change_count_at_once() {
     let bench = bench(4, 1, 100).await;
     bench.broker.hold();
