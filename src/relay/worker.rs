@@ -230,9 +230,8 @@ impl<O: Outlet> Worker<O> {
             self.observe();
             self.begin_save(false);
             self.pursue_release();
-            // A release and a replay would end with it: there is one more sender while events are repeated.
-            let is_spent =
-                self.outlet.is_spent() && !self.aside.is_releasing() && self.again.sender_strong_count() <= 1;
+            // A release and a replay would end with it.
+            let is_spent = self.outlet.is_spent() && !self.aside.is_releasing() && !self.is_repeating();
             // What is on its way is waited for and saved, for however long that takes, so nothing comes twice.
             let is_level = self.window.is_settled() && self.window.unsaved() == 0 && self.saving.is_none();
             if is_spent && is_level && !stop.is_cancelled() {
@@ -278,12 +277,16 @@ impl<O: Outlet> Worker<O> {
         }
     }
 
+    /// Whether a replay is under way: there is one more sender then.
+    fn is_repeating(&self) -> bool {
+        self.again.sender_strong_count() > 1
+    }
+
     /// Whether what comes next is gathered in the queue until the outlet is less busy: handed over now it would wait there all
     /// the same, and leave in more and smaller batches. Nothing is gathered while the queue has more, which fills batches by
     /// itself, nor in a replay, which would keep the outlet busy and the queue waiting.
     fn gathers(&mut self) -> bool {
-        let is_repeating = self.again.sender_strong_count() > 1;
-        if is_repeating || !self.outlet.is_busy() {
+        if self.is_repeating() || !self.outlet.is_busy() {
             self.gathers = false;
         } else if self.queue.is_empty() {
             self.gathers = true;
