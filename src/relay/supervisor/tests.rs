@@ -1189,6 +1189,23 @@ async fn a_replay_that_is_broken_off_names_the_place_up_to_which_all_is_acknowle
     }
 }
 
+/// Given a replay whose records keep the client busy, when an event is committed, then it does not wait for the replay.
+#[tokio::test(start_paused = true)]
+async fn an_event_does_not_wait_for_a_replay_that_keeps_the_client_busy() {
+    let stage = Stage::new(1, 1);
+    let process = stage.run();
+    insert(&stage, 0, 1..=50);
+    pass(2_000).await;
+    stage.broker.hold();
+    stage.broker.busy_beyond(5);
+    order(&process, 0, Order::Replay(Box::new(plan(0, None, 1000)))).await.unwrap();
+    pass(1_000).await;
+    assert!(stage.broker.pending(0) > 5, "it is busy");
+    insert(&stage, 0, 51..=51);
+    pass(100).await;
+    assert!(stage.broker.handed().concat().contains(&"0/51".to_owned()));
+}
+
 /// A stage whose topic refuses the event `0/2`, and a daemon that has met it between others.
 async fn poisoned(on_poison: OnPoison, transactional: bool) -> (Stage, Process) {
     let mut stage = Stage::new(1, 1);
