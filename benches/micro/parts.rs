@@ -284,7 +284,6 @@ fn counted(stats: &TableStats, micros: u64) {
     for waiting in [1, 0] {
         stats.in_flight.store(waiting, Relaxed);
         stats.in_flight_bytes.store(450 * waiting, Relaxed);
-        stats.queue_bytes.store(0, Relaxed);
         stats.oldest_micros.store(micros * waiting, Relaxed);
     }
 }

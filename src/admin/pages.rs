@@ -70,7 +70,7 @@ impl TableStatus {
             saved_micros: stats.saved_micros.load(Relaxed),
             detached_micros: stats.detached_micros.load(Relaxed),
             parked: stats.parked().len() as u64,
-            queue_bytes: stats.queue_bytes.load(Relaxed),
+            queue_bytes: stats.queue.bytes(),
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Promise: what is in the queue, together with the item being worked on, never counts more than the limit, but for one
 //! item that is larger than the limit by itself: it travels alone. A relay's readers take turns, each with a queue of its
-//! own; the relay reads them one after another, each to its end, in the order in which they were put in line.
+//! own; the relay reads them one after another, each to its end, in the order in which they were put in line. How full the
+//! queue is that is read now can be asked at any moment, also while its relay waits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -57,9 +58,14 @@ pub struct Level {
     limit: u32,
 }
 
+/// How full the queue is that a line reads now, for whoever asks; clones tell the same.
+#[derive(Debug, Clone, Default)]
+pub struct Gauge(Arc<Mutex<Option<Level>>>);
+
 /// The relay's end of a line of queues.
 #[derive(Debug)]
 pub struct Line {
+    gauge: Gauge,
     /// What was looked at and not given yet.
     ahead: Option<Held>,
     now: Option<Receiver>,
@@ -70,10 +76,10 @@ pub struct Line {
 #[derive(Debug)]
 pub struct LineEnd(mpsc::UnboundedSender<Receiver>);
 
-/// A line without a queue yet.
-pub fn line() -> (LineEnd, Line) {
+/// A line without a queue yet, which the gauge tells of from now on.
+pub fn line(gauge: Gauge) -> (LineEnd, Line) {
     let (end, later) = mpsc::unbounded_channel();
-    (LineEnd(end), Line { ahead: None, now: None, later })
+    (LineEnd(end), Line { gauge, ahead: None, now: None, later })
 }
 
 impl LineEnd {
@@ -97,7 +103,9 @@ impl Line {
                 }
                 self.now = None;
             }
-            self.now = Some(self.later.recv().await?);
+            let next = self.later.recv().await?;
+            self.gauge.show(next.level());
+            self.now = Some(next);
         }
     }
 
@@ -120,21 +128,32 @@ impl Line {
         }
     }
 
+    /// Whether nothing is in the queue that is read now or in work.
+    pub fn rests(&self) -> bool {
+        self.now.as_ref().is_none_or(|queue| queue.room.available_permits() == queue.limit as usize)
+    }
+
     /// Whether nothing can be had from the queue that is read now without waiting.
     pub fn is_empty(&self) -> bool {
         self.ahead.is_none() && self.now.as_ref().is_none_or(|queue| queue.items.is_empty())
-    }
-
-    /// Bytes in the queue that is read now, and in work.
-    pub fn bytes(&self) -> usize {
-        self.now.as_ref().map_or(0, Receiver::bytes)
     }
 }
 
 impl From<Receiver> for Line {
     /// A line of one queue.
     fn from(queue: Receiver) -> Self {
-        Self { ahead: None, now: Some(queue), later: mpsc::unbounded_channel().1 }
+        Self { gauge: Gauge::default(), ahead: None, now: Some(queue), later: mpsc::unbounded_channel().1 }
+    }
+}
+
+impl Gauge {
+    /// Bytes in the queue that is read now, and in work; 0 before the first queue, and once the relay has ended.
+    pub fn bytes(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Level::bytes)
+    }
+
+    fn show(&self, level: Level) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
     }
 }
 
@@ -142,6 +161,11 @@ impl Level {
     /// Whether nothing is in the queue or in work.
     pub fn is_empty(&self) -> bool {
         self.room.available_permits() == self.limit as usize
+    }
+
+    /// Bytes in the queue and in work; all of it while somebody waits for room.
+    fn bytes(&self) -> u64 {
+        (self.limit as usize - self.room.available_permits()) as u64 * UNIT as u64
     }
 
     /// Waits until nothing is in the queue or in work, or the relay has ended. Nothing may be put in meanwhile.
@@ -204,9 +228,8 @@ impl Receiver {
         self.items.recv().await
     }
 
-    /// Bytes in the queue and in work.
-    pub fn bytes(&self) -> usize {
-        (self.limit as usize - self.room.available_permits()) * UNIT
+    fn level(&self) -> Level {
+        Level { room: Arc::clone(&self.room), limit: self.limit }
     }
 }
 
@@ -252,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_gives_each_queue_to_its_end_in_order_and_a_level_tells_when_one_is_empty() {
-        let (end, mut line) = line();
+        let (end, mut line) = line(Gauge::default());
         let (first, receiver) = bounded(8 * UNIT);
         end.push(receiver);
         let (second, receiver) = bounded(8 * UNIT);
@@ -274,6 +297,31 @@ mod tests {
         assert!(line.recv_if(true).now_or_never().unwrap().is_some() && line.ahead_micros().is_none());
         drop((second, end));
         assert!(line.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_gauge_tells_how_full_the_queue_is_also_while_the_relay_looks_away() {
+        let gauge = Gauge::default();
+        let (end, mut line) = line(gauge.clone());
+        let told = || gauge.bytes() / UNIT as u64;
+        let (first, receiver) = bounded(8 * UNIT);
+        end.push(receiver);
+        assert!(told() == 0 && line.recv().now_or_never().is_none(), "the line takes its queue");
+        first.send(batch(UNIT)).await.unwrap();
+        let one = told();
+        assert!((1..3).contains(&one), "{one}");
+        first.send(batch(UNIT)).await.unwrap();
+        assert_eq!(told(), 2 * one, "nobody has read since");
+        let held = line.recv().await.unwrap();
+        assert_eq!(told(), 2 * one, "an item in work still counts");
+        drop(held);
+        assert_eq!(told(), one);
+        let waiting = tokio::spawn(async move { first.send(batch(8 * UNIT)).await.is_err() });
+        tokio::task::yield_now().await;
+        assert_eq!(told(), 8, "somebody waits for room");
+        drop(line);
+        assert!(waiting.await.unwrap());
+        assert_eq!(told(), 0, "the relay has ended");
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use self::tail::TailStats;
 
 use self::histogram::Histogram;
+use super::queue::Gauge;
 use super::replay::Progress;
 use crate::position::{Margin, Parked, Position};
 use crate::table::TableName;
@@ -130,8 +131,8 @@ pub struct TableStats {
     pub transactions: AtomicU64,
     /// Kafka transactions that were given up with what was published in them.
     pub aborts: AtomicU64,
-    /// Now: bytes in the queue and in work.
-    pub queue_bytes: AtomicU64,
+    /// Now: how full the queue between the reader and the relay is.
+    pub queue: Gauge,
     /// Now: commit time of the oldest event not acknowledged, microseconds since the Unix epoch; 0 when none waits.
     pub oldest_micros: AtomicU64,
     /// When the position was saved last, microseconds since the Unix epoch; 0 before the first save.
@@ -199,7 +200,7 @@ impl TableStats {
             checkpoints: Histogram::new(CHECKPOINT_MICROS),
             transactions: AtomicU64::new(0),
             aborts: AtomicU64::new(0),
-            queue_bytes: AtomicU64::new(0),
+            queue: Gauge::default(),
             oldest_micros: AtomicU64::new(0),
             saved_micros: AtomicU64::new(0),
             known_micros: AtomicU64::new(0),
@@ -269,9 +270,9 @@ impl TableStats {
         *lock(&self.reason) = reason;
     }
 
-    /// Nobody relays the table now: nothing of it is queued or in flight. What was is as late as it was.
+    /// Nobody relays the table now: nothing of it is in flight. What was is as late as it was.
     pub(super) fn rests(&self) {
-        for gauge in [&self.in_flight, &self.in_flight_bytes, &self.queue_bytes] {
+        for gauge in [&self.in_flight, &self.in_flight_bytes] {
             gauge.store(0, Relaxed);
         }
     }
@@ -434,10 +435,10 @@ mod tests {
         let now = now_micros();
         stats.set_state(State::Running, None);
         stats.oldest_micros.store(now - 5_000_000, Relaxed);
-        stats.queue_bytes.store(1_000, Relaxed);
+        stats.in_flight_bytes.store(1_000, Relaxed);
         stats.in_flight.store(3, Relaxed);
         stats.rests();
-        assert_eq!((stats.queue_bytes.load(Relaxed), stats.in_flight.load(Relaxed)), (0, 0));
+        assert_eq!((stats.in_flight_bytes.load(Relaxed), stats.in_flight.load(Relaxed)), (0, 0));
         stats.set_state(State::Starting, None);
         assert!(stats.lag_seconds(now) > 4.9, "it is to go on");
         stats.set_state(State::Paused, None);

@@ -388,7 +388,6 @@ impl<O: Outlet> Worker<O> {
     fn observe(&self) {
         self.stats.in_flight.store(self.window.in_flight(), Relaxed);
         self.stats.in_flight_bytes.store(self.outlet.in_flight_bytes(), Relaxed);
-        self.stats.queue_bytes.store(self.queue.bytes() as u64, Relaxed);
         // What waits in the queue came after what is in flight.
         let oldest = self.window.oldest_commit_micros().or_else(|| self.queue.ahead_micros());
         self.stats.oldest_micros.store(oldest.unwrap_or(0), Relaxed);

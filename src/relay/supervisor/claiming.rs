@@ -73,7 +73,7 @@ where
             Ok(outlet) => outlet,
             Err(reason) => return Found::Ended(Outcome::Restart(reason)),
         };
-        let (end, line) = queue::line();
+        let (end, line) = queue::line(stats.queue.clone());
         let worker = Worker::new(table.mapping.clone(), outlet, line, self.settings.clone(), Arc::clone(stats));
         let worker = worker.resuming(Arc::new(resume.clone()), parked, relay.condemned.clone());
         let worker = worker.traced(self.spans.clone());

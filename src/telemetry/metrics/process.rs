@@ -1,7 +1,7 @@
 //! The metrics of the process: its reader of the log, its clients of Kafka, its memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::family::{Family, Of, real};
 use crate::outlet::{Reach, Word};
@@ -16,13 +16,13 @@ pub(super) struct Process {
 }
 
 impl Process {
-    fn sum(&self, of: impl Fn(&TableStats) -> &AtomicU64) -> u64 {
-        self.tables.iter().map(|stats| of(stats).load(Relaxed)).sum()
+    fn sum(&self, of: impl Fn(&TableStats) -> u64) -> u64 {
+        self.tables.iter().map(|stats| of(stats)).sum()
     }
 
     /// Bytes of rows whose transactions have not ended yet, at the shared reader and at those of single tables.
     fn held_bytes(&self) -> u64 {
-        self.tail.held_bytes.load(Relaxed) + self.sum(|stats| &stats.reader.held_bytes)
+        self.tail.held_bytes.load(Relaxed) + self.sum(|stats| stats.reader.held_bytes.load(Relaxed))
     }
 }
 
@@ -130,9 +130,9 @@ pub(super) const PROCESS: &[Family<Process>] = &[
         help: "Memory by pool, over all tables and readers: queue (rows for the relays), transaction (rows whose transaction has not ended), in_flight (records not acknowledged), client (the part of these that librdkafka holds: keys and values)",
         of: Of::LevelBy("pool", |process| {
             vec![
-                ("queue", process.sum(|stats| &stats.queue_bytes)),
+                ("queue", process.sum(|stats| stats.queue.bytes())),
                 ("transaction", process.held_bytes()),
-                ("in_flight", process.sum(|stats| &stats.in_flight_bytes)),
+                ("in_flight", process.sum(|stats| stats.in_flight_bytes.load(Relaxed))),
                 ("client", process.reach.all().queued_bytes),
             ]
         }),

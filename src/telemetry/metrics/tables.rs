@@ -58,7 +58,7 @@ pub(super) const TABLES: &[Family<TableStats>] = &[
     Family {
         name: "outboxd_queue_bytes",
         help: "Memory of rows between the reader and the relay, which relay.queue_bytes bounds",
-        of: Of::Level(|stats| stats.queue_bytes.load(Relaxed)),
+        of: Of::Level(|stats| stats.queue.bytes()),
     },
     Family {
         name: "outboxd_position_age_seconds",
