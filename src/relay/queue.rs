@@ -18,16 +18,14 @@ const UNIT: usize = 1024;
 #[derive(Debug)]
 pub struct Sender {
     items: mpsc::UnboundedSender<Held>,
-    room: Arc<Semaphore>,
-    limit: u32,
+    level: Level,
 }
 
 /// The relay's end.
 #[derive(Debug)]
 pub struct Receiver {
     items: mpsc::UnboundedReceiver<Held>,
-    room: Arc<Semaphore>,
-    limit: u32,
+    level: Level,
 }
 
 /// An item that counts towards the limit until it is dropped.
@@ -104,7 +102,7 @@ impl Line {
                 self.now = None;
             }
             let next = self.later.recv().await?;
-            self.gauge.show(next.level());
+            self.gauge.show(next.level.clone());
             self.now = Some(next);
         }
     }
@@ -129,8 +127,8 @@ impl Line {
     }
 
     /// Whether nothing is in the queue that is read now or in work.
-    pub fn rests(&self) -> bool {
-        self.now.as_ref().is_none_or(|queue| queue.room.available_permits() == queue.limit as usize)
+    pub fn is_idle(&self) -> bool {
+        self.now.as_ref().is_none_or(|queue| queue.level.is_empty())
     }
 
     /// Whether nothing can be had from the queue that is read now without waiting.
@@ -163,7 +161,7 @@ impl Level {
         self.room.available_permits() == self.limit as usize
     }
 
-    /// Bytes in the queue and in work; all of it while somebody waits for room.
+    /// Bytes in the queue and in work; the whole limit while somebody waits for room, or until it is empty.
     fn bytes(&self) -> u64 {
         (self.limit as usize - self.room.available_permits()) as u64 * UNIT as u64
     }
@@ -178,15 +176,15 @@ impl Level {
 /// A queue that holds at most `limit` bytes.
 pub fn bounded(limit: usize) -> (Sender, Receiver) {
     let limit = u32::try_from(limit.div_ceil(UNIT)).unwrap_or(u32::MAX >> 3).clamp(1, u32::MAX >> 3);
-    let room = Arc::new(Semaphore::new(limit as usize));
+    let level = Level { room: Arc::new(Semaphore::new(limit as usize)), limit };
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Sender { items: sender, room: Arc::clone(&room), limit }, Receiver { items: receiver, room, limit })
+    (Sender { items: sender, level: level.clone() }, Receiver { items: receiver, level })
 }
 
 impl Sender {
     /// How full the queue is.
     pub fn level(&self) -> Level {
-        Level { room: Arc::clone(&self.room), limit: self.limit }
+        self.level.clone()
     }
 
     /// Whether the relay has ended.
@@ -199,7 +197,7 @@ impl Sender {
         if self.is_closed() {
             return Err(Refused::Closed(item));
         }
-        match Arc::clone(&self.room).try_acquire_many_owned(self.units(&item)) {
+        match Arc::clone(&self.level.room).try_acquire_many_owned(self.units(&item)) {
             Ok(room) => self.items.send(Held { item, _room: room }).map_err(|refused| Refused::Closed(refused.0.item)),
             Err(_) => Err(Refused::Full(item)),
         }
@@ -207,14 +205,14 @@ impl Sender {
 
     /// An empty item takes one unit too: nothing in the queue is free.
     fn units(&self, item: &Item) -> u32 {
-        u32::try_from(item.memory().div_ceil(UNIT)).unwrap_or(self.limit).clamp(1, self.limit)
+        u32::try_from(item.memory().div_ceil(UNIT)).unwrap_or(self.level.limit).clamp(1, self.level.limit)
     }
 
     /// Waits for room and puts the item in.
     pub async fn send(&self, item: Item) -> Result<(), Closed> {
         let permit = tokio::select! {
             biased;
-            permit = Arc::clone(&self.room).acquire_many_owned(self.units(&item)) => permit,
+            permit = Arc::clone(&self.level.room).acquire_many_owned(self.units(&item)) => permit,
             () = self.items.closed() => return Err(Closed(item)),
         };
         let Ok(room) = permit else { return Err(Closed(item)) };
@@ -226,10 +224,6 @@ impl Receiver {
     /// The next item; `None` once the tail has ended and the queue is empty. Cancel-safe.
     pub async fn recv(&mut self) -> Option<Held> {
         self.items.recv().await
-    }
-
-    fn level(&self) -> Level {
-        Level { room: Arc::clone(&self.room), limit: self.limit }
     }
 }
 

@@ -61,7 +61,7 @@ impl<O: Outlet> Worker<O> {
         let due = if records == self.saved_records {
             self.last_save + self.pace.idle_checkpoint_interval
         } else if self.window.unsaved() >= self.pace.max_unsaved_events / 2
-            || O::ATOMIC && self.queue.rests()
+            || O::ATOMIC && self.queue.is_idle()
             || self.aside.is_releasing()
         {
             // Consumers wait for an atomic save; it waits only for what it can take along.
