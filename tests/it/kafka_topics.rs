@@ -97,7 +97,7 @@ async fn a_topic_that_is_deleted_and_created_again_halts_its_tables_or_gets_what
     told(&stage, &daemon, &["pause", "delivery.*"]);
     until("every table is paused", async || told(&stage, &daemon, &["status"]).matches("paused").count() >= 4).await;
     let before = stage.records().await;
-    stage.kafka_admin().delete_topics(&[&stage.topic], &AdminOptions::new()).await.unwrap();
+    stage.delete(&stage.topic).await;
     told(&stage, &daemon, &["resume", "delivery.*"]);
     writing.more(200).await;
     // Up to twice the half minute for which the client library waits for a topic to come back.
@@ -125,14 +125,18 @@ async fn a_topic_that_is_created_again_between_two_records_gets_what_comes_next_
     daemon.ready().await;
     stage.sql(["old-1", "old-2"].map(|id| event(1, id, "k"))).await;
     stage.delivered("old-2").await;
-    stage.kafka_admin().delete_topics(&[&stage.topic], &AdminOptions::new()).await.unwrap();
+    stage.delete(&stage.topic).await;
     stage.create_topic().await;
     stage.sql(["new-1", "new-2", "new-3"].map(|id| event(1, id, "k"))).await;
     stage.delivered("new-3").await;
     assert_eq!(ids(&stage.records().await), ["new-1", "new-2", "new-3"]);
     let told = stage.outboxd(&["verify"]).output().unwrap();
     let text = String::from_utf8(told.stdout).unwrap();
-    assert!(text.contains("old-1") && text.contains("old-2") && !text.contains("new-1"), "{text}");
+    assert!(
+        text.contains("old-1") && text.contains("old-2") && !text.contains("new-1"),
+        "{text}{}",
+        String::from_utf8_lossy(&told.stderr)
+    );
     assert_eq!(daemon.terminate().await, Some(0));
 }
 

@@ -198,7 +198,7 @@ async fn a_table_that_is_to_be_relayed_another_way_goes_on_that_way_and_a_halted
     bench.stage.verdict_of(&journal, &[topic, &other]).await;
     assert_eq!([1, 2].map(|shard| claims(&daemon, shard)), [1, 2]);
     // Its topic goes away, it halts, and another one is configured.
-    bench.stage.kafka_admin().delete_topics(&[&other], &rdkafka::admin::AdminOptions::new()).await.unwrap();
+    bench.stage.delete(&other).await;
     let insert = "INSERT INTO delivery.`delivery-outbox2` (id, aggregatetype, aggregateid, type, payload) VALUES (UUID(), 'd', 'a', 't', '{}')";
     let halted = async || {
         bench.stage.sql([insert]).await;

@@ -18,6 +18,7 @@ use outboxd::table::TableName;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::metadata::MetadataPartition;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -286,13 +287,31 @@ impl Stage {
     pub(crate) async fn create(&self, name: &str) {
         let admin = self.kafka_admin();
         let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(self.replicas));
-        admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+        let created = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+        assert!(created.iter().all(Result::is_ok), "{created:?}");
         // A broker may answer for a moment as if it were not there.
-        until("the topic is known", async || {
-            let known = admin.inner().fetch_metadata(Some(name), PATIENCE).unwrap();
-            known.topics().iter().all(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+        until("the topic is known", async || self.has_topic(name)).await;
+    }
+
+    /// Deletes a topic.
+    pub(crate) async fn delete(&self, name: &str) {
+        let deleted = self.kafka_admin().delete_topics(&[name], &AdminOptions::new()).await.unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        // A broker may acknowledge for a moment what goes with the topic.
+        until("the topic is gone", async || !self.has_topic(name)).await;
+    }
+
+    /// Whether the broker knows a topic, and serves every partition of it.
+    fn has_topic(&self, name: &str) -> bool {
+        let admin = self.kafka_admin();
+        let known = admin.inner().fetch_metadata(Some(name), PATIENCE).unwrap();
+        // A partition is made known before it is there. Whoever sends to it meanwhile is refused.
+        let served = |partition: &MetadataPartition| {
+            partition.error().is_none() && admin.inner().fetch_watermarks(name, partition.id(), PATIENCE).is_ok()
+        };
+        known.topics().iter().all(|topic| {
+            topic.error().is_none() && !topic.partitions().is_empty() && topic.partitions().iter().all(served)
         })
-        .await;
     }
 
     pub(crate) fn migrate(&self) {
